@@ -1,0 +1,85 @@
+"""Every error of the service, in one tree.
+
+The HTTP status and the wire name of each class stand with the class, so that an edge never has
+to guess::
+
+    ProxyError
+    ├── ConfigError
+    ├── BadRequestError
+    ├── UpstreamError
+    │   ├── UpstreamUnreachableError
+    │   ├── UpstreamTimeoutError
+    │   ├── UpstreamProtocolError
+    │   └── UpstreamStatusError
+    └── EmbeddedError
+        └── ModelFolderError
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from watermark.errors import WatermarkError
+
+
+class ProxyError(WatermarkError):
+    """Root of the service's errors."""
+
+    status: ClassVar[int] = 500
+    wire_type: ClassVar[str] = "proxy_error"
+
+
+class ConfigError(ProxyError):
+    """The configuration cannot be served; the message names the field and the remedy."""
+
+    wire_type = "configuration_error"
+
+
+class BadRequestError(ProxyError):
+    """The client asked for something unknown or impossible."""
+
+    status = 400
+    wire_type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UpstreamError(ProxyError):
+    """The model API behind the proxy did not do its part."""
+
+    status = 502
+    wire_type = "upstream_error"
+
+
+class UpstreamUnreachableError(UpstreamError):
+    """No connection to the upstream, or it broke off."""
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The upstream did not answer within the configured time."""
+
+    status = 504
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream's answer is not of the form that its capabilities promise."""
+
+
+class UpstreamStatusError(UpstreamError):
+    """The upstream refused; its own status and body go to the client as they are."""
+
+    def __init__(self, message: str, *, upstream_status: int, body: bytes, content_type: str) -> None:
+        super().__init__(message)
+        self.upstream_status = upstream_status
+        self.body = body
+        self.content_type = content_type
+
+
+class EmbeddedError(ProxyError):
+    """The embedded upstream cannot start or answer."""
+
+
+class ModelFolderError(EmbeddedError):
+    """A model folder is missing, incomplete, or needs an extra that is not installed."""

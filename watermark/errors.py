@@ -1,0 +1,83 @@
+"""Every error of the library, in one tree.
+
+Each class says who is to blame; each message names the value and the remedy, and never holds
+key material or the text under test::
+
+    WatermarkError
+    ├── InputError
+    │   ├── TextEncodingError
+    │   ├── TextTooShortError
+    │   ├── TokenIdError
+    │   └── VectorsError
+    ├── KeysError
+    │   ├── KeyFileError
+    │   │   └── KeyFilePermissionError
+    │   └── KeysConfigError
+    ├── UnitError
+    │   ├── TokenizerFileError
+    │   └── UnitMismatchError
+    ├── SchemeParameterError
+    └── WireError
+"""
+
+from __future__ import annotations
+
+
+class WatermarkError(Exception):
+    """Root of every error that this library raises on purpose."""
+
+
+class InputError(WatermarkError):
+    """The text or the numbers handed in cannot be tested."""
+
+
+class TextEncodingError(InputError):
+    """The bytes handed in are not UTF-8."""
+
+
+class TextTooShortError(InputError):
+    """The text holds no position that could be scored."""
+
+
+class TokenIdError(InputError):
+    """A token id is outside the range that seeding allows."""
+
+
+class VectorsError(InputError):
+    """A vectors file is not of the form that the seeding specification gives."""
+
+
+class KeysError(WatermarkError):
+    """A key cannot be used as it stands on disk."""
+
+
+class KeyFileError(KeysError):
+    """A secret's file is missing, damaged, or belongs to another key."""
+
+
+class KeyFilePermissionError(KeyFileError):
+    """A secret's file can be read by others than its owner."""
+
+
+class KeysConfigError(KeysError):
+    """The file that names the keys is malformed or contradicts itself."""
+
+
+class UnitError(WatermarkError):
+    """Text cannot be cut into the units that a key asks for."""
+
+
+class TokenizerFileError(UnitError):
+    """A tokenizer file is missing or cannot be loaded."""
+
+
+class UnitMismatchError(UnitError):
+    """A tokenizer is not the one that the key was made for."""
+
+
+class SchemeParameterError(WatermarkError):
+    """A scheme was given parameters or arrays that it is not defined for."""
+
+
+class WireError(WatermarkError):
+    """Bytes from a peer do not follow the protocol they claim."""
