@@ -10,7 +10,6 @@ Source: `watermark/spec/key-file.md`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -107,14 +106,15 @@ def read_key_file(path: Path, *, expected_id: str) -> SecretKey:
             f"cannot open key file {_shown(path)}: {_reason(err)}; correct the path in KEYS.toml, "
             "or make a key with `watermark keys new`"
         ) from err
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_file(os.fstat(descriptor), path)
-        try:
-            data = file.read(MAX_KEY_FILE_BYTES + 1)
-        except OSError as err:
-            raise KeyFileError(
-                f"cannot read key file {_shown(path)}: {_reason(err)}; {_RESTORE}"
-            ) from err
+        data = _read_at_most(descriptor, MAX_KEY_FILE_BYTES + 1)
+    except OSError as err:
+        raise KeyFileError(
+            f"cannot read key file {_shown(path)}: {_reason(err)}; {_RESTORE}"
+        ) from err
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_KEY_FILE_BYTES:
         raise KeyFileError(
             f"{_shown(path)} is longer than {MAX_KEY_FILE_BYTES} bytes, so no key file; {_RESTORE}"
@@ -142,7 +142,7 @@ def write_key_file(path: Path, key: SecretKey) -> None:
         KeyFileError: Something exists at `path`, or the file cannot be written.
     """
     data = format_key_file(key)
-    partial = path.with_name(f".{path.name}{_PARTIAL_SUFFIX}")
+    partial = path.parent / f".{path.name}{_PARTIAL_SUFFIX}"
     try:
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except FileExistsError as err:
@@ -162,8 +162,7 @@ def write_key_file(path: Path, key: SecretKey) -> None:
     except OSError as err:
         raise _unwritable(path, err) from err
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        _remove(partial)
     _sync_folder(path)
 
 
@@ -188,6 +187,14 @@ def _check_file(status: os.stat_result, path: Path) -> None:
     )
 
 
+def _read_at_most(descriptor: int, limit: int) -> bytes:
+    """Return what the open file holds, up to `limit` bytes."""
+    data = b""
+    while len(data) < limit and (chunk := os.read(descriptor, limit - len(data))):
+        data += chunk
+    return data
+
+
 def _write_and_sync(descriptor: int, data: bytes) -> None:
     """Write all of `data`, wait for the disk, and close."""
     with os.fdopen(descriptor, "wb") as file:
@@ -195,6 +202,17 @@ def _write_and_sync(descriptor: int, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
+
+
+def _remove(partial: Path) -> None:
+    """Remove the sibling that the bytes went to; it holds the secret."""
+    try:
+        partial.unlink()
+    except OSError as err:
+        raise KeyFileError(
+            f"cannot remove {_shown(partial)}, which holds the secret too: {_reason(err)}; "
+            "remove it by hand"
+        ) from err
 
 
 def _sync_folder(path: Path) -> None:
