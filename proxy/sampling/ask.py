@@ -1,0 +1,53 @@
+"""Put a question, check the answer's form, count its cost: the same for every path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import UpstreamProtocolError
+from proxy.sampling.questions import Finish
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from proxy.sampling.budget import Budget
+    from proxy.sampling.questions import Chosen, Continuation, Draft, Drafted
+    from proxy.sampling.reply import Reply
+
+
+def ask(
+    reply: Reply, question: Draft, budget: Budget
+) -> Generator[Draft | Chosen, Drafted | None, tuple[Continuation, ...]]:
+    """Yield the question and return its continuations.
+
+    A continuation cut short of what was asked shows where the context ends; the reply is bounded
+    there.
+
+    Raises:
+        UpstreamProtocolError: The answer does not have the form that was asked for.
+    """
+    answer = yield question
+    if answer is None or len(answer.continuations) != question.n:
+        count = 0 if answer is None else len(answer.continuations)
+        raise UpstreamProtocolError(
+            f"the upstream gave {count} of {question.n} continuations; check the model's max_n"
+        )
+    budget.charge(answer)
+    for one in answer.continuations:
+        _check(one, question)
+        if one.finish is Finish.LENGTH and len(one.tokens) < question.max_tokens:
+            reply.bound(len(question.tokens) + len(one.tokens))
+    return answer.continuations
+
+
+def _check(one: Continuation, question: Draft) -> None:
+    if not 1 <= len(one.tokens) <= question.max_tokens:
+        raise UpstreamProtocolError(
+            f"the upstream gave {len(one.tokens)} tokens where 1 to {question.max_tokens} were "
+            "asked for; check that it returns token ids"
+        )
+    if question.logprobs and len(one.logprobs) != len(one.tokens):
+        raise UpstreamProtocolError(
+            f"the upstream gave {len(one.logprobs)} lists of log-probabilities for "
+            f"{len(one.tokens)} tokens; check the model's logprobs capability"
+        )

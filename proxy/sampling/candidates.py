@@ -1,0 +1,176 @@
+"""From an upstream's list of log-probabilities to what may win at a position.
+
+The list is cut to its *certain* part: tokens that the client's top-k and top-p keep whatever the
+unseen tail looks like. Within it the probabilities' ratios are exact. The mass outside is known
+(then `rest` is a number, in the same units as the weights) or not (None: then the upstream has to
+say, by a draw of its own, whether the position falls outside).
+
+Rule 1: which tokens are listed must not depend on what the upstream sampled; the entry that an
+upstream adds for a sampled token of low rank is left out.
+Rule 2: where a tie or the last digits decide whether a token is kept, it is not certain.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from proxy.errors import UpstreamProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from proxy.sampling.parameters import SamplingParameters
+    from proxy.sampling.questions import TokenLogprobs
+
+_SLACK: Final = 1e-6  # float32 sums of an upstream differ from ours by less
+_MAX_EXCESS: Final = 1e-3  # a list may sum to a little more than one, not to more than this
+
+
+class LogprobsMode(enum.StrEnum):
+    """Which distribution an upstream's log-probabilities are of."""
+
+    RAW = "raw"  # before penalties, biases and temperature (vLLM's default)
+    TEMPERED = "tempered"  # after them, before top-k and top-p (SGLang, the embedded upstream)
+    PROCESSED = "processed"  # after everything (vLLM's processed_logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateList:
+    """What may win at a position.
+
+    Attributes:
+        tokens: Candidate ids, shape (n,).
+        weights: Their probabilities up to one common factor, shape (n,).
+        rest: Mass outside the list in the same units; None where it is not known.
+    """
+
+    tokens: NDArray[np.uint32]
+    weights: NDArray[np.float64]
+    rest: float | None
+
+    def __contains__(self, token: object) -> bool:
+        """Return whether a token id is a candidate."""
+        return bool((self.tokens == token).any())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListReader:
+    """Reads one upstream's lists for one request.
+
+    Attributes:
+        parameters: The client's sampling parameters.
+        mode: Which distribution the log-probabilities are of.
+        size: How many tokens were asked for a position.
+        vocab_size: Number of tokens that the model can emit; a list that long leaves no rest.
+    """
+
+    parameters: SamplingParameters
+    mode: LogprobsMode
+    size: int
+    vocab_size: int
+
+    def read(self, listed: TokenLogprobs, sampled: int, bias: Mapping[int, float]) -> CandidateList:
+        """Return what may win.
+
+        Args:
+            listed: The upstream's list at the position.
+            sampled: The token that the upstream sampled there.
+            bias: The additions to logits that were in force.
+
+        Raises:
+            UpstreamProtocolError: The list lacks the sampled token, or is no distribution.
+        """
+        top = self._top(listed, sampled)
+        if self.mode is LogprobsMode.RAW:
+            return self._truncate(self._reshape(top, bias))
+        weights = np.exp(top.logprobs)
+        whole = CandidateList(top.ids, weights, self._missing(weights))
+        return whole if self.mode is LogprobsMode.PROCESSED else self._truncate(whole)
+
+    def _top(self, listed: TokenLogprobs, sampled: int) -> TokenLogprobs:
+        if listed.of(sampled) is None:
+            raise UpstreamProtocolError(
+                "the upstream's log-probabilities lack the token it sampled; check the model's "
+                "logprobs capability in the config"
+            )
+        mass = float(np.exp(listed.logprobs).sum())
+        if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
+            raise UpstreamProtocolError(
+                f"the upstream's log-probabilities sum to {mass:.6g}; check logprobs_mode"
+            )
+        return listed.without(sampled) if len(listed) > self.size else listed
+
+    def _missing(self, probabilities: NDArray[np.float64]) -> float:
+        """Return the mass that a list of absolute probabilities leaves out."""
+        if len(probabilities) >= self.vocab_size:
+            return 0.0
+        return max(0.0, 1.0 - float(probabilities.sum()))
+
+    def _reshape(self, top: TokenLogprobs, bias: Mapping[int, float]) -> CandidateList:
+        """Apply biases and temperature to raw log-probabilities."""
+        added = np.array([bias.get(int(token), 0.0) for token in top.ids]) if bias else 0.0
+        logits = (top.logprobs + added) / self.parameters.temperature
+        shift = float(logits.max())
+        weights = np.exp(logits - shift)
+        if len(top) >= self.vocab_size:
+            return CandidateList(top.ids, weights, 0.0)
+        is_plain = self.parameters.temperature == 1.0 and set(bias) <= set(top.ids.tolist())
+        rest = self._missing(np.exp(top.logprobs)) * math.exp(-shift) if is_plain else None
+        return CandidateList(top.ids, weights, rest)
+
+    def _truncate(self, whole: CandidateList) -> CandidateList:
+        """Cut to what top-k, then top-p on what it leaves, certainly keep."""
+        if not self.parameters.is_truncated:
+            return whole
+        order = np.argsort(-whole.weights, kind="stable")
+        ranked = CandidateList(whole.tokens[order], whole.weights[order], whole.rest)
+        if self.parameters.top_k > 0:
+            ranked = _keep_top_k(ranked, self.parameters.top_k)
+        if self.parameters.top_p < 1:
+            ranked = _keep_top_p(ranked, self.parameters.top_p)
+        return ranked
+
+
+def _head(ranked: CandidateList, count: int, rest: float | None) -> CandidateList:
+    return CandidateList(ranked.tokens[:count], ranked.weights[:count], rest)
+
+
+def _keep_top_k(ranked: CandidateList, top_k: int) -> CandidateList:
+    """Return the tokens certainly among the top k; weights are in descending order."""
+    n = len(ranked.weights)
+    if top_k > n:  # the cut lies in the tail: all are kept, the kept mass is not known
+        return _head(ranked, n, ranked.rest if ranked.rest == 0 else None)
+    if top_k == n and ranked.rest == 0:
+        return ranked
+    # The first token that is cut, or the last listed one, which may tie with it.
+    border = ranked.weights[min(top_k, n - 1)]
+    certain = int((ranked.weights > border).sum())
+    return _head(ranked, certain, 0.0 if certain == top_k else None)
+
+
+def _keep_top_p(ranked: CandidateList, top_p: float) -> CandidateList:
+    """Return the tokens certainly in the nucleus; weights are in descending order.
+
+    A token is kept while the mass before it is below top_p; of equal tokens any may come first,
+    so a group counts only where its last member is kept.
+    """
+    total = float(ranked.weights.sum())
+    if total == 0:
+        return ranked
+    # With an unknown tail every share can only be smaller than this one, so what is kept by this
+    # reckoning is kept in truth.
+    whole = total + (ranked.rest or 0.0)
+    before = np.concatenate([[0.0], np.cumsum(ranked.weights)[:-1]]) / whole
+    last_of_group = np.searchsorted(-ranked.weights, -ranked.weights, side="right") - 1
+    certain = int((before[last_of_group] < top_p - _SLACK).sum())
+    possible = int((before < top_p + _SLACK).sum())
+    reaches = ranked.rest == 0 or total / whole > top_p + _SLACK
+    is_closed = ranked.rest is not None and reaches and certain == possible
+    return _head(ranked, certain, 0.0 if is_closed else None)

@@ -1,0 +1,134 @@
+"""The state of one reply while it is being chosen.
+
+Rule 1: each context is marked once a reply; a context that has occurred in it, or in assistant
+turns of the request, takes private randomness.
+Rule 2: a context is spent by the position that follows it, marked or not: the detector scores
+the first one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from watermark.schemes import CopulaSampler, scores_from_levels
+from watermark.seeding import KeyedUniforms, context_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from proxy.sampling.candidates import CandidateList
+    from watermark.seeding import ContextStream
+
+
+class Reply:
+    """Tokens chosen so far, contexts spent, and the randomness for the next choice.
+
+    Attributes:
+        tokens: The reply's token ids so far, end tokens left out.
+        spent: Contexts, in the key's unit, that will not be marked again.
+        rng: Private randomness of this reply alone.
+        n_end_tokens: End tokens that closed it, 0 or 1; the upstream counts them as usage.
+    """
+
+    __slots__ = (
+        "_keyed", "_max_tokens", "_repeats_seed", "_sampler", "n_end_tokens", "rng", "spent", "tokens"
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        keyed: KeyedUniforms,
+        rng: np.random.Generator,
+        *,
+        max_tokens: int | None,
+        repeats_seed: bool = False,
+        earlier: Iterable[NDArray[np.uint32]] = (),
+    ) -> None:
+        """Start an empty reply.
+
+        Args:
+            keyed: The marking key's uniforms.
+            rng: Private randomness of this reply alone.
+            max_tokens: Longest reply; None for no bound of its own.
+            repeats_seed: Whether the upstream's draws must repeat too (the client sent a seed).
+            earlier: Unit ids of each assistant turn in the request.
+        """
+        self._keyed = keyed
+        self._sampler = CopulaSampler(keyed.record.rho)
+        self._max_tokens = max_tokens
+        self._repeats_seed = repeats_seed
+        self.rng = rng
+        self.tokens: list[int] = []
+        self.n_end_tokens = 0
+        self.spent: set[tuple[int, ...]] = set()
+        for turn in earlier:
+            self.spent.update(map(tuple, context_windows(turn, self.context_width).tolist()))
+
+    @property
+    def context_width(self) -> int:
+        """Number of preceding units in a context."""
+        return self._keyed.record.context_width
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further token fits."""
+        return self._max_tokens is not None and len(self.tokens) >= self._max_tokens
+
+    def room(self, wanted: int) -> int:
+        """Return how many of the wanted tokens still fit."""
+        if self._max_tokens is None:
+            return wanted
+        return min(wanted, self._max_tokens - len(self.tokens))
+
+    def bound(self, max_tokens: int) -> None:
+        """Lower the number of tokens that fit."""
+        if self._max_tokens is None or max_tokens < self._max_tokens:
+            self._max_tokens = max_tokens
+
+    def upstream_seed(self) -> int | None:
+        """Return a seed for the upstream's next draws, None where they need not repeat."""
+        return int(self.rng.integers(1 << 31)) if self._repeats_seed else None
+
+    def stream(self) -> ContextStream | None:
+        """Return the keyed uniforms at the next token, None where it is not marked."""
+        context = tuple(self.tokens[-self.context_width :])
+        if len(context) < self.context_width or context in self.spent:
+            return None
+        return self._keyed.at(context)
+
+    def choose(self, candidates: CandidateList, stream: ContextStream | None) -> int | None:
+        """Race the candidates; return the winning token, None where "rest" wins."""
+        uniforms = None if stream is None else stream.uniforms(candidates.tokens)
+        winner = self._sampler.choose(
+            candidates.weights, uniforms, self.rng, rest=candidates.rest or 0.0
+        )
+        return int(candidates.tokens[winner]) if winner < len(candidates.tokens) else None
+
+    def append(self, token: int) -> None:
+        """Add a token."""
+        self.tokens.append(token)
+
+    def spend(self, history: tuple[int, ...], units: tuple[int, ...]) -> None:
+        """Spend the contexts before these units.
+
+        Args:
+            history: Units of the reply before them.
+            units: Units delivered.
+        """
+        width = self.context_width
+        ids = (*history[-width:], *units)
+        self.spent.update(ids[i - width : i] for i in range(width, len(ids)))
+
+    def end(self) -> None:
+        """Note that an end token closed the reply."""
+        self.n_end_tokens = 1
+
+    def score(self, context: tuple[int, ...], unit: int) -> float | None:
+        """Return the keyed score of a pair, None where its position is not keyed."""
+        stream = self._keyed.at(context)
+        if stream is None:
+            return None
+        return float(scores_from_levels(stream.levels(np.array([unit], np.uint32)))[0])

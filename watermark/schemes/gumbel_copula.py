@@ -1,0 +1,106 @@
+r"""Gumbel-max with a Gaussian copula.
+
+Sampler: every candidate i has a keyed uniform u_i and a private standard normal eta_i; with
+
+    U_i = Phi(rho Phi^-1(u_i) + sqrt(1 - rho^2) eta_i)
+
+the candidate with the largest U_i^(1/p_i) wins. U_i is uniform when u_i is, so averaged over keys
+candidate i wins with probability p_i, for every rho: -log(U_i)/p_i are independent exponential
+times of rate p_i, and the first of them is i with probability p_i / sum p.
+Rule 1: eta is fresh for every candidate, position and choice of n; one eta shared by all
+candidates would favour likely tokens (.628 for a token of .600).
+Rule 2: what is outside the candidate list is one more candidate, "rest", with the list's missing
+mass and private randomness; a list cut without it has the law of the cut list.
+
+Scorer: s = -log(1 - u). Null: the key is independent of the text, so the s of distinct pairs are
+independent Exp(1) and their sum over n is Gamma(n, 1).
+
+Source: Aaronson, talk at Simons Institute, 2022 (Gumbel-max); exponential races: Maddison,
+Tarlow and Minka, NeurIPS 2014; the copula is this project's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import special
+
+from watermark.errors import SchemeParameterError
+from watermark.seeding import flip_levels, levels_to_uniforms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def scores_from_levels(levels: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return s = -log(1 - u) of every level, shape kept, each in (0, 36.8).
+
+    1 - u is the uniform of the flipped level, exactly, so no digit is lost near u = 1.
+    """
+    scores = np.log(levels_to_uniforms(flip_levels(levels)))
+    return np.negative(scores, out=scores)
+
+
+@dataclass(frozen=True, slots=True)
+class CopulaSampler:
+    """Chooses among candidates with keyed or private randomness.
+
+    Attributes:
+        rho: Correlation of the mark, 0 (no mark) to 1 (plain Gumbel-max).
+    """
+
+    rho: float
+
+    def __post_init__(self) -> None:
+        """Refuse a correlation outside [0, 1]."""
+        if not 0.0 <= self.rho <= 1.0:
+            raise SchemeParameterError(f"rho must lie in 0..1, found {self.rho}")
+
+    def choose(
+        self,
+        probabilities: NDArray[np.float64],
+        uniforms: NDArray[np.float64] | None,
+        rng: np.random.Generator,
+        *,
+        rest: float = 0.0,
+    ) -> int:
+        """Return the index of the winner, or len(probabilities) where "rest" wins.
+
+        Args:
+            probabilities: The candidates' probabilities, shape (n,), each >= 0; together with
+                `rest` they need not sum to one, only their ratios count.
+            uniforms: The candidates' keyed uniforms, shape (n,), in (0, 1); None draws all
+                privately, for positions that are not marked.
+            rng: Private randomness.
+            rest: Mass outside the list, >= 0.
+
+        Raises:
+            SchemeParameterError: Shapes differ, a probability is negative or not a number, or
+                there is no mass at all.
+        """
+        weights = np.append(np.asarray(probabilities, np.float64), rest)
+        total = weights.sum()
+        if not (weights >= 0).all() or not 0 < total < math.inf:
+            raise SchemeParameterError("probabilities must be >= 0 with a positive, finite sum")
+        times = rng.standard_exponential(len(weights))
+        if uniforms is not None:
+            if uniforms.shape != (len(weights) - 1,):
+                raise SchemeParameterError("there must be one uniform a probability")
+            times[:-1] = self._times(uniforms, rng)
+        # A candidate without mass never arrives.
+        arrivals = np.full(len(weights), math.inf)
+        np.divide(times, weights, out=arrivals, where=weights > 0)
+        return int(np.argmin(arrivals))
+
+    def _times(
+        self, uniforms: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float64]:
+        """Return -log U of every candidate, shape (n,), Exp(1) each."""
+        if self.rho == 1.0:
+            return -np.log(uniforms)
+        normals = self.rho * special.ndtri(uniforms)
+        normals += math.sqrt(1.0 - self.rho * self.rho) * rng.standard_normal(len(uniforms))
+        return np.negative(special.log_ndtr(normals))

@@ -1,0 +1,38 @@
+"""From a key and a context to the pseudorandom numbers that samplers and scorers share.
+
+The bytes are fixed by `watermark/spec/seeding.md`; `watermark seeding check` recomputes its
+vectors. Samplers take single positions from `KeyedUniforms`, the detector whole texts from
+`ContextPRF`; both end in the one function `uniforms.uniform_levels`.
+"""
+
+from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
+from watermark.seeding.context import as_token_ids, context_windows
+from watermark.seeding.keyed import ContextStream, KeyedUniforms
+from watermark.seeding.prf import ContextPRF
+from watermark.seeding.private import private_seed
+from watermark.seeding.uniforms import (
+    flip_levels,
+    levels_to_uniforms,
+    mix64,
+    pair_levels,
+    pair_values,
+    uniform_levels,
+)
+
+__all__ = [
+    "AccountCode",
+    "ContextPRF",
+    "ContextStream",
+    "KeyedUniforms",
+    "as_token_ids",
+    "code_indices",
+    "context_windows",
+    "flip_levels",
+    "is_account_channel",
+    "levels_to_uniforms",
+    "mix64",
+    "pair_levels",
+    "pair_values",
+    "private_seed",
+    "uniform_levels",
+]

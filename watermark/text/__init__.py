@@ -1,0 +1,18 @@
+"""Characters to units and back; nothing secret, nothing statistical."""
+
+from watermark.text.incremental import IncrementalDecoder
+from watermark.text.tokenizer import TokenizerUnit, tokenizer_unit_id
+from watermark.text.unit import WORDS_V1, Unit, check_text
+from watermark.text.words import WordsUnit, complete_words, words
+
+__all__ = [
+    "WORDS_V1",
+    "IncrementalDecoder",
+    "TokenizerUnit",
+    "Unit",
+    "WordsUnit",
+    "check_text",
+    "complete_words",
+    "tokenizer_unit_id",
+    "words",
+]

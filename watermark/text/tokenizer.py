@@ -1,0 +1,109 @@
+"""The unit `tokenizer:sha256:...`: a model's own token ids.
+
+Only this file knows the `tokenizers` package. A tokenizer is pinned by the SHA-256 of its
+`tokenizer.json`: another file is another unit, even where it would cut text alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from watermark.errors import TokenizerFileError, UnitMismatchError
+from watermark.text.unit import check_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+TOKENIZER_PREFIX: Final = "tokenizer:sha256:"
+
+
+def tokenizer_unit_id(data: bytes) -> str:
+    """Return the unit id of a `tokenizer.json` with these bytes."""
+    return TOKENIZER_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+class TokenizerUnit:
+    """A Hugging Face `tokenizer.json` as a unit."""
+
+    __slots__ = ("_tokenizer", "unit_id")
+
+    def __init__(self, data: bytes, *, name: str) -> None:
+        """Load a tokenizer from the bytes of its file.
+
+        Args:
+            data: The whole `tokenizer.json`.
+            name: What error messages call it, a path as a rule.
+
+        Raises:
+            TokenizerFileError: The bytes are not a tokenizer.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_buffer(data)
+        except Exception as err:  # the package raises bare Exception
+            message = f"{name} is not a Hugging Face tokenizer.json; pass the model's own file"
+            raise TokenizerFileError(message) from err
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        # Delivered text holds no special tokens; one spelt out in it is ordinary text.
+        self._tokenizer.encode_special_tokens = True
+        self.unit_id = tokenizer_unit_id(data)
+
+    @classmethod
+    def read(cls, path: Path, *, expected: str | None = None) -> TokenizerUnit:
+        """Read a tokenizer file and hold it against the unit that a key pins.
+
+        Args:
+            path: A `tokenizer.json`.
+            expected: The unit id it must have; None accepts any.
+
+        Raises:
+            TokenizerFileError: The file cannot be read or is not a tokenizer.
+            UnitMismatchError: The file has another digest than the key pins.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as err:
+            message = f"cannot read tokenizer {path}: {err.strerror}; pass --tokenizer FILE"
+            raise TokenizerFileError(message) from err
+        if expected is not None and tokenizer_unit_id(data) != expected:
+            message = (
+                f"{path} is {tokenizer_unit_id(data)}, the key was made for {expected}; pass the "
+                "tokenizer.json that the marking proxy used, byte for byte"
+            )
+            raise UnitMismatchError(message)
+        return cls(data, name=str(path))
+
+    def __repr__(self) -> str:
+        """Show the digest."""
+        return f"<TokenizerUnit {self.unit_id}>"
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The loaded tokenizer, for those who decode."""
+        return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, added tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Return the token ids of a text, no special tokens added, shape (n,).
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        check_text(text)
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return np.array(ids, np.dtype("<u4"))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
