@@ -1,0 +1,101 @@
+"""Replies as ASGI: JSON bodies, errors in OpenAI's form, and event streams that notice leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.responses import Response, StreamingResponse
+
+from proxy.errors import BadRequestError, EmbeddedError, ProxyError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+
+    from proxy.embedded.engine import Engine, Ticket
+    from proxy.embedded.responses import Dialect
+
+logger = logging.getLogger(__name__)
+
+JSON_TYPE: Final = "application/json"
+_DONE: Final = b"data: [DONE]\n\n"
+_encoder = msgspec.json.Encoder()
+
+
+def json_response(body: Any, status: int = 200) -> Response:  # noqa: ANN401 - any JSON value
+    """Return `body` as JSON."""
+    return Response(_encoder.encode(body), status_code=status, media_type=JSON_TYPE)
+
+
+def error_body(
+    message: str, *, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Return an error in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_response(error: ProxyError) -> Response:
+    """Return the reply to an error of ours."""
+    param = error.param if isinstance(error, BadRequestError) else None
+    return json_response(error_body(str(error), kind=error.wire_type, param=param), error.status)
+
+
+async def reply(request: Request, engine: Engine, ticket: Ticket, dialect: Dialect) -> Response:
+    """Run a ticket and return its answer, streamed or whole."""
+    if ticket.is_streamed:
+        return StreamingResponse(
+            _events(engine, ticket, dialect),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache"},
+        )
+    engine.submit(ticket)
+    watcher = asyncio.ensure_future(_until_disconnected(request))
+    work = asyncio.ensure_future(ticket.finished())
+    try:
+        await asyncio.wait({watcher, work}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            return Response(status_code=499)  # Nobody reads it; nginx's code for logs.
+        work.result()
+        return json_response(dialect.whole())
+    finally:
+        ticket.cancel()
+        for task in (watcher, work):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, EmbeddedError):
+                await task
+
+
+async def _until_disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _events(engine: Engine, ticket: Ticket, dialect: Dialect) -> AsyncIterator[bytes]:
+    engine.submit(ticket)
+    try:
+        for chunk in dialect.opening():
+            yield _event(chunk)
+        async for pieces in ticket.batches():
+            by_choice = sorted(pieces, key=attrgetter("choice"))
+            yield b"".join(
+                _event(dialect.chunk(choice, list(group)))
+                for choice, group in groupby(by_choice, key=attrgetter("choice"))
+            )
+        for chunk in dialect.closing():
+            yield _event(chunk)
+        yield _DONE
+    except EmbeddedError as error:
+        yield _event(error_body(str(error), kind=error.wire_type))
+    finally:
+        ticket.cancel()
+
+
+def _event(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + _encoder.encode(chunk) + b"\n\n"
