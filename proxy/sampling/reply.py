@@ -35,8 +35,15 @@ class Reply:
     """
 
     __slots__ = (
-        "_keyed", "_max_tokens", "_repeats_seed", "_sampler", "n_end_tokens", "rng", "spent", "tokens"
-    )  # fmt: skip
+        "_keyed",
+        "_max_tokens",
+        "_repeats_seed",
+        "_sampler",
+        "n_end_tokens",
+        "rng",
+        "spent",
+        "tokens",
+    )
 
     def __init__(
         self,

@@ -103,4 +103,5 @@ class CopulaSampler:
             return -np.log(uniforms)
         normals = self.rho * special.ndtri(uniforms)
         normals += math.sqrt(1.0 - self.rho * self.rho) * rng.standard_normal(len(uniforms))
-        return np.negative(special.log_ndtr(normals))
+        times: NDArray[np.float64] = np.negative(special.log_ndtr(normals))
+        return times

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from watermark.keys import LABEL_CONTEXT, KeyRecord
 from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
 from watermark.seeding.context import as_token_ids
@@ -20,6 +18,7 @@ from watermark.seeding.uniforms import flip_levels, levels_to_uniforms, uniform_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 

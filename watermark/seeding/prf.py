@@ -38,7 +38,7 @@ def encrypt_blocks(key: bytes, blocks: NDArray[np.uint32]) -> NDArray[np.uint64]
     encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
     # cryptography asks for room for one block less a byte beyond the input.
     out = np.empty(len(blocks) * BLOCK_BYTES + BLOCK_BYTES - 1, np.uint8)
-    written = encryptor.update_into(memoryview(blocks).cast("B"), memoryview(out))
+    written = encryptor.update_into(blocks.data.cast("B"), out.data)
     return out[:written].view(np.dtype("<u8")).reshape(-1, 2)
 
 

@@ -30,4 +30,4 @@ def holm(log_pvalues: Sequence[float]) -> list[float]:
     stepped = np.maximum.accumulate(logs[order] + factors)
     adjusted = np.empty_like(logs)
     adjusted[order] = np.minimum(stepped, 0.0)
-    return adjusted.tolist()
+    return [float(value) for value in adjusted]

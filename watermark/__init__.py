@@ -1,0 +1,42 @@
+"""Keyed statistical watermarks for text: seed, sample, detect.
+
+Everything that marks or tests text lives here; nothing here opens a socket. The rooms, each
+importing only from those before it::
+
+    text, stats ┐
+    keys        ├─> seeding ─> schemes ─> detection ─> cli
+    wire        ┘
+
+From a text to a p-value::
+
+    from pathlib import Path
+    from watermark import Detector, TokenizerUnit, load_keys
+
+    record = load_keys(Path("KEYS.toml")).by_id("2026-11")[0]
+    unit = TokenizerUnit.read(Path("tokenizer.json"), expected=record.unit)
+    print(Detector(record, unit).detect("some text"))
+"""
+
+from watermark.detection import DetectionResult, Detector
+from watermark.errors import WatermarkError
+from watermark.keys import KeyRecord, KeyRing, SecretKey, load_keys
+from watermark.schemes import Candidate, CopulaSampler, race
+from watermark.text import TokenizerUnit, Unit, WordsUnit
+from watermark.version import __version__
+
+__all__ = [
+    "Candidate",
+    "CopulaSampler",
+    "DetectionResult",
+    "Detector",
+    "KeyRecord",
+    "KeyRing",
+    "SecretKey",
+    "TokenizerUnit",
+    "Unit",
+    "WatermarkError",
+    "WordsUnit",
+    "__version__",
+    "load_keys",
+    "race",
+]
