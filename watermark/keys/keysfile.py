@@ -71,7 +71,7 @@ class _Source:
         self._path = path
         self._lines = [
             number
-            for number, line in enumerate(text.splitlines(), start=1)
+            for number, line in enumerate(text.split("\n"), start=1)  # as editors count
             if _RECORD_LINE.match(line)
         ]
 

@@ -195,6 +195,11 @@ def test_two_ids_with_one_secret_are_refused(folder: Path) -> None:
     assert "keys '2026-11' and 'copy' have one secret" in message
 
 
+def test_lines_are_counted_as_editors_count_them(folder: Path) -> None:
+    text = f"{KEYS_HEADER}# one\u2028line\r\n{RECORD}rho = 2.0\n"
+    assert "KEYS.toml:3: record 1" in message_of(folder, text)
+
+
 def test_no_line_is_guessed_for_inline_tables(folder: Path) -> None:
     text = 'schema = 1\nkey = [{id = "k", unit = "words/v2", secret = "file:k.key"}]\n'
     assert "KEYS.toml: record 1 ('k'): unit" in message_of(folder, text)
