@@ -70,7 +70,9 @@ class UpstreamProtocolError(UpstreamError):
 class UpstreamStatusError(UpstreamError):
     """The upstream refused; its own status and body go to the client as they are."""
 
-    def __init__(self, message: str, *, upstream_status: int, body: bytes, content_type: str) -> None:
+    def __init__(
+        self, message: str, *, upstream_status: int, body: bytes, content_type: str
+    ) -> None:
         super().__init__(message)
         self.upstream_status = upstream_status
         self.body = body

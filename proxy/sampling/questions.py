@@ -103,7 +103,7 @@ class Chosen:
     """One token of the reply.
 
     Attributes:
-        token: Its id; never an end token.
+        token: Its id; an end token comes last and has no text.
         logprob: Its log-probability as the upstream gives it; None where not asked for.
         alternatives: The upstream's list at this position; None where not asked for.
     """

@@ -31,7 +31,6 @@ class Reply:
         tokens: The reply's token ids so far, end tokens left out.
         spent: Contexts, in the key's unit, that will not be marked again.
         rng: Private randomness of this reply alone.
-        n_end_tokens: End tokens that closed it, 0 or 1; the upstream counts them as usage.
     """
 
     __slots__ = (
@@ -39,7 +38,6 @@ class Reply:
         "_max_tokens",
         "_repeats_seed",
         "_sampler",
-        "n_end_tokens",
         "rng",
         "spent",
         "tokens",
@@ -69,7 +67,6 @@ class Reply:
         self._repeats_seed = repeats_seed
         self.rng = rng
         self.tokens: list[int] = []
-        self.n_end_tokens = 0
         self.spent: set[tuple[int, ...]] = set()
         for turn in earlier:
             self.spent.update(map(tuple, context_windows(turn, self.context_width).tolist()))
@@ -114,9 +111,9 @@ class Reply:
         )
         return int(candidates.tokens[winner]) if winner < len(candidates.tokens) else None
 
-    def append(self, token: int) -> None:
-        """Add a token."""
-        self.tokens.append(token)
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Add tokens; whoever marked them spends their contexts."""
+        self.tokens.extend(tokens)
 
     def spend(self, history: tuple[int, ...], units: tuple[int, ...]) -> None:
         """Spend the contexts before these units.
@@ -128,10 +125,6 @@ class Reply:
         width = self.context_width
         ids = (*history[-width:], *units)
         self.spent.update(ids[i - width : i] for i in range(width, len(ids)))
-
-    def end(self) -> None:
-        """Note that an end token closed the reply."""
-        self.n_end_tokens = 1
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair, None where its position is not keyed."""

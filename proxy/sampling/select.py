@@ -75,11 +75,10 @@ def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
         )
         continuations = yield from ask(reply, question, budget)
         winner = _race(reply, plan, continuations)
-        for chosen in _spell(winner, plan.end_ids):
-            reply.append(chosen.token)
-            yield chosen
-        if _is_ended(winner, plan.end_ids):
-            reply.end()
+        is_ended = _is_ended(winner, plan.end_ids)
+        reply.extend(winner.tokens[:-1] if is_ended else winner.tokens)
+        yield from _spell(winner)
+        if is_ended:
             return Finish.STOP
     return Finish.LENGTH
 
@@ -102,12 +101,10 @@ def _is_ended(one: Continuation, end_ids: frozenset[int]) -> bool:
     return one.tokens[-1] in end_ids
 
 
-def _spell(one: Continuation, end_ids: frozenset[int]) -> list[Chosen]:
-    """Return a continuation's tokens with their log-probabilities, an end token left out."""
+def _spell(one: Continuation) -> list[Chosen]:
+    """Return a continuation's tokens with their log-probabilities."""
     spelled = []
     for index, token in enumerate(one.tokens):
-        if token in end_ids:
-            break
         listed = one.logprobs[index] if one.logprobs else None
         spelled.append(Chosen(token, listed.of(token) if listed else None, listed))
     return spelled

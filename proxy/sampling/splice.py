@@ -119,10 +119,9 @@ class _Walk:
             if chosen is None:
                 self.is_undecided = True
                 return None
-            if chosen.token in self._plan.end_ids:
-                self._reply.end()
-                return Finish.STOP
             yield chosen
+            if chosen.token in self._plan.end_ids:
+                return Finish.STOP
             depth += 1
             alive = [
                 one
@@ -189,5 +188,5 @@ class _Walk:
         """Append the token, unless it ends the text."""
         if chosen.token not in self._plan.end_ids:
             self._reply.spend(tuple(self._reply.tokens), (chosen.token,))
-            self._reply.append(chosen.token)
+            self._reply.extend((chosen.token,))
         return chosen

@@ -1,6 +1,8 @@
 """Characters to units and back; nothing secret, nothing statistical."""
 
+from watermark.text.assembler import TextAssembler
 from watermark.text.incremental import IncrementalDecoder
+from watermark.text.token_table import TokenTable, build_token_table
 from watermark.text.tokenizer import TokenizerUnit, tokenizer_unit_id
 from watermark.text.unit import WORDS_V1, Unit, check_text
 from watermark.text.words import WordsUnit, complete_words, words
@@ -8,9 +10,12 @@ from watermark.text.words import WordsUnit, complete_words, words
 __all__ = [
     "WORDS_V1",
     "IncrementalDecoder",
+    "TextAssembler",
+    "TokenTable",
     "TokenizerUnit",
     "Unit",
     "WordsUnit",
+    "build_token_table",
     "check_text",
     "complete_words",
     "tokenizer_unit_id",

@@ -1,0 +1,130 @@
+"""The composition root: configuration, keys, client and clocks become one ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from proxy.errors import ConfigError
+from proxy.routes.generation import GenerationEndpoint, Marking
+from proxy.routes.operations import Operations
+from proxy.routes.passthrough import Passthrough
+from proxy.sampling.candidates import LogprobsMode
+from proxy.sampling.serving import ServedModel
+from proxy.telemetry.metrics import Metrics
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.token_ids import TokenIdUpstream
+from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit, build_token_table
+from watermark.wire.openai_requests import DialectName
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import httpx2
+
+    from proxy.config import ModelConfig, ProxyConfig
+    from watermark.keys import KeyRing
+
+
+def serve_model(config: ModelConfig, ring: KeyRing) -> ServedModel:
+    """Join a model's configuration with its tokenizer and its marking key.
+
+    Raises:
+        ConfigError: The tokenizer lacks an end token, or is not named.
+        TokenizerFileError: The tokenizer cannot be read.
+        KeysConfigError: No key marks the model's unit.
+    """
+    if config.tokenizer is None:
+        raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
+    tokens = TokenizerUnit.read(Path(config.tokenizer))
+    record = ring.marking(WORDS_V1 if config.unit == WORDS_V1 else tokens.unit_id)
+    return ServedModel(
+        config=config,
+        record=record,
+        unit=WordsUnit() if record.unit == WORDS_V1 else tokens,
+        table=build_token_table(tokens.tokenizer, tokens.vocab_size),
+        end_ids=_end_ids(config, tokens),
+        vocab_size=tokens.vocab_size,
+    )
+
+
+def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
+    if not config.end_tokens:
+        raise ConfigError(
+            f'model {config.name!r} needs end_tokens, such as ["<|endoftext|>"]; without them '
+            "no reply would end"
+        )
+    found = {token: tokens.tokenizer.token_to_id(token) for token in config.end_tokens}
+    unknown = sorted(token for token, number in found.items() if number is None)
+    if unknown:
+        raise ConfigError(
+            f"model {config.name!r}: its tokenizer has no token {', '.join(unknown)}; spell "
+            "end_tokens as the tokenizer does"
+        )
+    return frozenset(number for number in found.values() if number is not None)
+
+
+def create_app(
+    config: ProxyConfig,
+    ring: KeyRing,
+    *,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.time,  # noqa: TID251 - the composition root
+    entropy: Callable[[], int] = lambda: secrets.randbits(256),
+) -> Starlette:
+    """Return the proxy; its lifespan opens and closes the upstream's connections.
+
+    Args:
+        config: The configuration.
+        ring: The keys.
+        transport: Stands in for the network in tests.
+        clock: Monotonic seconds.
+        now: Seconds since the epoch.
+        entropy: Draws 256 fresh random bits.
+
+    Raises:
+        ConfigError: A model cannot be served as configured.
+        WatermarkError: A tokenizer or a key does not fit.
+    """
+    metrics = Metrics()
+    client = UpstreamClient(config.upstream, transport=transport)
+    marking = Marking(
+        models={model.name: serve_model(model, ring) for model in config.models},
+        upstreams={
+            model.name: TokenIdUpstream(client, LogprobsMode(model.capabilities.logprobs_mode))
+            for model in config.models
+        },
+        trusted=frozenset(config.disclosure.callers),
+        max_body_bytes=config.server.max_body_bytes,
+        metrics=metrics,
+        clock=clock,
+        now=now,
+        entropy=entropy,
+    )
+    passthrough = Passthrough(client, metrics)
+    operations = Operations(metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
+        async with client:
+            yield
+
+    return Starlette(
+        routes=[
+            *(
+                Route(name.value, GenerationEndpoint(name, marking, passthrough), methods=["POST"])
+                for name in DialectName
+            ),
+            Route("/watermark/health", operations.health),
+            Route("/watermark/metrics", operations.metrics),
+            Mount("/", passthrough),
+        ],
+        lifespan=lifespan,
+    )

@@ -1,0 +1,264 @@
+"""The configuration: one TOML file to one frozen value.
+
+Only this module and the command lines read files and the environment. Unknown fields are errors;
+relative paths are relative to the file. Secrets are never values here: the file names `KEYS.toml`,
+which names files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import msgspec
+
+from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+_NonNegative = Annotated[int, msgspec.Meta(ge=0)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#]+[^?#]*$")]
+_CallerDigest = Annotated[str, msgspec.Meta(pattern=r"^(\*|sha256:[0-9a-f]{64})$")]
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the proxy listens.
+
+    Attributes:
+        host: Address to bind.
+        port: Port; 0 takes a free one.
+        max_body_bytes: Largest request body that is read into memory.
+    """
+
+    host: str = "127.0.0.1"
+    port: _NonNegative = 8080
+    max_body_bytes: _Positive = 16 * 1024 * 1024
+
+
+class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The model API behind the proxy.
+
+    Attributes:
+        url: Its base, without `/v1`.
+        connect_timeout_s: Time for a connection.
+        read_timeout_s: Longest silence while an answer is awaited.
+        max_connections: Connections open at a time.
+    """
+
+    url: _Url
+    connect_timeout_s: _Seconds = 5.0
+    read_timeout_s: _Seconds = 300.0
+    max_connections: _Positive = 1000
+
+
+class EmbeddedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An embedded upstream that `serve` starts beside the proxy.
+
+    Attributes:
+        model: `builtin`, or a Hugging Face folder.
+        host: Address to bind.
+        port: Port; 0 takes a free one.
+        trust_remote_code: Run the model folder's own code.
+    """
+
+    model: str = "builtin"
+    host: str = "127.0.0.1"
+    port: _NonNegative = 9090
+    trust_remote_code: bool = False
+
+
+class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which keys mark.
+
+    Attributes:
+        file: The `KEYS.toml`.
+        create_if_missing: Make a key where none marks the embedded model's unit; for first steps
+            on one machine, never for a deployment.
+    """
+
+    file: str
+    create_if_missing: bool = False
+
+
+class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is told whether a reply was marked, and how.
+
+    A distiller would use it to keep the unmarked replies, so nobody is by default.
+
+    Attributes:
+        callers: `sha256:` digests (hex) of the API keys of trusted callers, or `*` for all.
+    """
+
+    callers: list[_CallerDigest] = []
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the upstream can do for a model.
+
+    Attributes:
+        continuation: `token-ids`: `/v1/completions` takes token arrays and returns token ids.
+        logprobs: Most likeliest tokens that it lists a position; 0 for none.
+        logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
+        logit_bias: Whether a bias of -100 bans a token.
+        max_n: Most choices a request; select draws no more than this.
+    """
+
+    continuation: Literal["token-ids", "none"] = "token-ids"
+    logprobs: _NonNegative = 0
+    logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
+    logit_bias: bool = False
+    max_n: _Positive = 1
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a path may cost a reply; what is left out is not bounded.
+
+    Attributes:
+        requests: Upstream requests.
+        tokens: Tokens that the upstream generates.
+        seconds: Time since the path began.
+    """
+
+    requests: _NonNegative | None = None
+    tokens: _NonNegative | None = None
+    seconds: _Seconds | None = None
+
+
+class SpliceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `splice` works.
+
+    Attributes:
+        enabled: Whether it is used where the upstream can.
+        draft_tokens: Tokens a draft.
+        drafts: Continuations a sampled draft; 0 drafts greedily.
+        logprobs: Likeliest tokens asked for a position; at most the capability.
+        limits: When `select` takes over.
+    """
+
+    enabled: bool = True
+    draft_tokens: _Positive = 4
+    drafts: _NonNegative = 0
+    logprobs: _Positive = 20
+    limits: LimitsConfig = LimitsConfig()
+
+
+class SelectConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `select` works.
+
+    Attributes:
+        enabled: Whether it is used where the upstream can.
+        chunk_tokens: Tokens a continuation (k).
+        candidates: Continuations a round (m).
+        limits: When the reply goes on unmarked.
+    """
+
+    enabled: bool = True
+    chunk_tokens: _Positive = 8
+    candidates: _Positive = 8
+    limits: LimitsConfig = LimitsConfig()
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model that is marked; others pass through.
+
+    Attributes:
+        name: As clients ask for it.
+        tokenizer: Its `tokenizer.json`; filled in for the embedded model.
+        end_tokens: Tokens that end a reply, as the tokenizer spells them; filled in for the
+            embedded model.
+        unit: `tokenizer` or `words/v1`: which of the keys' units marks it. Splice needs
+            `tokenizer`.
+        capabilities: What the upstream can do.
+        splice: How to splice.
+        select: How to select.
+    """
+
+    name: str
+    tokenizer: str | None = None
+    end_tokens: list[str] = []
+    unit: Literal["tokenizer", "words/v1"] = "tokenizer"
+    capabilities: Capabilities = Capabilities()
+    splice: SpliceConfig = SpliceConfig()
+    select: SelectConfig = SelectConfig()
+
+
+class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file.
+
+    Attributes:
+        server: Where the proxy listens.
+        state: Folder of keys, caches and ledgers.
+        upstream: The model API.
+        embedded: An embedded upstream to start, None for none.
+        keys: Which keys mark.
+        disclosure: Who is told about the mark.
+        models: The models that are marked, `[[model]]` in the file.
+    """
+
+    upstream: UpstreamConfig
+    keys: KeysConfig
+    server: ServerConfig = ServerConfig()
+    state: str = "."
+    embedded: EmbeddedConfig | None = None
+    disclosure: DisclosureConfig = DisclosureConfig()
+    models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
+
+
+_PATH_HINT: Final = "see the configuration reference in the README"
+
+
+def parse_config(text: str, *, path: Path) -> ProxyConfig:
+    """Read a configuration; relative paths in it become relative to its folder.
+
+    Raises:
+        ConfigError: The text is not TOML, or a field is unknown, missing or out of range.
+    """
+    try:
+        config = msgspec.toml.decode(text, type=ProxyConfig)
+    except (msgspec.DecodeError, msgspec.ValidationError) as err:
+        raise ConfigError(f"{path}: {err}; {_PATH_HINT}") from err
+    _check_models(config, path)
+    return _resolve(config, path.resolve().parent)
+
+
+def load_config(path: Path) -> ProxyConfig:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: The file cannot be read, or see `parse_config`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"cannot read configuration {path}: {err}; pass --config FILE") from err
+    return parse_config(text, path=path)
+
+
+def _check_models(config: ProxyConfig, path: Path) -> None:
+    names = [model.name for model in config.models]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
+    for model in config.models:
+        if config.embedded is None and model.tokenizer is None and model.unit == "tokenizer":
+            raise ConfigError(
+                f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
+                "made for that file"
+            )
+
+
+def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
+    models = [
+        msgspec.structs.replace(model, tokenizer=str(folder / model.tokenizer))
+        if model.tokenizer is not None
+        else model
+        for model in config.models
+    ]
+    state = folder / config.state
+    return msgspec.structs.replace(
+        config,
+        state=str(state),
+        keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
+        models=models,
+    )

@@ -1,0 +1,1 @@
+"""All inbound HTTP: decode, decide, drive, encode."""

@@ -1,0 +1,139 @@
+"""One request on its way through the proxy: its body, its caller, and whether the client stays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from proxy.errors import BadRequestError, ProxyError, UpstreamStatusError
+from watermark.wire.openai_answers import error_body
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Sequence
+
+    from starlette.types import Receive, Scope, Send
+
+DISCLOSURE_HEADER: Final = b"x-watermark"
+EVERYBODY: Final = "*"
+_JSON: Final = (b"content-type", b"application/json")
+
+
+class ClientGoneError(Exception):
+    """The client hung up; there is nobody left to answer."""
+
+
+class Exchange:
+    """The ASGI side of one request."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wrap one ASGI call."""
+        self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self.method: str = scope["method"]
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        query: bytes = scope["query_string"]
+        self.target = (raw_path.split(b"?")[0] + (b"?" + query if query else b"")).decode("ascii")
+        self._receive = receive
+        self._send = send
+        self._body_ended = asyncio.Event()
+        self.is_started = False
+
+    async def body_stream(self) -> AsyncIterator[bytes]:
+        """Yield the request's body as it comes.
+
+        Raises:
+            ClientGoneError: The client hung up.
+        """
+        while not self._body_ended.is_set():
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            if not message.get("more_body", False):
+                self._body_ended.set()
+            if message.get("body"):
+                yield message["body"]
+
+    async def body(self, max_bytes: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BadRequestError: It is larger than allowed.
+            ClientGoneError: The client hung up.
+        """
+        parts = bytearray()
+        async for part in self.body_stream():
+            parts += part
+            if len(parts) > max_bytes:
+                raise BadRequestError(
+                    f"the request body exceeds {max_bytes} bytes; send less, or raise "
+                    "server.max_body_bytes"
+                )
+        return bytes(parts)
+
+    async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run the work; cancel it, and with it everything upstream, when the client leaves.
+
+        Raises:
+            ClientGoneError: The client left first.
+        """
+        task = asyncio.ensure_future(work)
+        watcher = asyncio.ensure_future(self._until_gone())
+        try:
+            await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientGoneError
+            await task
+        finally:
+            for one in (task, watcher):
+                one.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await one
+
+    async def _until_gone(self) -> None:
+        await self._body_ended.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the status line and the headers."""
+        self.is_started = True
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": list(headers)}
+        )
+
+    async def write(self, data: bytes, *, more: bool = True) -> None:
+        """Send a part of the body."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def answer(
+        self, status: int, data: bytes, headers: Sequence[tuple[bytes, bytes]] = (_JSON,)
+    ) -> None:
+        """Send a whole answer."""
+        await self.start(status, [*headers, (b"content-length", str(len(data)).encode())])
+        await self.write(data, more=False)
+
+    async def refuse(self, error: ProxyError) -> None:
+        """Answer with an error; an upstream's refusal keeps its status and body."""
+        if isinstance(error, UpstreamStatusError):
+            content_type = (b"content-type", error.content_type.encode("latin-1"))
+            await self.answer(error.upstream_status, error.body, [content_type])
+        else:
+            await self.answer(error.status, msgspec.json.encode(wire_error(error)))
+
+    def caller_digest(self) -> str | None:
+        """Return the digest by which the config names a caller, None without an API key."""
+        for name, value in self.headers:
+            if name == b"authorization" and value[:7].lower() == b"bearer ":
+                return f"sha256:{hashlib.sha256(value[7:].strip()).hexdigest()}"
+            if name in (b"x-api-key", b"api-key"):
+                return f"sha256:{hashlib.sha256(value.strip()).hexdigest()}"
+        return None
+
+
+def wire_error(error: ProxyError) -> dict[str, Any]:
+    """Return an error as the OpenAI dialects write it."""
+    param = error.param if isinstance(error, BadRequestError) else None
+    return error_body(str(error), kind=error.wire_type, param=param)

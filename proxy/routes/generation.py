@@ -1,0 +1,259 @@
+"""The generation endpoints: decide, then mark or pass through."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from proxy.errors import ProxyError
+from proxy.routes.answering import merge, pieces_of
+from proxy.routes.exchange import (
+    DISCLOSURE_HEADER,
+    EVERYBODY,
+    ClientGoneError,
+    Exchange,
+    wire_error,
+)
+from proxy.sampling.choice import spell
+from proxy.sampling.eligibility import Decision, Reason
+from proxy.sampling.flow import mark
+from proxy.upstream.headers import asked_with
+from watermark.errors import WireError
+from watermark.text import TextAssembler
+from watermark.wire.openai_answers import (
+    AnswerFrame,
+    LogprobsWriter,
+    Usage,
+    answer_dialect,
+)
+from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
+from watermark.wire.sse import CONTENT_TYPE, DONE, json_event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from proxy.routes.passthrough import Passthrough
+    from proxy.sampling.questions import Draft, Drafted
+    from proxy.sampling.serving import ServedModel
+    from proxy.telemetry.metrics import Metrics
+    from proxy.upstream.token_ids import TokenIdUpstream
+    from watermark.wire.openai_answers import Dialect, Piece
+
+_STREAM_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-cache")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marking:
+    """What the endpoints share.
+
+    Attributes:
+        models: The marked models by name.
+        upstreams: How each of them is asked for continuations.
+        trusted: Digests of the callers that are told of the mark, or `*`.
+        max_body_bytes: Largest request body.
+        metrics: The counters.
+        clock: Monotonic seconds, for budgets.
+        now: Seconds since the epoch, for `created`.
+        entropy: Draws 256 fresh random bits.
+    """
+
+    models: Mapping[str, ServedModel]
+    upstreams: Mapping[str, TokenIdUpstream]
+    trusted: frozenset[str]
+    max_body_bytes: int
+    metrics: Metrics
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    entropy: Callable[[], int]
+
+
+class GenerationEndpoint:
+    """An ASGI application for one generation endpoint."""
+
+    def __init__(self, dialect: DialectName, marking: Marking, passthrough: Passthrough) -> None:
+        """Serve one dialect."""
+        self._dialect = dialect
+        self._marking = marking
+        self._passthrough = passthrough
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        exchange = Exchange(scope, receive, send)
+        try:
+            body = await exchange.body(self._marking.max_body_bytes)
+        except ClientGoneError:
+            return
+        except ProxyError as error:
+            await exchange.refuse(error)
+            return
+        request, served, decision = self._decide(body)
+        name = None if served is None else served.config.name
+        self._marking.metrics.decided(name, decision)
+        extra = self._disclosure(exchange, decision)
+        if request is None or served is None or not decision.is_marked:
+            await self._passthrough.forward(exchange, body=body, extra=extra)
+            return
+        answer = MarkedAnswer(
+            marking=self._marking,
+            served=served,
+            request=request,
+            decision=decision,
+            exchange=exchange,
+            extra=extra,
+        )
+        try:
+            await exchange.while_connected(answer.send())
+        except ClientGoneError:
+            return
+        except ContextFullError:
+            await self._passthrough.forward(exchange, body=body)
+
+    def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+        try:
+            request = parse_request(self._dialect, body)
+        except WireError:
+            # The upstream knows best how to refuse what is no request.
+            return None, None, Decision(Reason.UNREADABLE)
+        served = self._marking.models.get(request.model)
+        if served is None:
+            return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+        return request, served, served.decide(request)
+
+    def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
+        trusted = self._marking.trusted
+        if EVERYBODY in trusted or exchange.caller_digest() in trusted:
+            return [(DISCLOSURE_HEADER, decision.header().encode())]
+        return []
+
+
+class ContextFullError(Exception):
+    """The prompt leaves no room for a reply; the upstream's own refusal is the clearest."""
+
+
+class MarkedAnswer:
+    """One marked answer: asks the upstream, writes to the client."""
+
+    def __init__(
+        self,
+        *,
+        marking: Marking,
+        served: ServedModel,
+        request: GenerationRequest,
+        decision: Decision,
+        exchange: Exchange,
+        extra: list[tuple[bytes, bytes]],
+    ) -> None:
+        """Prepare to answer one request."""
+        self._marking = marking
+        self._served = served
+        self._request = request
+        self._path = str(decision.path)
+        self._exchange = exchange
+        self._extra = extra
+        self._upstream = marking.upstreams[request.model]
+        self._headers = asked_with(exchange.headers)
+        self._prompt: list[int] = []
+
+    async def send(self) -> None:
+        """Answer; errors become the client's, in its dialect.
+
+        Raises:
+            ContextFullError: The prompt leaves no room; nothing was sent.
+        """
+        try:
+            await self._send()
+        except ProxyError as error:
+            self._marking.metrics.failed(error)
+            if self._exchange.is_started:
+                # The reply stays without an end: no finish reason and no [DONE] are invented.
+                await self._exchange.write(json_event(wire_error(error)), more=False)
+            else:
+                await self._exchange.refuse(error)
+
+    async def _send(self) -> None:
+        self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        batches = await self._batches()
+        frame = AnswerFrame(
+            answer_id=uuid.uuid4().hex,
+            created=int(self._marking.now()),
+            model=self._request.model,
+            prompts=[self._prompt],
+            n_choices=self._request.n,
+            writer=self._writer(),
+            with_token_ids=self._request.wants_token_ids,
+            with_usage=self._request.wants_usage,
+        )
+        dialect = answer_dialect(self._request.dialect, frame)
+        if self._request.is_streamed:
+            await self._stream(dialect, batches)
+        else:
+            await self._whole(dialect, batches)
+
+    async def _batches(self) -> AsyncIterator[tuple[Piece, ...]]:
+        """Return the pieces of all choices, in the order in which they become certain."""
+        limit = await self._upstream.context_limit(self._request.model, self._headers)
+        room = None if limit is None else limit - len(self._prompt)
+        if room is not None and room < 1:
+            raise ContextFullError
+        served, request = self._served, self._request
+        plan = served.plan(request, room=room)
+        replies = served.replies(request, plan, self._marking.entropy)
+        return merge(
+            [
+                pieces_of(
+                    spell(
+                        mark(reply, plan, self._marking.clock),
+                        TextAssembler(served.table, self._prompt, request.stop),
+                        choice=choice,
+                        end_ids=served.end_ids,
+                        logprobs=request.logprobs,
+                    ),
+                    self._ask,
+                )
+                for choice, reply in enumerate(replies)
+            ]
+        )
+
+    async def _ask(self, draft: Draft) -> Drafted:
+        answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
+        self._marking.metrics.drafted(self._request.model, self._path, answer.n_tokens)
+        return answer
+
+    def _writer(self) -> LogprobsWriter | None:
+        if self._request.logprobs is None:
+            return None
+        return LogprobsWriter(self._served.table, as_ids=self._request.labels_as_ids)
+
+    async def _whole(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+        choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
+        async for pieces in batches:
+            choices[pieces[0].choice].extend(pieces)
+        usage = self._usage(sum(map(len, choices)))
+        body = msgspec.json.encode(dialect.whole(choices, usage))
+        await self._exchange.answer(
+            200, body, [(b"content-type", b"application/json"), *self._extra]
+        )
+
+    async def _stream(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+        count = 0
+        async for pieces in batches:
+            if not self._exchange.is_started:  # the upstream works: it is safe to say 200
+                await self._exchange.start(200, [*_STREAM_HEADERS, *self._extra])
+                await self._write(dialect.opening())
+            count += len(pieces)
+            await self._write([dialect.chunk(pieces[0].choice, pieces)])
+        await self._write(dialect.closing(self._usage(count)))
+        await self._exchange.write(DONE, more=False)
+
+    async def _write(self, chunks: list[dict[str, object]]) -> None:
+        if chunks:
+            await self._exchange.write(b"".join(map(json_event, chunks)))
+
+    def _usage(self, completion_tokens: int) -> Usage:
+        self._marking.metrics.delivered(self._request.model, self._path, completion_tokens)
+        return Usage(prompt_tokens=len(self._prompt), completion_tokens=completion_tokens)

@@ -1,0 +1,81 @@
+"""One choice of an answer: tokens in, pieces of text out.
+
+Between the flow, which chooses tokens, and whoever writes the answer. Stop strings are found
+here, because the upstream sees only parts of the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proxy.sampling.questions import Chosen, Draft, Finish
+from watermark.wire.openai_answers import Piece, TokenReport
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from proxy.sampling.questions import Drafted, Flow, TokenLogprobs
+    from watermark.text import TextAssembler
+
+
+def spell(
+    flow: Flow,
+    text: TextAssembler,
+    *,
+    choice: int,
+    end_ids: frozenset[int],
+    logprobs: int | None,
+) -> Generator[Draft | tuple[Piece, ...], Drafted | None, None]:
+    """Yield the flow's questions, and between them the pieces that have become certain.
+
+    Args:
+        flow: Chooses the tokens.
+        text: Assembles them, and knows the stop strings.
+        choice: Index of the choice in the answer.
+        end_ids: Tokens that have no text.
+        logprobs: Likeliest tokens to report a position; None for no report.
+    """
+    pieces: list[Piece] = []
+    answer: Drafted | None = None
+    finish: Finish | None = None
+    while finish is None:
+        try:
+            event = flow.send(answer)
+        except StopIteration as done:
+            finish = done.value or Finish.LENGTH
+            break
+        answer = None
+        if isinstance(event, Chosen):
+            offset = text.length
+            added = "" if event.token in end_ids else text.add(event.token)
+            report = None if logprobs is None else _report(event, logprobs)
+            pieces.append(
+                Piece(
+                    choice=choice, token=event.token, text=added, text_offset=offset, report=report
+                )
+            )
+            if text.is_stopped:
+                flow.close()
+                finish = Finish.STOP
+            continue
+        # All but the last piece are certain not to be the last.
+        if pieces:
+            yield tuple(pieces)
+            pieces = []
+        answer = yield event
+    if pieces:
+        last = pieces[-1]
+        pieces[-1] = replace(last, text=last.text + text.finish(), finish_reason=finish.value)
+        yield tuple(pieces)
+
+
+def _report(chosen: Chosen, count: int) -> TokenReport | None:
+    """Return what the client asked to see of a position."""
+    listed: TokenLogprobs | None = chosen.alternatives
+    if chosen.logprob is None or listed is None:
+        return None
+    order = np.argsort(-listed.logprobs, kind="stable")[:count]
+    return TokenReport(chosen.logprob, listed.ids[order], listed.logprobs[order])

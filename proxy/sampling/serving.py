@@ -1,0 +1,157 @@
+"""What it takes to mark one model, and the plan of one request.
+
+A `ServedModel` joins what the config says of a model with its key and its tokenizer; it is made
+once, and everything about a request follows from the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proxy.sampling.budget import BudgetLimits
+from proxy.sampling.candidates import ListReader, LogprobsMode
+from proxy.sampling.eligibility import Decision, Path, Reason, refusal, strongest_path
+from proxy.sampling.flow import MarkPlan
+from proxy.sampling.parameters import SamplingParameters
+from proxy.sampling.reply import Reply
+from proxy.sampling.select import SelectPlan
+from proxy.sampling.splice import SplicePlan
+from proxy.sampling.units import TokenUnits, WordUnits
+from watermark.seeding import KeyedUniforms, private_seed
+from watermark.text import WORDS_V1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxy.config import LimitsConfig, ModelConfig
+    from proxy.sampling.select import Units
+    from watermark.keys import KeyRecord
+    from watermark.text import TokenTable, Unit
+    from watermark.wire.openai_requests import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model that is marked.
+
+    Attributes:
+        config: What the operator says of it.
+        record: The marking key's record.
+        unit: The key's unit, ready to cut earlier turns.
+        table: What its tokens look like.
+        end_ids: Tokens that end a reply.
+        vocab_size: Tokens that it can emit.
+    """
+
+    config: ModelConfig
+    record: KeyRecord
+    unit: Unit
+    table: TokenTable
+    end_ids: frozenset[int]
+    vocab_size: int
+
+    def decide(self, request: GenerationRequest) -> Decision:
+        """Return whether and how the request is marked."""
+        reason = refusal(request)
+        if reason is not None:
+            return Decision(reason)
+        path = strongest_path(request, self.config)
+        if path is Path.NONE:
+            return Decision(Reason.NO_CAPABLE_PATH)
+        return Decision(Reason.MARKED, path, self.record.key_id)
+
+    def plan(self, request: GenerationRequest, *, room: int | None) -> MarkPlan:
+        """Return the paths of a request that `decide` marks.
+
+        Args:
+            request: The request.
+            room: Tokens that the context leaves for the reply, None where it is not known.
+        """
+        parameters = _parameters(request, room)
+        config, able = self.config, self.config.capabilities
+        splice = None
+        if strongest_path(request, config) is Path.SPLICE:
+            wanted = max(config.splice.logprobs, request.logprobs or 0, request.top_k + 1)
+            size = min(wanted, able.logprobs, self.vocab_size)
+            mode = LogprobsMode(able.logprobs_mode)
+            is_greedy = able.logit_bias and mode is not LogprobsMode.PROCESSED
+            splice = SplicePlan(
+                reader=ListReader(
+                    parameters=parameters, mode=mode, size=size, vocab_size=self.vocab_size
+                ),
+                draft_tokens=config.splice.draft_tokens,
+                drafts=config.splice.drafts if is_greedy else max(1, config.splice.drafts),
+                end_ids=self.end_ids,
+            )
+        select = SelectPlan(
+            parameters=parameters,
+            units=self._units(),
+            chunk_tokens=config.select.chunk_tokens,
+            candidates=min(config.select.candidates, able.max_n),
+            logprobs=0 if request.logprobs is None else max(1, request.logprobs),
+            end_ids=self.end_ids,
+        )
+        limits = (
+            _limits(config.select.limits) if config.select.enabled else BudgetLimits(requests=0)
+        )
+        return MarkPlan(
+            splice=splice,
+            splice_limits=_limits(config.splice.limits),
+            select=select,
+            select_limits=limits,
+        )
+
+    def replies(
+        self, request: GenerationRequest, plan: MarkPlan, entropy: Callable[[], int]
+    ) -> list[Reply]:
+        """Return one empty reply a choice, each with private randomness of its own.
+
+        Args:
+            request: The request.
+            plan: Its plan.
+            entropy: Draws 256 fresh random bits.
+        """
+        if request.seed is None:
+            root = entropy()
+        else:
+            root = private_seed(
+                self.record.secret, seed=request.seed, request_digest=request.shaping_digest()
+            )
+        earlier = [
+            self.unit.encode(message.text or "")
+            for message in request.messages
+            if message.role == "assistant"
+        ]
+        return [
+            Reply(
+                KeyedUniforms(self.record),
+                np.random.Generator(np.random.PCG64(sequence)),
+                max_tokens=plan.select.parameters.max_tokens,
+                repeats_seed=request.seed is not None,
+                earlier=earlier,
+            )
+            for sequence in np.random.SeedSequence(root).spawn(request.n)
+        ]
+
+    def _units(self) -> Units:
+        return WordUnits(self.table) if self.record.unit == WORDS_V1 else TokenUnits()
+
+
+def _parameters(request: GenerationRequest, room: int | None) -> SamplingParameters:
+    bounds = [bound for bound in (request.max_tokens, room) if bound is not None]
+    return SamplingParameters(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        logit_bias=request.logit_bias,
+        max_tokens=min(bounds) if bounds else None,
+    )
+
+
+def _limits(config: LimitsConfig) -> BudgetLimits:
+    return BudgetLimits(requests=config.requests, tokens=config.tokens, seconds=config.seconds)

@@ -1,0 +1,1 @@
+"""What may be counted; never text, never keys."""

@@ -1,0 +1,162 @@
+"""The one pooled HTTP client, and its failures in our own words."""
+
+from __future__ import annotations
+
+import contextlib
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import httpx2
+import msgspec
+
+from proxy.errors import (
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from proxy.config import UpstreamConfig
+
+    Pairs = list[tuple[bytes, bytes]]
+
+
+AnswerT = TypeVar("AnswerT")
+
+
+class UpstreamClient:
+    """Sends requests to one model API.
+
+    Use it as an asynchronous context manager; every connection closes with it. A cancelled call
+    closes its upstream request at once.
+    """
+
+    def __init__(
+        self, config: UpstreamConfig, *, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        """Prepare the pool.
+
+        Args:
+            config: Where and how long.
+            transport: Stands in for the network in tests.
+        """
+        self._config = config
+        self._client = httpx2.AsyncClient(
+            base_url=config.url,
+            timeout=httpx2.Timeout(
+                connect=config.connect_timeout_s,
+                read=config.read_timeout_s,
+                write=config.read_timeout_s,
+                pool=config.connect_timeout_s,
+            ),
+            limits=httpx2.Limits(
+                max_connections=config.max_connections,
+                max_keepalive_connections=config.max_connections,
+            ),
+            follow_redirects=False,
+            trust_env=False,
+            cookies=_no_cookies(),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open the pool."""
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    async def post_json(self, path: str, body: Any, headers: Pairs) -> bytes:  # noqa: ANN401
+        """Send a JSON body and return the bytes of a successful answer.
+
+        Raises:
+            UpstreamStatusError: The upstream answered with another status than 200.
+            UpstreamUnreachableError: No connection, or it broke off.
+            UpstreamTimeoutError: Silence for too long.
+        """
+        content = msgspec.json.encode(body)
+        sent = [*headers, (b"content-type", b"application/json")]
+        with self._errors():
+            response = await self._client.post(path, content=content, headers=sent)
+        return _successful(response)
+
+    async def get_json(self, path: str, headers: Pairs) -> bytes:
+        """Fetch a path and return the bytes of a successful answer; errors as `post_json`."""
+        with self._errors():
+            response = await self._client.get(path, headers=headers)
+        return _successful(response)
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, method: str, path: str, *, headers: Pairs, content: AsyncIterator[bytes] | bytes
+    ) -> AsyncIterator[httpx2.Response]:
+        """Open a request whose answer is read as it comes, undecoded.
+
+        Raises:
+            UpstreamUnreachableError: No connection, or it broke off.
+            UpstreamTimeoutError: Silence for too long.
+        """
+        request = self._client.build_request(method, path, headers=headers, content=content)
+        # The client library adds these where the caller sent none; bodies pass as they are.
+        for name in ("accept", "accept-encoding", "user-agent", "connection"):
+            if not any(key == name.encode() for key, _ in headers):
+                request.headers.pop(name, None)
+        with self._errors():
+            response = await self._client.send(request, stream=True)
+            try:
+                yield response
+            finally:
+                await response.aclose()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn the library's errors into ours; what the caller raises passes."""
+        url = self._config.url
+        try:
+            yield
+        except httpx2.TimeoutException as err:
+            raise UpstreamTimeoutError(
+                f"the upstream at {url} did not answer in time ({type(err).__name__}); check it, "
+                "or raise read_timeout_s"
+            ) from err
+        except httpx2.TransportError as err:
+            raise UpstreamUnreachableError(
+                f"no answer from the upstream at {url} ({type(err).__name__}); check that it "
+                "runs and that upstream.url is right"
+            ) from err
+        except httpx2.HTTPError as err:
+            raise UpstreamError(f"the request to {url} failed ({type(err).__name__})") from err
+
+
+def _no_cookies() -> CookieJar:
+    """Return a jar that keeps nothing: one caller's cookies are never another's."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+def _successful(response: httpx2.Response) -> bytes:
+    if response.status_code != httpx2.codes.OK:
+        raise UpstreamStatusError(
+            f"the upstream answered with status {response.status_code}",
+            upstream_status=response.status_code,
+            body=response.content,
+            content_type=response.headers.get("content-type", "application/json"),
+        )
+    return response.content
+
+
+def decode_answer(data: bytes, kind: type[AnswerT]) -> AnswerT:
+    """Read an upstream's JSON.
+
+    Raises:
+        UpstreamProtocolError: It is not JSON, or not of the form expected.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as err:
+        raise UpstreamProtocolError(f"the upstream's answer cannot be read: {err}") from err

@@ -1,0 +1,173 @@
+"""Continuation by token ids: vLLM's completions endpoint, and the embedded upstream.
+
+The prompt is rendered once by `/tokenize`; every draft is a `/v1/completions` request whose
+prompt is the array of all tokens so far, with ids in the answer (`return_token_ids`,
+`return_tokens_as_token_ids`), so that nothing is tokenized twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from proxy.errors import UpstreamProtocolError
+from proxy.sampling.candidates import LogprobsMode
+from proxy.sampling.questions import Continuation, Drafted, Finish, TokenLogprobs
+from proxy.upstream.client import decode_answer
+from watermark.wire.openai_requests import DialectName
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from proxy.sampling.questions import Draft
+    from proxy.upstream.client import UpstreamClient
+    from watermark.wire.openai_requests import GenerationRequest
+
+    Pairs = list[tuple[bytes, bytes]]
+
+_ID_LABEL: Final = "token_id:"
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[int]
+
+
+class _Model(msgspec.Struct):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class _Logprobs(msgspec.Struct):
+    top_logprobs: list[dict[str, float]]
+
+
+class _Choice(msgspec.Struct):
+    index: int
+    token_ids: list[int]
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class TokenIdUpstream:
+    """Asks one upstream for continuations of token ids."""
+
+    def __init__(self, client: UpstreamClient, mode: LogprobsMode) -> None:
+        """Ask through a client.
+
+        Args:
+            client: The pool.
+            mode: Which distribution the upstream's log-probabilities are of.
+        """
+        self._client = client
+        self._mode = mode
+        self._limits: dict[str, int | None] = {}
+
+    async def context_limit(self, model: str, headers: Pairs) -> int | None:
+        """Return how many tokens a model's context holds, None where it is not told.
+
+        Raises:
+            UpstreamError: The upstream did not answer, or not in form.
+        """
+        if model not in self._limits:
+            data = await self._client.get_json("/v1/models", headers)
+            models = decode_answer(data, _Models).data
+            self._limits |= {entry.id: entry.max_model_len for entry in models}
+            self._limits.setdefault(model, None)
+        return self._limits[model]
+
+    async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
+        """Return the ids of the request's prompt, as the upstream would read it.
+
+        Raises:
+            UpstreamError: The upstream refused, did not answer, or not in form.
+        """
+        if isinstance(request.prompt, list):
+            return list(request.prompt)
+        body: dict[str, Any] = {"model": request.model}
+        if request.dialect is DialectName.CHAT:
+            names = ("messages", "add_generation_prompt", "continue_final_message")
+            body |= {name: request.body[name] for name in names if name in request.body}
+        else:
+            body |= {"prompt": request.prompt, "add_special_tokens": True}
+        return decode_answer(
+            await self._client.post_json("/tokenize", body, headers), _Tokens
+        ).tokens
+
+    async def draft(
+        self, request: GenerationRequest, prompt: Sequence[int], draft: Draft, headers: Pairs
+    ) -> Drafted:
+        """Return continuations.
+
+        Raises:
+            UpstreamError: The upstream refused, did not answer, or not in form.
+        """
+        body = self._body(request, prompt, draft)
+        data = await self._client.post_json("/v1/completions", body, headers)
+        choices = sorted(decode_answer(data, _Completion).choices, key=lambda one: one.index)
+        return Drafted(tuple(_continuation(choice) for choice in choices))
+
+    def _body(
+        self, request: GenerationRequest, prompt: Sequence[int], draft: Draft
+    ) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": request.model,
+            "prompt": [*prompt, *draft.tokens],
+            "n": draft.n,
+            "max_tokens": draft.max_tokens,
+            "return_token_ids": True,
+            **self._sampling(request, is_greedy=draft.is_greedy),
+        }
+        if draft.logprobs:
+            body |= {"logprobs": draft.logprobs, "return_tokens_as_token_ids": True}
+        if draft.bias:
+            body["logit_bias"] = {str(token): value for token, value in draft.bias.items()}
+        if draft.seed is not None:
+            body["seed"] = draft.seed
+        return body
+
+    def _sampling(self, request: GenerationRequest, *, is_greedy: bool) -> Mapping[str, float]:
+        if is_greedy and self._mode is LogprobsMode.RAW:
+            return {"temperature": 0.0}
+        if is_greedy:  # the lists must still be of the client's temperature
+            return {"temperature": request.temperature, "top_k": 1}
+        sampling: dict[str, float] = {"temperature": request.temperature, "top_p": request.top_p}
+        if request.top_k:
+            sampling["top_k"] = request.top_k
+        return sampling
+
+
+def _continuation(choice: _Choice) -> Continuation:
+    lists = choice.logprobs.top_logprobs if choice.logprobs else []
+    try:
+        finish = Finish(choice.finish_reason or "")
+    except ValueError:
+        raise UpstreamProtocolError(
+            f"the upstream ended a draft with finish_reason {choice.finish_reason!r}"
+        ) from None
+    return Continuation(
+        tokens=tuple(choice.token_ids),
+        finish=finish,
+        logprobs=tuple(_token_logprobs(one) for one in lists),
+    )
+
+
+def _token_logprobs(listed: dict[str, float]) -> TokenLogprobs:
+    skip = len(_ID_LABEL)
+    try:
+        ids = np.array([int(label[skip:]) for label in listed], np.uint32)
+    except (ValueError, OverflowError):
+        raise UpstreamProtocolError(
+            "the upstream's log-probabilities do not name tokens by id; it must know "
+            "return_tokens_as_token_ids"
+        ) from None
+    return TokenLogprobs(ids, np.fromiter(listed.values(), np.float64, len(listed)))

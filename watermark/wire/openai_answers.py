@@ -1,0 +1,329 @@
+"""Answers of the OpenAI dialects, whole or chunk by chunk.
+
+Extensions, as vLLM has them: ids beside the text, and reported tokens spelt `token_id:N`. An end
+token is among the ids and in the count of completion tokens, and not in the text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from watermark.wire.openai_requests import DialectName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from watermark.text import TokenTable
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReport:
+    """Log-probabilities at one position.
+
+    Attributes:
+        logprob: The chosen token's, in nats.
+        ids: The likeliest tokens, best first, shape (n,).
+        values: Theirs, shape (n,).
+    """
+
+    logprob: float
+    ids: NDArray[np.integer[Any]]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One token's worth of a choice.
+
+    Attributes:
+        choice: Index of the choice in the answer.
+        token: The token chosen, an end token included.
+        text: Text that became certain with it, often none.
+        text_offset: Characters of the reply decoded before this token.
+        report: Log-probabilities at the position, where asked for.
+        finish_reason: Set on the last piece, in the API's words.
+    """
+
+    choice: int
+    token: int
+    text: str
+    text_offset: int
+    report: TokenReport | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts of an answer.
+
+    Attributes:
+        prompt_tokens: A prompt counts once for all its choices.
+        completion_tokens: Of all choices, end tokens included.
+        cached_tokens: Prompt tokens that needed no computation; None where not known.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `usage` object."""
+        body: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+        if self.cached_tokens is not None:
+            body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        return body
+
+
+class LogprobsWriter:
+    """Writes reports in the two forms that the API has, with tokens as text or as ids.
+
+    Two tokens can look the same (two halves of characters both read U+FFFD) and then share one
+    key in the completions form; spelt as ids every token has a key of its own.
+    """
+
+    def __init__(self, table: TokenTable, *, as_ids: bool) -> None:
+        """Write for one tokenizer."""
+        self._table = table
+        self._as_ids = as_ids
+
+    def label(self, token: int) -> str:
+        """Return the token as the API shows it."""
+        return f"token_id:{token}" if self._as_ids else self._table.labels[token]
+
+    def completion(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return the `logprobs` object of the completions endpoint."""
+        return {
+            "tokens": [self.label(piece.token) for piece in pieces],
+            "token_logprobs": [piece.report.logprob for piece in pieces if piece.report],
+            "top_logprobs": [self._top_dict(piece) for piece in pieces],
+            "text_offset": [piece.text_offset for piece in pieces],
+        }
+
+    def chat(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return the `logprobs` object of the chat endpoint."""
+        return {"content": [self._content(piece) for piece in pieces], "refusal": None}
+
+    def _top_dict(self, piece: Piece) -> dict[str, float] | None:
+        report = piece.report
+        if report is None:
+            return None
+        top: dict[str, float] = {}
+        for token, value in zip(report.ids.tolist(), report.values.tolist(), strict=True):
+            top.setdefault(self.label(token), value)  # of equal labels the likeliest stays
+        top[self.label(piece.token)] = report.logprob
+        return top
+
+    def _content(self, piece: Piece) -> dict[str, Any]:
+        report = piece.report
+        if report is None:
+            return self._entry(piece.token, 0.0) | {"top_logprobs": []}
+        ids, values = report.ids.tolist(), report.values.tolist()
+        top = [self._entry(token, value) for token, value in zip(ids, values, strict=True)]
+        return self._entry(piece.token, report.logprob) | {"top_logprobs": top}
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        special = token in self._table.special
+        return {
+            "token": self.label(token),
+            "logprob": logprob,
+            "bytes": None if special else list(self._table.content[token]),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerFrame:
+    """What is the same in every part of one answer.
+
+    Attributes:
+        answer_id: Without the dialect's prefix.
+        created: Seconds since the epoch.
+        model: The model's name.
+        prompts: Token ids; choices are numbered prompt by prompt.
+        n_choices: Number of choices, a multiple of the number of prompts.
+        writer: Writes reports; None where none were asked for.
+        with_token_ids: Return ids beside the text.
+        with_usage: End a stream with a chunk of usage.
+    """
+
+    answer_id: str
+    created: int
+    model: str
+    prompts: Sequence[Sequence[int]]
+    n_choices: int
+    writer: LogprobsWriter | None = None
+    with_token_ids: bool = False
+    with_usage: bool = False
+
+    def prompt_of(self, choice: int) -> Sequence[int]:
+        """Return the prompt that a choice answers."""
+        return self.prompts[choice * len(self.prompts) // self.n_choices]
+
+
+class Dialect(Protocol):
+    """How one endpoint writes an answer."""
+
+    def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
+        """Return the body of an answer that is not streamed."""
+        ...
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Return the chunks that come before any text."""
+        ...
+
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return the chunk with some more pieces of one choice."""
+        ...
+
+    def closing(self, usage: Usage) -> list[dict[str, Any]]:
+        """Return the chunks that come after all text."""
+        ...
+
+
+def answer_dialect(name: DialectName, frame: AnswerFrame) -> Dialect:
+    """Return the writer of one answer."""
+    return ChatDialect(frame) if name is DialectName.CHAT else TextDialect(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDialect:
+    """POST /v1/chat/completions."""
+
+    frame: AnswerFrame
+
+    def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
+        """Return a `chat.completion`."""
+        body = self._envelope("chat.completion") | {
+            "choices": [
+                self._choice(place, "message", {"role": "assistant"}, pieces)
+                for place, pieces in enumerate(choices)
+            ],
+            "usage": usage.to_json(),
+        }
+        if self.frame.with_token_ids:
+            body["prompt_token_ids"] = self.frame.prompts[0]
+        return body
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Return one chunk with the role for every choice."""
+        chunks = [
+            self._chunk([self._choice(place, "delta", {"role": "assistant"}, [])])
+            for place in range(self.frame.n_choices)
+        ]
+        if self.frame.with_token_ids:
+            chunks[0]["prompt_token_ids"] = self.frame.prompts[0]
+        return chunks
+
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return a `chat.completion.chunk` with some more pieces of one choice."""
+        return self._chunk([self._choice(choice, "delta", {}, pieces)])
+
+    def closing(self, usage: Usage) -> list[dict[str, Any]]:
+        """Return the chunk of usage, if asked for."""
+        if not self.frame.with_usage:
+            return []
+        return [self._chunk([]) | {"usage": usage.to_json()}]
+
+    def _envelope(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"chatcmpl-{self.frame.answer_id}",
+            "object": kind,
+            "created": self.frame.created,
+            "model": self.frame.model,
+        }
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        body = self._envelope("chat.completion.chunk") | {"choices": choices}
+        if self.frame.with_usage:
+            body["usage"] = None
+        return body
+
+    def _choice(
+        self, place: int, key: str, message: dict[str, Any], pieces: Sequence[Piece]
+    ) -> dict[str, Any]:
+        writer = self.frame.writer
+        content = "".join(piece.text for piece in pieces)
+        choice: dict[str, Any] = {
+            "index": place,
+            key: message | {"content": content},
+            "logprobs": writer.chat(pieces) if writer and pieces else None,
+            "finish_reason": _finish_reason(pieces),
+        }
+        if self.frame.with_token_ids:
+            choice["token_ids"] = [piece.token for piece in pieces]
+        return choice
+
+
+@dataclass(frozen=True, slots=True)
+class TextDialect:
+    """POST /v1/completions."""
+
+    frame: AnswerFrame
+    _begun: set[int] = field(default_factory=set)
+
+    def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
+        """Return a `text_completion`."""
+        written = [
+            self._choice(place, pieces, with_prompt=True) for place, pieces in enumerate(choices)
+        ]
+        return self._envelope(written) | {"usage": usage.to_json()}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Return nothing: the first chunk of a choice has text."""
+        return []
+
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Return a `text_completion` chunk with some more pieces of one choice."""
+        first = choice not in self._begun
+        self._begun.add(choice)
+        body = self._envelope([self._choice(choice, pieces, with_prompt=first)])
+        if self.frame.with_usage:
+            body["usage"] = None
+        return body
+
+    def closing(self, usage: Usage) -> list[dict[str, Any]]:
+        """Return the chunk of usage, if asked for."""
+        if not self.frame.with_usage:
+            return []
+        return [self._envelope([]) | {"usage": usage.to_json()}]
+
+    def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": f"cmpl-{self.frame.answer_id}",
+            "object": "text_completion",
+            "created": self.frame.created,
+            "model": self.frame.model,
+            "choices": choices,
+        }
+
+    def _choice(self, place: int, pieces: Sequence[Piece], *, with_prompt: bool) -> dict[str, Any]:
+        frame = self.frame
+        choice: dict[str, Any] = {
+            "index": place,
+            "text": "".join(piece.text for piece in pieces),
+            "logprobs": frame.writer.completion(pieces) if frame.writer else None,
+            "finish_reason": _finish_reason(pieces),
+        }
+        if frame.with_token_ids:
+            choice["token_ids"] = [piece.token for piece in pieces]
+            if with_prompt:
+                choice["prompt_token_ids"] = frame.prompt_of(place)
+        return choice
+
+
+def _finish_reason(pieces: Sequence[Piece]) -> str | None:
+    return pieces[-1].finish_reason if pieces else None
+
+
+def error_body(
+    message: str, *, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Return an error in OpenAI's form."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,267 @@
+"""Requests of the OpenAI dialects: what a client asks of the sampler.
+
+Only fields that bear on the reply's text are read; everything else is counted as unknown, so that
+whoever marks can decline what it does not understand.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from watermark.errors import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMPLETION_MAX_TOKENS: Final = 16  # OpenAI's default for /v1/completions
+
+
+class DialectName(enum.Enum):
+    """The two generation endpoints."""
+
+    CHAT = "/v1/chat/completions"
+    TEXT = "/v1/completions"
+
+
+class _StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+class _Common(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    max_tokens: int | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+    seed: int | None = None
+    return_token_ids: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+
+
+class _Text(_Common, frozen=True, kw_only=True):
+    prompt: str | list[Any]
+    logprobs: int | None = None
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message; its content may be text, parts, or missing."""
+
+    role: str
+    content: str | list[_Part] | None = None
+
+    @property
+    def text(self) -> str | None:
+        """The message's text, None where it holds anything else."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        if any(part.type != "text" or part.text is None for part in self.content):
+            return None
+        return "".join(part.text or "" for part in self.content)
+
+
+class _Chat(_Common, frozen=True, kw_only=True):
+    messages: list[Message]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+
+# No bearing on the reply's text: who asks, and what to keep of it.
+_IGNORED: Final = frozenset(
+    {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
+)
+# Bear on the text only where they hold more than their neutral value.
+_NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+    "tools": (None, []),
+    "functions": (None, []),
+    "tool_choice": (None, "none"),
+    "function_call": (None, "none"),
+    "parallel_tool_calls": (None, True, False),
+    "response_format": (None, {"type": "text"}),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "best_of": (None, 1),
+    "ignore_eos": (None, False),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+}
+_FIELDS: Final = {kind: frozenset(kind.__struct_fields__) | _IGNORED for kind in (_Chat, _Text)}
+_NOT_SHAPING: Final = frozenset({"stream", "stream_options"}) | _IGNORED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """A request for text, read as far as marking needs it.
+
+    Attributes:
+        dialect: The endpoint.
+        body: The whole JSON object, as it came.
+        model: The model asked for.
+        is_streamed: Whether the reply is a stream of events.
+        wants_usage: Whether a stream ends with a chunk of usage.
+        temperature: Sampling temperature, >= 0.
+        top_p: Nucleus mass in (0, 1].
+        top_k: Likeliest tokens kept; 0 for all.
+        presence_penalty: As OpenAI defines it.
+        frequency_penalty: As OpenAI defines it.
+        logit_bias: Additions to logits by token id.
+        max_tokens: Longest reply; None for the rest of the context.
+        stop: Strings that end the text.
+        n: Number of choices.
+        seed: For repeatable sampling; None for fresh randomness.
+        logprobs: Likeliest tokens to report a position; None for no report.
+        wants_token_ids: Whether ids come beside the text (a vLLM extension).
+        labels_as_ids: Whether reported tokens are spelt `token_id:N` (a vLLM extension).
+        unknown: Names of fields with a bearing that this parser does not know, sorted.
+    """
+
+    dialect: DialectName
+    body: Mapping[str, Any]
+    model: str
+    is_streamed: bool
+    wants_usage: bool
+    temperature: float
+    top_p: float
+    top_k: int
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    n: int
+    seed: int | None
+    logprobs: int | None
+    wants_token_ids: bool
+    labels_as_ids: bool
+    unknown: tuple[str, ...]
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation, empty for a text completion."""
+        return msgspec.convert(self.body.get("messages", []), list[Message])
+
+    @property
+    def prompt(self) -> Any:  # noqa: ANN401 - a string, token ids, or a batch of either
+        """The prompt of a text completion."""
+        return self.body.get("prompt")
+
+    def shaping_digest(self) -> bytes:
+        """Return SHA-256 over everything that shapes the reply, 32 bytes.
+
+        Requests that differ only in how the reply is transported have the same digest.
+        """
+        shaping = {name: value for name, value in self.body.items() if name not in _NOT_SHAPING}
+        canonical = msgspec.json.encode([self.dialect.value, shaping], order="deterministic")
+        return hashlib.sha256(canonical).digest()
+
+
+def parse_request(dialect: DialectName, data: bytes) -> GenerationRequest:
+    """Read a request's body.
+
+    Raises:
+        WireError: The body is not a JSON object, or a field has the wrong type or range.
+    """
+    try:
+        body = msgspec.json.decode(data, type=dict[str, Any])
+        kind = _Chat if dialect is DialectName.CHAT else _Text
+        fields: Any = msgspec.convert(body, kind)
+        return _build(dialect, body, fields)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise WireError(f"the request body cannot be read: {err}") from err
+
+
+def _build(dialect: DialectName, body: dict[str, Any], fields: Any) -> GenerationRequest:  # noqa: ANN401
+    is_chat = dialect is DialectName.CHAT
+    return GenerationRequest(
+        dialect=dialect,
+        body=body,
+        model=fields.model,
+        is_streamed=bool(fields.stream),
+        wants_usage=bool(fields.stream_options and fields.stream_options.include_usage),
+        temperature=_number("temperature", fields.temperature, 1.0, low=0.0),
+        top_p=_number("top_p", fields.top_p, 1.0, low=0.0, high=1.0),
+        top_k=max(0, fields.top_k or 0),
+        presence_penalty=fields.presence_penalty or 0.0,
+        frequency_penalty=fields.frequency_penalty or 0.0,
+        logit_bias=_bias(fields.logit_bias),
+        max_tokens=_max_tokens(fields, is_chat=is_chat),
+        stop=_stop(fields.stop),
+        n=_positive("n", fields.n, 1),
+        seed=fields.seed,
+        logprobs=_logprobs(fields, is_chat=is_chat),
+        wants_token_ids=bool(fields.return_token_ids),
+        labels_as_ids=bool(fields.return_tokens_as_token_ids),
+        unknown=_unknown(body, _FIELDS[type(fields)]),
+    )
+
+
+def _unknown(body: Mapping[str, Any], known: frozenset[str]) -> tuple[str, ...]:
+    names = (
+        name
+        for name, value in body.items()
+        if name not in known and value not in _NEUTRAL.get(name, (None,))
+    )
+    return tuple(sorted(names))
+
+
+def _number(
+    name: str, value: float | None, default: float, *, low: float, high: float | None = None
+) -> float:
+    number = default if value is None else value
+    if not number >= low or (high is not None and number > high):
+        raise WireError(
+            f"{name} is {number}; send {low} or more" + (f", {high} at most" * bool(high))
+        )
+    return number
+
+
+def _positive(name: str, value: int | None, default: int) -> int:
+    number = default if value is None else value
+    if number < 1:
+        raise WireError(f"{name} is {number}; send 1 or more")
+    return number
+
+
+def _max_tokens(fields: Any, *, is_chat: bool) -> int | None:  # noqa: ANN401 - either struct
+    if is_chat and fields.max_completion_tokens is not None:
+        return _positive("max_completion_tokens", fields.max_completion_tokens, 1)
+    if fields.max_tokens is None:
+        return None if is_chat else COMPLETION_MAX_TOKENS
+    return _positive("max_tokens", fields.max_tokens, 1)
+
+
+def _logprobs(fields: Any, *, is_chat: bool) -> int | None:  # noqa: ANN401 - either struct
+    if not is_chat:
+        return None if fields.logprobs is None else max(0, fields.logprobs)
+    return max(0, fields.top_logprobs or 0) if fields.logprobs else None
+
+
+def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
+    strings = [stop] if isinstance(stop, str) else stop or []
+    return tuple(string for string in strings if string)
+
+
+def _bias(bias: dict[str, float] | None) -> dict[int, float]:
+    try:
+        return {int(token): value for token, value in (bias or {}).items()}
+    except ValueError:
+        raise WireError("logit_bias has a key that is no token id; send decimal ids") from None
