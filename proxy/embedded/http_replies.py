@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -18,11 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from proxy.embedded.engine import Engine, Ticket
     from proxy.embedded.responses import Dialect
-
-logger = logging.getLogger(__name__)
 
 JSON_TYPE: Final = "application/json"
 _DONE: Final = b"data: [DONE]\n\n"
@@ -50,11 +48,7 @@ def error_response(error: ProxyError) -> Response:
 async def reply(request: Request, engine: Engine, ticket: Ticket, dialect: Dialect) -> Response:
     """Run a ticket and return its answer, streamed or whole."""
     if ticket.is_streamed:
-        return StreamingResponse(
-            _events(engine, ticket, dialect),
-            media_type="text/event-stream",
-            headers={"cache-control": "no-cache"},
-        )
+        return EventStream(engine, ticket, dialect)
     engine.submit(ticket)
     watcher = asyncio.ensure_future(_until_disconnected(request))
     work = asyncio.ensure_future(ticket.finished())
@@ -77,8 +71,28 @@ async def _until_disconnected(request: Request) -> None:
         pass
 
 
-async def _events(engine: Engine, ticket: Ticket, dialect: Dialect) -> AsyncIterator[bytes]:
-    engine.submit(ticket)
+class EventStream(StreamingResponse):
+    """Server-sent events of one ticket, which is cancelled however the response ends."""
+
+    def __init__(self, engine: Engine, ticket: Ticket, dialect: Dialect) -> None:
+        super().__init__(
+            _events(ticket, dialect),
+            media_type="text/event-stream",
+            headers={"cache-control": "no-cache"},
+        )
+        self._engine = engine
+        self._ticket = ticket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the ticket while the client listens."""
+        self._engine.submit(self._ticket)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ticket.cancel()
+
+
+async def _events(ticket: Ticket, dialect: Dialect) -> AsyncIterator[bytes]:
     try:
         for chunk in dialect.opening():
             yield _event(chunk)
@@ -93,8 +107,6 @@ async def _events(engine: Engine, ticket: Ticket, dialect: Dialect) -> AsyncIter
         yield _DONE
     except EmbeddedError as error:
         yield _event(error_body(str(error), kind=error.wire_type))
-    finally:
-        ticket.cancel()
 
 
 def _event(chunk: dict[str, Any]) -> bytes:

@@ -45,15 +45,16 @@ def train(
         stream.extend(document)
         stream.append(end_id)
     tokens = np.array(stream, dtype=np.uint64)
-    return NGramModel(
-        unigram=_unigram(tokens[1:], vocab_size),
-        levels=tuple(_level(tokens, end_id, length) for length in range(2, order + 1)),
-        end_id=end_id,
-    )
+    levels = []
+    for length in range(2, order + 1):
+        packed, counts = _occurrences(tokens, end_id, length)
+        if not len(packed):  # No document is that long.
+            break
+        levels.append(_level(packed, counts))
+    return NGramModel(unigram=_unigram(tokens[1:], vocab_size), levels=tuple(levels), end_id=end_id)
 
 
-def _level(tokens: NDArray[np.uint64], end_id: int, length: int) -> NGramLevel:
-    packed, counts = _occurrences(tokens, end_id, length)
+def _level(packed: NDArray[np.uint64], counts: NDArray[np.int64]) -> NGramLevel:
     contexts, starts = np.unique(packed >> np.uint64(TOKEN_BITS), return_index=True)
     distinct = np.diff(starts, append=len(packed))
     totals = np.add.reduceat(counts, starts) + NOVELTY_WEIGHT * distinct
@@ -73,7 +74,7 @@ def _occurrences(
 
     An end of text may come first (a document starts) or last (it ends), never between.
     """
-    places = len(tokens) - length + 1
+    places = max(0, len(tokens) - length + 1)
     packed = np.zeros(places, dtype=np.uint64)
     inside = np.ones(places, dtype=np.bool_)
     for offset in range(length):

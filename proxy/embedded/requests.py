@@ -26,12 +26,19 @@ UNSUPPORTED: Final[dict[str, str]] = {
     "audio": "only text is served; leave it out",
 }
 
+NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "best_of": (1,),
+    "modalities": (["text"],),
+}
+"""Values of unsupported fields, besides empty ones, that ask for nothing."""
+
 
 class StreamOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a stream carries besides text."""
 
     include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -153,5 +160,5 @@ def parse_body(body: bytes, kind: type[RequestT]) -> RequestT:
             f"{_FIELD_PATH.sub('', message)}; see the server's documentation for its fields",
             param=param,
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError("the body is not JSON in UTF-8; send one JSON object") from error

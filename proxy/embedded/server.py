@@ -86,7 +86,11 @@ def create_app(
             Route("/health", server.health, methods=["GET"]),
         ],
         middleware=[Middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BODY_BYTES)],
-        exception_handlers={ProxyError: _on_our_error, HTTPException: _on_http_error},
+        exception_handlers={
+            ProxyError: _on_our_error,
+            HTTPException: _on_http_error,
+            Exception: _on_fault,
+        },
         lifespan=server.lifespan,
     )
 
@@ -261,3 +265,8 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     response = json_response(body, error.status_code)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:  # noqa: ARG001 - a handler's form
+    body = error_body("an unexpected fault; the server's log has it", kind="server_error")
+    return json_response(body, 500)

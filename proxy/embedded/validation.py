@@ -9,7 +9,7 @@ import numpy as np
 
 from proxy.embedded.generation import GenerationParams
 from proxy.embedded.language_model import ChatMessage
-from proxy.embedded.requests import UNSUPPORTED
+from proxy.embedded.requests import NEUTRAL, UNSUPPORTED
 from proxy.embedded.sampling import BAN, SamplingParams
 from proxy.errors import BadRequestError
 
@@ -32,6 +32,8 @@ DEFAULT_COMPLETION_TOKENS: Final = 16
 
 MAX_TEMPERATURE: Final = 100.0
 """Beyond OpenAI's 2, as local engines allow; a bound against arithmetic accidents."""
+
+_MAX_ID_DIGITS: Final = 10
 
 
 def read_sampling(
@@ -114,7 +116,8 @@ def check_common(request: CommonRequest) -> None:
         BadRequestError: Such a field is set.
     """
     for name, remedy in UNSUPPORTED.items():
-        if getattr(request, name) not in (None, False, [], "", "none", "auto", ["text"], 1):
+        value = getattr(request, name)
+        if value and value not in NEUTRAL.get(name, ()):
             raise BadRequestError(f"{name} is not supported: {remedy}", param=name)
     if request.response_format not in (None, {"type": "text"}):
         raise BadRequestError(
@@ -251,7 +254,8 @@ def _read_bias(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     entries: dict[int, float] = {}
     for key, value in (bias or {}).items():
-        token = int(key) if key.isascii() and key.isdigit() else -1
+        is_number = key.isascii() and key.isdigit() and len(key) <= _MAX_ID_DIGITS
+        token = int(key) if is_number else -1
         if not 0 <= token < vocab_size:
             raise BadRequestError(
                 f"logit_bias has a key that is no token id from 0 to {vocab_size - 1}",
