@@ -1,19 +1,104 @@
-"""Server-sent events, as the OpenAI dialects write them.
+"""Server-sent events: bytes to events and back, without I/O.
+
+Rule 1: lines end with LF, CR or CRLF, and with nothing else: U+2028 inside JSON is data.
+Rule 2: a blank line dispatches an event only where there is data.
+Rule 3: memory is bounded; a peer that never ends an event is refused.
 
 Source: WHATWG HTML, 9.2.6 (interpreting an event stream).
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from watermark.errors import WireError
+
 DONE: Final = b"data: [DONE]\n\n"
 CONTENT_TYPE: Final = b"text/event-stream; charset=utf-8"
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # a list of the whole vocabulary takes some megabytes
+_BOM: Final = b"\xef\xbb\xbf"
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
 _encoder = msgspec.json.Encoder()
 
 
 def json_event(body: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return one event whose data is a JSON value; JSON has no line ends, so it is one line."""
     return b"data: " + _encoder.encode(body) + b"\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One dispatched event.
+
+    Attributes:
+        data: Its data lines, joined by line feeds.
+        kind: Its type, `message` where none was sent.
+    """
+
+    data: str
+    kind: str = "message"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether this is the OpenAI dialects' end of stream."""
+        return self.data == "[DONE]"
+
+
+class EventDecoder:
+    """Decodes one stream, however it is cut into chunks."""
+
+    __slots__ = ("_buffer", "_data", "_is_begun", "_kind", "_max_bytes", "_size")
+
+    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        """Start before the first byte."""
+        self._buffer = b""
+        self._data: list[bytes] = []
+        self._kind = b""
+        self._size = 0
+        self._max_bytes = max_event_bytes
+        self._is_begun = False
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Add bytes and return the events that they complete.
+
+        Raises:
+            WireError: An event is too large, or its data is not UTF-8.
+        """
+        self._buffer += chunk
+        if not self._is_begun:
+            if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
+                return []
+            self._is_begun = True
+            self._buffer = self._buffer.removeprefix(_BOM)
+        # A CR at the very end may be half of a CRLF: it waits.
+        *lines, self._buffer = _LINE_END.split(self._buffer)
+        events = [event for line in lines if (event := self._line(line)) is not None]
+        if self._size + len(self._buffer) > self._max_bytes:
+            raise WireError(f"an event exceeds {self._max_bytes} bytes")
+        return events
+
+    def _line(self, line: bytes) -> Event | None:
+        if not line:
+            return self._dispatch()
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(value) + 1
+        elif name == b"event":
+            self._kind = value
+        return None
+
+    def _dispatch(self) -> Event | None:
+        data, kind = self._data, self._kind
+        self._data, self._kind, self._size = [], b"", 0
+        if not data:
+            return None
+        try:
+            return Event(b"\n".join(data).decode(), kind.decode() or "message")
+        except UnicodeDecodeError as err:
+            raise WireError(f"an event is not UTF-8 at byte {err.start}") from None

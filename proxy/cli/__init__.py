@@ -1,0 +1,1 @@
+"""The service's command line: argument parsing, starting, printing."""

@@ -1,0 +1,55 @@
+"""A key for first steps: made where none marks the embedded model's unit."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from watermark.errors import KeysConfigError
+from watermark.keys import (
+    KEYS_HEADER,
+    KeyRing,
+    SecretKey,
+    format_record,
+    load_keys,
+    write_key_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_DIGEST_HEAD = 8
+
+
+def marking_ring(path: Path, unit: str, say: Callable[[str], None]) -> KeyRing:
+    """Return the keys of a file, with one that marks the unit.
+
+    A new record is appended; what the file holds stays as it is.
+
+    Args:
+        path: A `KEYS.toml`, made where there is none.
+        unit: The unit that must be marked.
+        say: Told what was made.
+
+    Raises:
+        KeysError: The file, or a secret that it names, cannot be used.
+    """
+    if path.exists():
+        ring = load_keys(path)
+        try:
+            ring.marking(unit)
+        except KeysConfigError:
+            say("no key marks this tokenizer (another Python makes another built-in tokenizer)")
+        else:
+            return ring
+    key_id = f"quickstart-{unit.rpartition(':')[2][:_DIGEST_HEAD]}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    secret_path = path.parent / f"{key_id}.key"
+    write_key_file(secret_path, SecretKey(key_id, secrets.token_bytes(32)))
+    record = format_record(key_id=key_id, unit=unit, secret=secret_path.name)
+    head = "" if path.exists() else KEYS_HEADER
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{head}\n{record}")
+    say(f"made key {key_id} in {path.parent}")
+    return load_keys(path)
