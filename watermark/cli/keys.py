@@ -1,0 +1,149 @@
+"""`watermark keys`: make a key.
+
+The 32 secret bytes are drawn here, at the edge, and go into the key file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import click
+
+from watermark.cli import render
+from watermark.keys import SECRET_BYTES, SecretKey, format_record, write_key_file
+from watermark.keys.record import (
+    DEFAULT_ACCOUNT_SHARE_Q16,
+    DEFAULT_CONTEXT_WIDTH,
+    DEFAULT_RHO,
+)
+from watermark.text import WORDS_V1, TokenizerUnit
+
+_SUFFIX: Final = ".key"
+_MAX_STEM: Final = 200  # with suffixes below the 255 bytes that file systems allow
+_OTHERS: Final = 0o007
+
+_NEW_EPILOG: Final = """\
+Examples:
+
+\b
+  mkdir -m 700 keys
+  watermark keys new --id 2026-11 --dir keys
+  watermark keys new --id 2026-11 --dir keys --tokenizer model/tokenizer.json
+"""
+
+
+@click.group()
+def keys() -> None:
+    """Make keys."""
+
+
+@keys.command("new", epilog=_NEW_EPILOG)
+@click.option("--id", "key_id", required=True, help="Name of the key, for example 2026-11.")
+@click.option(
+    "--dir",
+    "folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Existing folder for the key file; nothing in it is overwritten.",
+)
+@click.option("--unit", help=f"What a token is.  [default: {WORDS_V1}]")
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="The model's tokenizer.json: a token is one of its ids.",
+)
+@click.option(
+    "--context-width",
+    type=int,
+    default=DEFAULT_CONTEXT_WIDTH,
+    show_default=True,
+    help="Tokens that seed the next one, 1 to 4.",
+)
+@click.option(
+    "--rho",
+    type=float,
+    default=DEFAULT_RHO,
+    show_default=True,
+    help="Strength, 0 (no mark) to 1 (least varied wording).",
+)
+@click.option(
+    "--account-share-q16",
+    type=int,
+    default=DEFAULT_ACCOUNT_SHARE_Q16,
+    show_default=True,
+    help="Share of the positions, in 65536ths, that carry the account.",
+)
+def new(
+    *,
+    key_id: str,
+    folder: Path,
+    unit: str | None,
+    tokenizer: Path | None,
+    context_width: int,
+    rho: float,
+    account_share_q16: int,
+) -> int:
+    """Make a key: write DIR/ID.key and print the record for KEYS.toml."""
+    path = folder.absolute() / (file_stem(key_id) + _SUFFIX)
+    record = format_record(
+        key_id=key_id,
+        unit=_unit(unit, tokenizer),
+        secret=str(path),
+        context_width=context_width,
+        rho=rho,
+        account_share_q16=account_share_q16,
+    )
+    write_key_file(path, SecretKey(key_id, secrets.token_bytes(SECRET_BYTES)))
+    try:
+        render.write_data(record)
+    except (OSError, KeyboardInterrupt):
+        path.unlink(missing_ok=True)  # a key whose record nobody has marks nothing
+        raise
+    _say_what_was_done(path)
+    return render.EXIT_DONE
+
+
+def file_stem(key_id: str) -> str:
+    """Return a file name for a key, without suffix: the id itself wherever that is safe.
+
+    Other characters than unreserved ASCII are percent-encoded, so that different ids have
+    different names; what would be too long is cut and told apart by a digest.
+    """
+    stem = re.sub(r"^[.-]", lambda found: f"%{ord(found[0]):02X}", quote(key_id, safe=""))
+    if len(stem) <= _MAX_STEM:
+        return stem
+    digest = hashlib.sha256(key_id.encode()).hexdigest()
+    return f"{stem[: _MAX_STEM - 17]}-{digest[:16]}"
+
+
+def _unit(unit: str | None, tokenizer: Path | None) -> str:
+    """Return the unit id that the options name."""
+    if tokenizer is None:
+        return WORDS_V1 if unit is None else unit
+    if unit is not None:
+        raise click.UsageError("--unit and --tokenizer exclude each other; give one of them")
+    return TokenizerUnit.read(tokenizer).unit_id
+
+
+def _say_what_was_done(path: Path) -> None:
+    """Say where the secret is, whether its folder is open, and what comes next."""
+    folder = path.parent
+    render.write_note(f"wrote the secret to {path}, readable by you only")
+    mode = folder.stat().st_mode & 0o7777
+    if mode & _OTHERS:
+        render.write_note(
+            f"warning: {folder} is open to every user of this machine (mode {mode:04o}); "
+            f"run chmod 700 on it"
+        )
+    render.write_hints(
+        [
+            "add the record on standard output to KEYS.toml, whose first line is `schema = 1`",
+            f"where KEYS.toml is kept in {folder}, `file:{path.name}` is enough as its `secret`",
+            "back the key file up: without it, text marked with it can no longer be recognized",
+        ]
+    )

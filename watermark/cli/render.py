@@ -1,0 +1,196 @@
+"""Every byte that the command line writes, and what each error class means for its caller."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from watermark.errors import (
+    InputError,
+    KeyFileError,
+    KeyFilePermissionError,
+    KeysConfigError,
+    KeysError,
+    SchemeParameterError,
+    TextEncodingError,
+    TextTooShortError,
+    TokenIdError,
+    TokenizerFileError,
+    UnitError,
+    UnitMismatchError,
+    VectorsError,
+    WatermarkError,
+    WireError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+EXIT_DONE: Final = 0
+EXIT_ERROR: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NULL_STANDS: Final = 3
+EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
+
+_PREFIX: Final = "watermark: "
+_UNBOUNDED: Final = 1 << 20  # columns: a table is never folded, a terminal may do it
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an error class means at the edge.
+
+    Attributes:
+        exit_code: Exit status of the process.
+        hint: What helps beyond the remedy that the message names; empty where nothing does.
+    """
+
+    exit_code: int
+    hint: str = ""
+
+
+OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
+    {
+        WatermarkError: Outcome(EXIT_ERROR),
+        InputError: Outcome(EXIT_ERROR),
+        TextEncodingError: Outcome(
+            EXIT_ERROR, "`iconv -f LATIN1 -t UTF-8 FILE` converts a file, where it is Latin-1"
+        ),
+        TextTooShortError: Outcome(
+            EXIT_ERROR, "--pooled tests several short files as one body of evidence"
+        ),
+        TokenIdError: Outcome(
+            EXIT_ERROR, "a file for --ids looks like [314, 15, 926], or has one such array a line"
+        ),
+        VectorsError: Outcome(
+            EXIT_ERROR, "the form is in watermark/spec/seeding.md, section Test vectors"
+        ),
+        KeysError: Outcome(EXIT_ERROR, "the rules for key ids are in watermark/spec/key-file.md"),
+        KeyFileError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
+        KeyFilePermissionError: Outcome(
+            EXIT_ERROR, "`ls -l` on the key file shows who can read it"
+        ),
+        KeysConfigError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
+        UnitError: Outcome(EXIT_ERROR, "the units are in watermark/spec/seeding.md"),
+        TokenizerFileError: Outcome(
+            EXIT_ERROR, "the file is the tokenizer.json in the folder of the model"
+        ),
+        UnitMismatchError: Outcome(
+            EXIT_ERROR,
+            "`sha256sum FILE` gives a file's digest; --key-id leaves out other keys",
+        ),
+        SchemeParameterError: Outcome(
+            EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
+        ),
+        WireError: Outcome(EXIT_ERROR),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One test in the table.
+
+    Attributes:
+        file: What was tested.
+        key: Which key was held against it.
+        n_tokens: Units in the text.
+        n_scored: Positions scored.
+        log10_pvalue: Decimal log of the p-value of this test alone.
+        log10_pvalue_family: The same over all tests of the call.
+    """
+
+    file: str
+    key: str
+    n_tokens: int
+    n_scored: int
+    log10_pvalue: float
+    log10_pvalue_family: float
+
+
+def write_data(text: str) -> None:
+    """Write to standard output, in UTF-8 wherever that leads."""
+    click.echo(text.encode(), nl=False)
+
+
+def write_objects(objects: Iterable[Mapping[str, object]]) -> None:
+    """Write one JSON object a line to standard output."""
+    write_data("".join(json.dumps(fields) + "\n" for fields in objects))
+
+
+def write_note(message: str) -> None:
+    """Say something on standard error."""
+    click.echo(_PREFIX + printable(message), err=True)
+
+
+def write_hints(hints: Iterable[str]) -> None:
+    """Give each hint once on standard error, set off by a blank line."""
+    kept = [text for text in dict.fromkeys(hints) if text]
+    if kept:
+        click.echo(err=True)
+    for text in kept:
+        write_note(f"hint: {text}")
+
+
+def write_errors(errors: Sequence[WatermarkError]) -> int:
+    """Report errors on standard error, then what helps, and return the exit status."""
+    outcomes = [outcome_of(err) for err in errors]
+    for message in dict.fromkeys(str(err) for err in errors):
+        write_note(message)
+    write_hints(outcome.hint for outcome in outcomes)
+    return max((outcome.exit_code for outcome in outcomes), default=EXIT_DONE)
+
+
+def outcome_of(err: WatermarkError) -> Outcome:
+    """Return the row of the nearest class that has one."""
+    return next(OUTCOMES[kind] for kind in type(err).__mro__ if kind in OUTCOMES)
+
+
+def write_table(rows: Sequence[Row], summary: str) -> None:
+    """Write the tests as a table, and the sentence that says how to read it."""
+    is_terminal = sys.stdout.isatty()
+    table = Table(
+        box=box.SIMPLE_HEAD if is_terminal else None,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
+    for name in ("file", "key"):
+        table.add_column(name, no_wrap=True)
+    for name in ("units", "scored", "log10 p", "log10 p family-wise"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            Text(printable(row.file)),
+            Text(printable(row.key)),
+            str(row.n_tokens),
+            str(row.n_scored),
+            f"{row.log10_pvalue:z.2f}",
+            f"{row.log10_pvalue_family:z.2f}",
+        )
+    lines = _render(table, is_terminal=is_terminal).splitlines()
+    write_data("".join(f"{line.rstrip()}\n" for line in (*lines, "", summary)))
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that a terminal would act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _render(table: Table, *, is_terminal: bool) -> str:
+    """Return the table as text: bold headings for a terminal, plain characters elsewhere."""
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=is_terminal, width=_UNBOUNDED)
+    console.print(table, soft_wrap=True)
+    return page.getvalue()
