@@ -47,8 +47,9 @@ class LogprobsWriter:
         labels = [self.label(token) for token in report.ids.tolist()]
         top = dict(zip(labels, report.values.tolist(), strict=True))
         if len(top) < len(labels):  # Of tokens with one label the most probable stays.
-            backwards = zip(reversed(labels), reversed(report.values.tolist()), strict=True)
-            top = dict(reversed(dict(backwards).items()))
+            top = {}
+            for label, value in zip(labels, report.values.tolist(), strict=True):
+                top.setdefault(label, value)
         top[self.label(piece.token)] = report.logprob
         return top
 
