@@ -79,7 +79,7 @@ class ScriptedModel:
 
     def logits(self, rows: Sequence[TokenRow]) -> NDArray[np.float64]:
         if self.gate is not None:
-            self.gate.acquire()
+            assert self.gate.acquire(timeout=10), "the test left the gate closed"
         self.steps.append(len(rows))
         if len(self.steps) - 1 == self.fails_at_step:
             raise ArithmeticError("scripted")

@@ -51,7 +51,9 @@ def test_a_cancelled_request_leaves_at_the_next_step(*, is_streamed: bool) -> No
         body = {"prompt": "x", "max_tokens": 50, "n": 2, "stream": is_streamed}
         leaving = Exchange(served.app, "/v1/completions", body)
         staying = asyncio.create_task(served.complete("x", max_tokens=6))
-        gate.release(2)
+        engine = served.app.state.engine
+        await until(lambda: engine.active_rows + engine.waiting_rows == 3)
+        gate.release(2)  # The first step may have begun with fewer; the second has all.
         await until(lambda: model.steps[-1:] == [3])
         leaving.leave()
         await leaving.task
