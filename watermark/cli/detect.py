@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT: Final = "-"
 DEFAULT_ALPHA: Final = 1e-6
+_SHOWN_UNIT: Final = len("tokenizer:sha256:") + 8  # enough to tell tokenizers apart
 
 _EPILOG: Final = """\
 Examples:
@@ -64,7 +65,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class _Test:
     """One key held against one body."""
 
     body: Body
@@ -77,7 +78,7 @@ def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> 
     return alpha
 
 
-@click.command(epilog=_EPILOG)
+@click.command(epilog=_EPILOG, short_help="Test files for the mark of a key.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option(
     "--keys",
@@ -98,7 +99,10 @@ def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> 
 )
 @click.option("--pooled", is_flag=True, help="All files are one body of evidence, a reply each.")
 @click.option(
-    "--ids", "as_ids", is_flag=True, help="A file holds unit ids as JSON: one array, or one a line."
+    "--ids",
+    "as_ids",
+    is_flag=True,
+    help="Files hold unit ids, not text: a JSON array, or one a line, each a reply.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each test.")
 @click.option(
@@ -151,7 +155,7 @@ def read_file(file: str) -> bytes:
     """
     try:
         if file == STANDARD_INPUT:
-            return click.get_binary_stream("stdin").read()
+            return sys.stdin.buffer.read()
         return Path(file).read_bytes()
     except (OSError, ValueError) as err:
         reason = (isinstance(err, OSError) and err.strerror) or str(err)
@@ -275,9 +279,9 @@ def _read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[W
 
 def _test_all(
     bodies: Iterable[Body], detectors: Sequence[Detector], units: Mapping[str, Unit]
-) -> tuple[list[Test], list[WatermarkError]]:
+) -> tuple[list[_Test], list[WatermarkError]]:
     """Hold every detector against every body; the family is all tests that could be made."""
-    tests: list[Test] = []
+    tests: list[_Test] = []
     errors: list[WatermarkError] = []
     for body in bodies:
         cut = {name: [unit.encode(text) for text in body.texts] for name, unit in units.items()}
@@ -285,11 +289,11 @@ def _test_all(
             replies: Sequence[NDArray[np.uint32] | list[int]]
             replies = cut.get(detector.record.unit, body.ids)
             try:
-                tests.append(Test(body, detector.detect_pooled(replies)))
+                tests.append(_Test(body, detector.detect_pooled(replies)))
             except InputError as err:
                 errors.append(type(err)(f"{_name(body)}: {err}"))
     corrected = correct_family([test.result for test in tests])
-    return [Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
+    return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
 
 
 def _name(body: Body) -> str:
@@ -297,7 +301,7 @@ def _name(body: Body) -> str:
     return body.files[0] if len(body.files) == 1 else f"{len(body.files)} files"
 
 
-def _print(tests: Sequence[Test], *, as_json: bool) -> None:
+def _print(tests: Sequence[_Test], *, as_json: bool) -> None:
     """Print the tests for a program or for a person."""
     if as_json:
         render.write_objects(_fields(test) for test in tests)
@@ -305,7 +309,7 @@ def _print(tests: Sequence[Test], *, as_json: bool) -> None:
         render.write_table([_row(test) for test in tests], _summary(tests))
 
 
-def _fields(test: Test) -> dict[str, object]:
+def _fields(test: _Test) -> dict[str, object]:
     """Return the stable fields of one test."""
     result, files = test.result, test.body.files
     fields: dict[str, object] = {
@@ -330,10 +334,10 @@ def _fields(test: Test) -> dict[str, object]:
     return fields
 
 
-def _row(test: Test) -> render.Row:
+def _row(test: _Test) -> render.Row:
     """Return one line of the table."""
     result = test.result
-    unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:25]})"
+    unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})"
     return render.Row(
         file=_name(test.body),
         key=result.key_id + unit,
@@ -344,14 +348,14 @@ def _row(test: Test) -> render.Row:
     )
 
 
-def _summary(tests: Sequence[Test]) -> str:
+def _summary(tests: Sequence[_Test]) -> str:
     """Return the sentence that says what the numbers are, and what they are not."""
     smallest = min(test.result.log10_pvalue_family for test in tests)
     count = "the one test" if len(tests) == 1 else f"all {len(tests)} tests"
-    words = f"; words/v1 by Unicode {WordsUnit.unicode_version}"
+    version = f" (words/v1 by Unicode {WordsUnit.unicode_version})"
     has_words = any(test.result.unit == WORDS_V1 for test in tests)
     return (
         "Null hypothesis of each test: the text was produced without this key. Over "
-        f"{count} of this call, p family-wise is at least 10^{math.floor(smallest):d}; a small p "
-        f"speaks against the null, and says nothing about who wrote the text{words * has_words}."
+        f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
+        f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
     )

@@ -192,5 +192,7 @@ def _render(table: Table, *, is_terminal: bool) -> str:
     """Return the table as text: bold headings for a terminal, plain characters elsewhere."""
     page = io.StringIO()
     console = Console(file=page, force_terminal=is_terminal, width=_UNBOUNDED)
+    if console.no_color:  # rich would still write bold
+        console = Console(file=page, color_system=None, width=_UNBOUNDED)
     console.print(table, soft_wrap=True)
     return page.getvalue()
