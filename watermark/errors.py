@@ -17,7 +17,13 @@ key material or the text under test::
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
     ├── SchemeParameterError
-    └── WireError
+    ├── WireError
+    └── LogError
+        ├── LogFormatError
+        ├── LogVerificationError
+        ├── LogRangeError
+        └── LogStorageError
+            └── LogForkError
 """
 
 from __future__ import annotations
@@ -81,3 +87,27 @@ class SchemeParameterError(WatermarkError):
 
 class WireError(WatermarkError):
     """Bytes from a peer do not follow the protocol they claim."""
+
+
+class LogError(WatermarkError):
+    """The append-only log, or a proof about it, cannot be used."""
+
+
+class LogFormatError(LogError):
+    """Bytes are not the note, checkpoint, tile, bundle, path, key or proof they are read as."""
+
+
+class LogVerificationError(LogError):
+    """A signature, an inclusion proof or a consistency proof does not hold."""
+
+
+class LogRangeError(LogError):
+    """An index, a size or an entry is outside what a log holds or can hold."""
+
+
+class LogStorageError(LogError):
+    """What a log has stored is missing, or is not what its checkpoint says."""
+
+
+class LogForkError(LogStorageError):
+    """To go on would show a history that does not extend the one signed before."""
