@@ -91,8 +91,9 @@ class ListReader:
         if self.mode is LogprobsMode.RAW:
             return self._truncate(self._reshape(top, bias))
         weights = np.exp(top.logprobs)
-        whole = CandidateList(top.ids, weights, self._missing(weights))
-        return whole if self.mode is LogprobsMode.PROCESSED else self._truncate(whole)
+        if self.mode is LogprobsMode.PROCESSED:
+            return CandidateList(top.ids, weights, self._processed_rest(weights))
+        return self._truncate(CandidateList(top.ids, weights, self._missing(weights)))
 
     def _top(self, listed: TokenLogprobs, sampled: int) -> TokenLogprobs:
         if listed.of(sampled) is None:
@@ -100,12 +101,35 @@ class ListReader:
                 "the upstream's log-probabilities lack the token it sampled; check the model's "
                 "logprobs capability in the config"
             )
+        if len(listed) < self._full_length:
+            raise UpstreamProtocolError(
+                f"the upstream listed {len(listed)} tokens where {self._full_length} were asked "
+                "for; lower the model's number of logprobs in the config"
+            )
         mass = float(np.exp(listed.logprobs).sum())
         if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
             raise UpstreamProtocolError(
                 f"the upstream's log-probabilities sum to {mass:.6g}; check logprobs_mode"
             )
         return listed.without(sampled) if len(listed) > self.size else listed
+
+    @property
+    def _full_length(self) -> int:
+        """How long a list must be; shorter, the sampled token may be an addition that hides."""
+        if self.mode is LogprobsMode.PROCESSED:  # tokens that were cut off may be left out
+            return 1
+        return min(self.size, self.vocab_size)
+
+    def _processed_rest(self, weights: NDArray[np.float64]) -> float | None:
+        """Return the mass outside a list of what is kept.
+
+        With top-k or top-p it cannot be asked for: where the list is banned, the upstream cuts
+        anew, among other tokens.
+        """
+        if len(weights) < self.size or not weights.all():
+            return 0.0  # all that is kept is listed
+        rest = self._missing(weights)
+        return None if rest > 0 and self.parameters.is_truncated else rest
 
     def _missing(self, probabilities: NDArray[np.float64]) -> float:
         """Return the mass that a list of absolute probabilities leaves out."""
@@ -121,9 +145,18 @@ class ListReader:
         weights = np.exp(logits - shift)
         if len(top) >= self.vocab_size:
             return CandidateList(top.ids, weights, 0.0)
-        is_plain = self.parameters.temperature == 1.0 and set(bias) <= set(top.ids.tolist())
+        listed = set(top.ids.tolist())
+        is_plain = self.parameters.temperature == 1.0 and set(bias) <= listed
         rest = self._missing(np.exp(top.logprobs)) * math.exp(-shift) if is_plain else None
-        return CandidateList(top.ids, weights, rest)
+        if not (bias and self.parameters.is_truncated):
+            return CandidateList(top.ids, weights, rest)
+        # Biases may have carried unlisted tokens above listed ones: those have no certain rank.
+        lift = max([0.0, *(value for token, value in bias.items() if token not in listed)])
+        ceiling = (float(top.logprobs.min()) + lift) / self.parameters.temperature - shift
+        ranks = weights > math.exp(min(ceiling, 0.0)) * (1 + _SLACK)
+        if rest is not None:
+            rest += float(weights[~ranks].sum())
+        return CandidateList(top.ids[ranks], weights[ranks], rest)
 
     def _truncate(self, whole: CandidateList) -> CandidateList:
         """Cut to what top-k, then top-p on what it leaves, certainly keep."""
@@ -150,7 +183,7 @@ def _keep_top_k(ranked: CandidateList, top_k: int) -> CandidateList:
     if top_k == n and ranked.rest == 0:
         return ranked
     # The first token that is cut, or the last listed one, which may tie with it.
-    border = ranked.weights[min(top_k, n - 1)]
+    border = ranked.weights[min(top_k, n - 1)] * (1 + _SLACK)
     certain = int((ranked.weights > border).sum())
     return _head(ranked, certain, 0.0 if certain == top_k else None)
 
@@ -159,7 +192,7 @@ def _keep_top_p(ranked: CandidateList, top_p: float) -> CandidateList:
     """Return the tokens certainly in the nucleus; weights are in descending order.
 
     A token is kept while the mass before it is below top_p; of equal tokens any may come first,
-    so a group counts only where its last member is kept.
+    so a group counts only where its last member is kept; the last listed one may go on unlisted.
     """
     total = float(ranked.weights.sum())
     if total == 0:
@@ -168,8 +201,12 @@ def _keep_top_p(ranked: CandidateList, top_p: float) -> CandidateList:
     # reckoning is kept in truth.
     whole = total + (ranked.rest or 0.0)
     before = np.concatenate([[0.0], np.cumsum(ranked.weights)[:-1]]) / whole
-    last_of_group = np.searchsorted(-ranked.weights, -ranked.weights, side="right") - 1
-    certain = int((before[last_of_group] < top_p - _SLACK).sum())
+    lowest_equal = -ranked.weights * (1 - _SLACK)
+    last_of_group = np.searchsorted(-ranked.weights, lowest_equal, side="right") - 1
+    is_kept = before[last_of_group] < top_p - _SLACK
+    if ranked.rest != 0:
+        is_kept &= last_of_group < len(before) - 1
+    certain = int(is_kept.sum())
     possible = int((before < top_p + _SLACK).sum())
     reaches = ranked.rest == 0 or total / whole > top_p + _SLACK
     is_closed = ranked.rest is not None and reaches and certain == possible

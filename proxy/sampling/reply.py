@@ -4,6 +4,8 @@ Rule 1: each context is marked once a reply; a context that has occurred in it, 
 turns of the request, takes private randomness.
 Rule 2: a context is spent by the position that follows it, marked or not: the detector scores
 the first one.
+Rule 3: a score takes part in one race. That a continuation lost says that its scores were small;
+used again in a later chunk, they would hold its tokens back once more.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ class Reply:
         "_max_tokens",
         "_repeats_seed",
         "_sampler",
+        "_scored",
         "rng",
         "spent",
         "tokens",
@@ -68,6 +71,7 @@ class Reply:
         self.rng = rng
         self.tokens: list[int] = []
         self.spent: set[tuple[int, ...]] = set()
+        self._scored: set[tuple[tuple[int, ...], int]] = set()
         for turn in earlier:
             self.spent.update(map(tuple, context_windows(turn, self.context_width).tolist()))
 
@@ -127,7 +131,10 @@ class Reply:
         self.spent.update(ids[i - width : i] for i in range(width, len(ids)))
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
-        """Return the keyed score of a pair, None where its position is not keyed."""
+        """Return the keyed score of a pair; None where it is not keyed, or was asked before."""
+        if (context, unit) in self._scored:
+            return None
+        self._scored.add((context, unit))
         stream = self._keyed.at(context)
         if stream is None:
             return None

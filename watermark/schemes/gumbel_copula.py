@@ -92,7 +92,8 @@ class CopulaSampler:
             times[:-1] = self._times(uniforms, rng)
         # A candidate without mass never arrives.
         arrivals = np.full(len(weights), math.inf)
-        np.divide(times, weights, out=arrivals, where=weights > 0)
+        with np.errstate(over="ignore"):  # nor one whose mass is next to nothing
+            np.divide(times, weights, out=arrivals, where=weights > 0)
         return int(np.argmin(arrivals))
 
     def _times(

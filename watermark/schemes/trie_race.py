@@ -14,6 +14,9 @@ So the race is run bottom-up on the continuations' trie:
 - V = (that maximum)^W is uniform and independent of who won. So the node passes up the winner
   with G' = CDF_r^-1(V), r the winner's, and W; the edge above adds its own scores.
 
+A score serves one race of a reply: in the next, it would not be independent of who won before
+(losers' scores tend to be small). `PairScores` leaves those out.
+
 By induction every continuation wins with probability 1/m, given all m of them: the delivered text
 has the upstream's law. Two continuations with the same units but other characters share a leaf;
 a private coin decides between them.
@@ -52,7 +55,12 @@ class PairScores(Protocol):
         ...
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
-        """Return s >= 0, or None where the position is not keyed."""
+        """Return s >= 0, or None where the position is not keyed.
+
+        None too where the pair took part in an earlier race of the reply: its score is then no
+        longer independent of the text so far, whether it won or lost. One race asks for a pair
+        once.
+        """
         ...
 
 

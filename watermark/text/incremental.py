@@ -41,7 +41,8 @@ class IncrementalDecoder:
         self._decoder = decoder
         self._ids = list(prompt_ids[-_TAIL_TOKENS:])
         self._cut = 0
-        self._shown = len(decoder.decode(self._ids))
+        # A character that the prompt leaves unfinished is finished, and shown, by the reply.
+        self._shown = len(decoder.decode(self._ids).rstrip(_REPLACEMENT))
 
     def feed(self, tokens: Sequence[int]) -> str:
         """Add tokens and return the text that has become certain."""
