@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from proxy.embedded.prompts import encode_text, join_messages
 from proxy.embedded.server import create_app
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
@@ -128,6 +128,13 @@ def events(content: bytes) -> list[Any]:
     parts = content.split(b"\n\n")
     assert parts[-2:] == [b"data: [DONE]", b""]
     return [json.loads(part.removeprefix(b"data: ")) for part in parts[:-2]]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that another thread brings about."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the engine's thread sets no event for tests
+            await asyncio.sleep(0.001)
 
 
 def serve(

@@ -72,7 +72,7 @@ def test_damaged_files_are_rebuilt(
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes({"cut": content[:-100], "flip": content, "empty": b""}[damage])
+        path.write_bytes(bytes({"cut": content[:-100], "flip": content, "empty": b""}[damage]))
     load_builtin(tmp_path)
     assert len(builds) == 2
     assert model_files(tmp_path) == whole

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from proxy.embedded import server as server_module
-from tests.proxy.embedded.driver import Exchange, ScriptedModel, Served, events, serve
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
+from tests.proxy.embedded.driver import Exchange, ScriptedModel, Served, events, serve, until
 
 
 def held(text: str = "abcdefgh" * 6, **options: Any) -> tuple[ScriptedModel, threading.Semaphore]:

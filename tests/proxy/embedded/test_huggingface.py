@@ -68,7 +68,7 @@ def test_logits_equal_plain_forward_passes(folder_model: LanguageModel) -> None:
         size = int(rng.integers(1, most))
         return [int(token) for token in rng.integers(3, folder_model.vocab_size, size)]
 
-    for _step in range(40):
+    for _step in range(24):
         for _arrival in range(int(rng.integers(0, 4))):
             begin = past[int(rng.integers(len(past)))] if past and rng.random() < 0.6 else []
             tokens = [*begin[: int(rng.integers(len(begin) + 1))], *noise(90)][:180]
@@ -83,7 +83,7 @@ def test_logits_equal_plain_forward_passes(folder_model: LanguageModel) -> None:
             past.append(row.tokens[:-1])
             active.remove(row)
             session.release(row)
-    assert reused > 100
+    assert reused > 50
 
 
 @pytest.mark.shared

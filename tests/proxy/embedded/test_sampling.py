@@ -56,7 +56,7 @@ def law(**fields: Any) -> NDArray[np.float64]:
         kept.append(token)
         if sum(p[i] for i in kept) >= fields.get("top_p", 1.0) * mass - 1e-12:
             break
-    result = np.zeros_like(p)
+    result: NDArray[np.float64] = np.zeros_like(p)
     result[kept] = p[kept] / p[kept].sum()
     return result
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.proxy.embedded.driver import Exchange, ScriptedModel, Served, serve
+from tests.proxy.embedded.driver import Exchange, ScriptedModel, Served, serve, until
 
 if TYPE_CHECKING:
     from proxy.embedded.builtin import BuiltinModel
@@ -261,7 +261,7 @@ def test_every_logprob_of_the_vocabulary(builtin: BuiltinModel) -> None:
         ):
             assert token in top
             assert len(top) in {2, 3}
-            assert list(top)[0].startswith("token_id:")
+            assert next(iter(top)).startswith("token_id:")
 
     serve(builtin, scenario)
 
@@ -322,14 +322,12 @@ def test_a_client_that_leaves_takes_its_rows_along(builtin: BuiltinModel) -> Non
             if is_streamed:
                 first = await anext(exchange.body_parts())
                 assert first.startswith(b"data: ")
-            while engine.active_rows < 4:
-                await asyncio.sleep(0.001)
+            await until(lambda: engine.active_rows == 4)
             exchange.leave()
             await exchange.task
             other = await served.complete("The", max_tokens=2, ignore_eos=True)
             assert other["usage"]["completion_tokens"] == 2
-            while engine.active_rows:
-                await asyncio.sleep(0.001)
+            await until(lambda: engine.active_rows == 0)
 
     serve(builtin, scenario)
 
