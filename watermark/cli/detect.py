@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
 import click
 import msgspec
@@ -155,11 +156,19 @@ def read_file(file: str) -> bytes:
     """
     try:
         if file == STANDARD_INPUT:
-            return sys.stdin.buffer.read()
+            return _standard_input().read()
         return Path(file).read_bytes()
     except (OSError, ValueError) as err:
         reason = (isinstance(err, OSError) and err.strerror) or str(err)
         raise InputError(f"{file}: {reason.lower()}; correct the path") from err
+
+
+def _standard_input() -> BinaryIO:
+    """Return standard input, which is None in a process that was started without one."""
+    stream: TextIO | None = getattr(sys, "stdin", None)
+    if stream is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return stream.buffer
 
 
 def select_records(ring: KeyRing, key_ids: Sequence[str], keys_file: Path) -> tuple[KeyRecord, ...]:

@@ -21,6 +21,12 @@ from watermark.errors import (
     KeyFilePermissionError,
     KeysConfigError,
     KeysError,
+    LogError,
+    LogForkError,
+    LogFormatError,
+    LogRangeError,
+    LogStorageError,
+    LogVerificationError,
     SchemeParameterError,
     TextEncodingError,
     TextTooShortError,
@@ -93,6 +99,13 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
         ),
         WireError: Outcome(EXIT_ERROR),
+        # No command raises those of the log yet; their messages name the remedy.
+        LogError: Outcome(EXIT_ERROR),
+        LogFormatError: Outcome(EXIT_ERROR),
+        LogStorageError: Outcome(EXIT_ERROR),
+        LogRangeError: Outcome(EXIT_ERROR),
+        LogVerificationError: Outcome(EXIT_ERROR),
+        LogForkError: Outcome(EXIT_ERROR),
     }
 )
 

@@ -118,6 +118,27 @@ def test_the_module_runs_as_a_process(shell: Shell) -> None:
     assert (done.returncode, done.stderr) == (3, b"")
 
 
+def test_a_process_without_standard_input_says_so() -> None:
+    command = f"{sys.executable} -m watermark seeding check - <&-"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, check=False, timeout=60, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"watermark: -: standard input is closed; correct the path\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_words(shell: Shell) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "watermark", "keys", "new", "--id", "k", "--dir", shell.folder],
+            stdout=full, stderr=subprocess.PIPE, check=False, timeout=60, cwd=ROOT,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == b"watermark: cannot write the result: no space left on device\n"
+    assert list(shell.folder.iterdir()) == []
+
+
 def test_a_broken_pipe_is_quiet() -> None:
     reader, writer = os.pipe()
     os.close(reader)
