@@ -70,6 +70,11 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
     return frozenset(number for number in found.values() if number is not None)
 
 
+def _token_id_upstream(client: UpstreamClient, model: ServedModel) -> TokenIdUpstream:
+    mode = LogprobsMode(model.config.capabilities.logprobs_mode)
+    return TokenIdUpstream(client, mode, model.vocab_size)
+
+
 def create_app(
     config: ProxyConfig,
     ring: KeyRing,
@@ -95,12 +100,10 @@ def create_app(
     """
     metrics = Metrics()
     client = UpstreamClient(config.upstream, transport=transport)
+    models = {model.name: serve_model(model, ring) for model in config.models}
     marking = Marking(
-        models={model.name: serve_model(model, ring) for model in config.models},
-        upstreams={
-            model.name: TokenIdUpstream(client, LogprobsMode(model.capabilities.logprobs_mode))
-            for model in config.models
-        },
+        models=models,
+        upstreams={name: _token_id_upstream(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         metrics=metrics,

@@ -7,7 +7,8 @@ which names files.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
-_Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#]+[^?#]*$")]
+_Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+# No user and password: they would be shown, and sent in place of the caller's.
+_Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")]
 _CallerDigest = Annotated[str, msgspec.Meta(pattern=r"^(\*|sha256:[0-9a-f]{64})$")]
 
 
@@ -33,7 +36,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     host: str = "127.0.0.1"
-    port: _NonNegative = 8080
+    port: _Port = 8080
     max_body_bytes: _Positive = 16 * 1024 * 1024
 
 
@@ -65,7 +68,7 @@ class EmbeddedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     model: str = "builtin"
     host: str = "127.0.0.1"
-    port: _NonNegative = 9090
+    port: _Port = 9090
     trust_remote_code: bool = False
 
 
@@ -209,6 +212,27 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 _PATH_HINT: Final = "see the configuration reference in the README"
 
 
+def field_names() -> list[str]:
+    """Return every `section.field` of the file, for whoever documents them."""
+    return _names_of(ProxyConfig, "")
+
+
+def _names_of(kind: type[msgspec.Struct], prefix: str) -> list[str]:
+    names = []
+    for field in msgspec.structs.fields(kind):
+        name = f"{prefix}{field.encode_name}"
+        section = _struct_in(field.type)
+        names += [name] if section is None else _names_of(section, f"{name}.")
+    return names
+
+
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - a type, or a form of one
+    """Return the section that a field holds, alone, in a list or optionally."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    return next(filter(None, map(_struct_in, get_args(kind))), None)
+
+
 def parse_config(text: str, *, path: Path) -> ProxyConfig:
     """Read a configuration; relative paths in it become relative to its folder.
 
@@ -217,8 +241,9 @@ def parse_config(text: str, *, path: Path) -> ProxyConfig:
     """
     try:
         config = msgspec.toml.decode(text, type=ProxyConfig)
-    except (msgspec.DecodeError, msgspec.ValidationError) as err:
+    except (msgspec.DecodeError, RecursionError) as err:
         raise ConfigError(f"{path}: {err}; {_PATH_HINT}") from err
+    _check_upstream(config, path)
     _check_models(config, path)
     return _resolve(config, path.resolve().parent)
 
@@ -234,6 +259,16 @@ def load_config(path: Path) -> ProxyConfig:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"cannot read configuration {path}: {err}; pass --config FILE") from err
     return parse_config(text, path=path)
+
+
+def _check_upstream(config: ProxyConfig, path: Path) -> None:
+    try:
+        parts = urlsplit(config.upstream.url)
+        has_address = bool(parts.hostname) and parts.port != 0  # reading an absurd port raises
+    except ValueError:
+        has_address = False
+    if not has_address:
+        raise ConfigError(f'{path}: upstream.url is no address; write "http://host:port"')
 
 
 def _check_models(config: ProxyConfig, path: Path) -> None:

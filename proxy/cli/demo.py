@@ -215,6 +215,8 @@ def _other_key(record: KeyRecord) -> KeyRecord:
 async def _stream(client: httpx2.AsyncClient, body: dict[str, Any]) -> AsyncIterator[str]:
     decoder = EventDecoder()
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        if response.status_code != httpx2.codes.OK:
+            _content((await response.aread()).decode())
         async for chunk in response.aiter_bytes():
             for event in decoder.feed(chunk):
                 if event.is_done:

@@ -35,21 +35,35 @@ def marking_ring(path: Path, unit: str, say: Callable[[str], None]) -> KeyRing:
     Raises:
         KeysError: The file, or a secret that it names, cannot be used.
     """
+    known = ""
     if path.exists():
         ring = load_keys(path)
         try:
             ring.marking(unit)
         except KeysConfigError:
-            say("no key marks this tokenizer (another Python makes another built-in tokenizer)")
+            say(f"no key marks {unit} (another Python makes another built-in tokenizer)")
         else:
             return ring
-    key_id = f"quickstart-{unit.rpartition(':')[2][:_DIGEST_HEAD]}"
+        known = path.read_text(encoding="utf-8")
+    key_id = f"quickstart-{unit.rpartition(':')[2].replace('/', '-')[:_DIGEST_HEAD]}"
     path.parent.mkdir(parents=True, exist_ok=True)
     secret_path = path.parent / f"{key_id}.key"
-    write_key_file(secret_path, SecretKey(key_id, secrets.token_bytes(32)))
+    if secret_path.exists():
+        say(f"found key {key_id} in {path.parent} without a record")
+    else:
+        write_key_file(secret_path, SecretKey(key_id, secrets.token_bytes(32)))
+        say(f"made key {key_id} in {path.parent}")
     record = format_record(key_id=key_id, unit=unit, secret=secret_path.name)
-    head = "" if path.exists() else KEYS_HEADER
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{head}\n{record}")
-    say(f"made key {key_id} in {path.parent}")
-    return load_keys(path)
+    return _replace(path, f"{known or KEYS_HEADER}\n{record}")
+
+
+def _replace(path: Path, text: str) -> KeyRing:
+    """Give the file a new text at once, and only one that can be read."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        ring = load_keys(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return ring

@@ -95,6 +95,6 @@ def main() -> None:
         sys.exit(err.exit_code)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(EXIT_INTERRUPTED)
-    except WatermarkError as err:
+    except (WatermarkError, OSError) as err:
         click.echo(f"watermark-proxy: {err}", err=True)
         sys.exit(EXIT_ERROR)

@@ -15,7 +15,7 @@ from proxy.cli.first_key import marking_ring
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
 from proxy.config import ProxyConfig, load_config
 from watermark.keys import load_keys
-from watermark.text import TokenizerUnit
+from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
     from watermark.keys import KeyRing
@@ -68,10 +68,12 @@ def _ring(config: ProxyConfig) -> KeyRing:
     path = Path(config.keys.file)
     if not config.keys.create_if_missing:
         return load_keys(path)
-    tokenizers = [Path(model.tokenizer) for model in config.models if model.tokenizer]
     ring = None
-    for tokenizer in tokenizers:
-        ring = marking_ring(path, TokenizerUnit.read(tokenizer).unit_id, say)
+    for model in config.models:
+        if model.unit == WORDS_V1:
+            ring = marking_ring(path, WORDS_V1, say)
+        elif model.tokenizer:
+            ring = marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
     return ring or load_keys(path)
 
 

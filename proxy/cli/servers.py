@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS: Final = 0.01
 _STOP_SECONDS: Final = 10.0
+_DRAIN_SECONDS: Final = 5  # for answers under way when a server is told to stop
+_KEEP_ALIVE_SECONDS: Final = 75  # longer than clients keep idle connections (nginx: 75 s)
 
 
 class EmbeddedReady(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +76,29 @@ def listen(host: str, port: int) -> Listener:
 
 def uvicorn_server(app: ASGIApp) -> uvicorn.Server:
     """Return a server that logs warnings only: no paths, no callers."""
-    return uvicorn.Server(
-        uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="on", server_header=False
-        )
+    return uvicorn.Server(_server_config(app))
+
+
+def _server_config(app: ASGIApp) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        date_header=False,  # the upstream's passes through, and must not stand there twice
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
+
+
+class _GuestServer(uvicorn.Server):
+    """A server in somebody else's event loop, whose signals are not its own to take."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -89,14 +109,13 @@ async def running(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> As
         ConfigError: The address cannot be bound, or the application did not start.
     """
     listener = listen(host, port)
-    server = uvicorn_server(app)
+    server = _GuestServer(_server_config(app))
     task = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
-    while not server.started:
-        if task.done():
-            await task
-            raise ConfigError("the server stopped while starting; see the log above")
-        await asyncio.sleep(_POLL_SECONDS)
     try:
+        while not server.started:
+            if task.done():
+                raise ConfigError("the server stopped while starting; see the log above")
+            await asyncio.sleep(_POLL_SECONDS)
         yield listener.url
     finally:
         server.should_exit = True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from proxy.sampling.questions import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
     from proxy.sampling.questions import Drafted
     from watermark.wire.openai_answers import Piece
@@ -20,7 +20,7 @@ Pieces: TypeAlias = "tuple[Piece, ...]"
 
 async def pieces_of(
     choice: Generator[Draft | Pieces, Drafted | None, None], ask: Ask
-) -> AsyncIterator[Pieces]:
+) -> AsyncGenerator[Pieces]:
     """Yield a choice's pieces, asking the upstream between them."""
     answer: Drafted | None = None
     while True:
@@ -35,12 +35,11 @@ async def pieces_of(
             yield event
 
 
-async def merge(sources: Sequence[AsyncIterator[Pieces]]) -> AsyncIterator[Pieces]:
-    """Yield from all sources as they come; the first failure ends all of them."""
-    if len(sources) == 1:
-        async for pieces in sources[0]:
-            yield pieces
-        return
+async def merge(sources: Sequence[AsyncGenerator[Pieces]]) -> AsyncGenerator[Pieces]:
+    """Yield from all sources as they come; the first failure ends all of them.
+
+    Close it (`contextlib.aclosing`): whoever leaves early leaves no request behind.
+    """
     queue: asyncio.Queue[Pieces | BaseException | None] = asyncio.Queue(maxsize=len(sources))
     tasks = [asyncio.ensure_future(_feed(source, queue)) for source in sources]
     try:
@@ -61,11 +60,12 @@ async def merge(sources: Sequence[AsyncIterator[Pieces]]) -> AsyncIterator[Piece
 
 
 async def _feed(
-    source: AsyncIterator[Pieces], queue: asyncio.Queue[Pieces | BaseException | None]
+    source: AsyncGenerator[Pieces], queue: asyncio.Queue[Pieces | BaseException | None]
 ) -> None:
     try:
-        async for pieces in source:
-            await queue.put(pieces)
+        async with contextlib.aclosing(source):
+            async for pieces in source:
+                await queue.put(pieces)
         await queue.put(None)
     except Exception as error:  # noqa: BLE001 - raised again by whoever reads the queue
         await queue.put(error)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proxy.errors import BadRequestError, ProxyError, UpstreamStatusError
+from proxy.upstream.client import refusal_headers
 from watermark.wire.openai_answers import error_body
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
 _JSON: Final = (b"content-type", b"application/json")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # RFC 9112, 6.3
 
 
 class ClientGoneError(Exception):
@@ -35,7 +37,7 @@ class Exchange:
         self.method: str = scope["method"]
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
-        self.target = (raw_path.split(b"?")[0] + (b"?" + query if query else b"")).decode("ascii")
+        self.target = raw_path.split(b"?")[0] + (b"?" + query if query else b"")
         self._receive = receive
         self._send = send
         self._body_ended = asyncio.Event()
@@ -55,6 +57,18 @@ class Exchange:
                 self._body_ended.set()
             if message.get("body"):
                 yield message["body"]
+
+    async def content(self) -> AsyncIterator[bytes] | None:
+        """Return the request's body as it comes, None where no header announces one.
+
+        Raises:
+            ClientGoneError: The client hung up.
+        """
+        if any(name in _FRAMING for name, _ in self.headers):
+            return self.body_stream()
+        async for _ in self.body_stream():
+            pass
+        return None
 
     async def body(self, max_bytes: int) -> bytes:
         """Return the whole body.
@@ -116,10 +130,9 @@ class Exchange:
         await self.write(data, more=False)
 
     async def refuse(self, error: ProxyError) -> None:
-        """Answer with an error; an upstream's refusal keeps its status and body."""
+        """Answer with an error; an upstream's refusal keeps its status, headers and body."""
         if isinstance(error, UpstreamStatusError):
-            content_type = (b"content-type", error.content_type.encode("latin-1"))
-            await self.answer(error.upstream_status, error.body, [content_type])
+            await self.answer(error.upstream_status, error.body, refusal_headers(error))
         else:
             await self.answer(error.status, msgspec.json.encode(wire_error(error)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -33,7 +34,7 @@ from watermark.wire.openai_requests import DialectName, GenerationRequest, parse
 from watermark.wire.sse import CONTENT_TYPE, DONE, json_event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
@@ -177,7 +178,6 @@ class MarkedAnswer:
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
-        batches = await self._batches()
         frame = AnswerFrame(
             answer_id=uuid.uuid4().hex,
             created=int(self._marking.now()),
@@ -189,12 +189,13 @@ class MarkedAnswer:
             with_usage=self._request.wants_usage,
         )
         dialect = answer_dialect(self._request.dialect, frame)
-        if self._request.is_streamed:
-            await self._stream(dialect, batches)
-        else:
-            await self._whole(dialect, batches)
+        async with contextlib.aclosing(await self._batches()) as batches:
+            if self._request.is_streamed:
+                await self._stream(dialect, batches)
+            else:
+                await self._whole(dialect, batches)
 
-    async def _batches(self) -> AsyncIterator[tuple[Piece, ...]]:
+    async def _batches(self) -> AsyncGenerator[tuple[Piece, ...]]:
         """Return the pieces of all choices, in the order in which they become certain."""
         limit = await self._upstream.context_limit(self._request.model, self._headers)
         room = None if limit is None else limit - len(self._prompt)

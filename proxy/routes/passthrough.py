@@ -26,8 +26,11 @@ class Passthrough:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        await self.forward(Exchange(scope, receive, send))
+        """Serve one request; a WebSocket is refused before its handshake."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
+            await self.forward(Exchange(scope, receive, send))
 
     async def forward(
         self,
@@ -51,20 +54,20 @@ class Passthrough:
     async def _relay(
         self, exchange: Exchange, body: bytes | None, extra: Sequence[tuple[bytes, bytes]]
     ) -> None:
-        content = exchange.body_stream() if body is None else body
+        content = await exchange.content() if body is None else body
         headers = passed_on(exchange.headers)
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content
             ) as response:
-                await exchange.start(
-                    response.status_code, [*passed_back(response.headers.raw), *extra]
-                )
+                status = response.status_code
+                await exchange.start(status, [*passed_back(status, response.headers.raw), *extra])
                 async for chunk in response.aiter_raw():
                     await exchange.write(chunk)
                 await exchange.write(b"", more=False)
         except UpstreamError as error:
             self._metrics.failed(error)
-            if exchange.is_started:
-                raise  # the server breaks the connection: the client sees a cut, not an end
-            await exchange.refuse(error)
+            # Begun and without an end, an answer makes the server break the connection: the
+            # client sees a cut, as it would without the proxy.
+            if not exchange.is_started:
+                await exchange.refuse(error)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
     from proxy.config import ModelConfig
+
+
+MAX_CHOICES: Final = 128  # OpenAI's bound; each is a conversation of its own with the upstream
+MAX_STOP_STRINGS: Final = 32  # SGLang's bound; OpenAI takes 4
 
 
 class Reason(enum.StrEnum):
@@ -74,7 +78,7 @@ def refusal(request: GenerationRequest) -> Reason | None:
         return Reason.STRUCTURED_OUTPUT
     if request.temperature == 0 or request.top_k == 1:
         return Reason.TEMPERATURE_ZERO
-    if request.unknown:
+    if request.unknown or request.n > MAX_CHOICES or len(request.stop) > MAX_STOP_STRINGS:
         return Reason.UNSUPPORTED_PARAMETER
     if request.dialect is DialectName.CHAT:
         return Reason.NOT_TEXT if any(m.text is None for m in request.messages) else None
@@ -104,5 +108,5 @@ def _has_bias(request: GenerationRequest) -> bool:
 def _is_single(prompt: object) -> bool:
     """Return whether a prompt is one text or one array of token ids."""
     if isinstance(prompt, list):
-        return bool(prompt) and all(isinstance(item, int) for item in prompt)
+        return bool(prompt) and all(type(item) is int and item >= 0 for item in prompt)
     return isinstance(prompt, str)

@@ -83,7 +83,7 @@ class ServedModel:
                     parameters=parameters, mode=mode, size=size, vocab_size=self.vocab_size
                 ),
                 draft_tokens=config.splice.draft_tokens,
-                drafts=config.splice.drafts if is_greedy else max(1, config.splice.drafts),
+                drafts=min(config.splice.drafts or int(not is_greedy), able.max_n),
                 end_ids=self.end_ids,
             )
         select = SelectPlan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx2
 import msgspec
@@ -16,6 +16,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.upstream.headers import of_decoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 
 AnswerT = TypeVar("AnswerT")
+_BROKEN_OFF: Final = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
+
+# Idle connections are let go before a server does it (uvicorn: 5 s); a request that meets the
+# closing would be lost.
+_KEEP_IDLE_S: Final = 3.0
 
 
 class UpstreamClient:
@@ -56,6 +62,7 @@ class UpstreamClient:
             limits=httpx2.Limits(
                 max_connections=config.max_connections,
                 max_keepalive_connections=config.max_connections,
+                keepalive_expiry=_KEEP_IDLE_S,
             ),
             follow_redirects=False,
             trust_env=False,
@@ -83,7 +90,12 @@ class UpstreamClient:
         content = msgspec.json.encode(body)
         sent = [*headers, (b"content-type", b"application/json")]
         with self._errors():
-            response = await self._client.post(path, content=content, headers=sent)
+            try:
+                response = await self._client.post(path, content=content, headers=sent)
+            except _BROKEN_OFF:
+                # A connection that idled may close under the request (RFC 9112, 9.3.1); what we
+                # ask here changes nothing upstream, so it is asked once more.
+                response = await self._client.post(path, content=content, headers=sent)
         return _successful(response)
 
     async def get_json(self, path: str, headers: Pairs) -> bytes:
@@ -94,15 +106,34 @@ class UpstreamClient:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, method: str, path: str, *, headers: Pairs, content: AsyncIterator[bytes] | bytes
+        self,
+        method: str,
+        target: bytes,
+        *,
+        headers: Pairs,
+        content: AsyncIterator[bytes] | bytes | None,
     ) -> AsyncIterator[httpx2.Response]:
         """Open a request whose answer is read as it comes, undecoded.
+
+        Args:
+            method: Any.
+            target: Path and query, which reach the upstream as they are: `..` and escapes too.
+            headers: All that are sent, besides the host.
+            content: The body; None for none.
 
         Raises:
             UpstreamUnreachableError: No connection, or it broke off.
             UpstreamTimeoutError: Silence for too long.
         """
-        request = self._client.build_request(method, path, headers=headers, content=content)
+        base = self._client.base_url
+        raw = base.raw_path.rstrip(b"/") + target
+        request = self._client.build_request(
+            method,
+            base.copy_with(raw_path=raw),
+            headers=headers,
+            content=content,
+            extensions={"target": raw},
+        )
         # The client library adds these where the caller sent none; bodies pass as they are.
         for name in ("accept", "accept-encoding", "user-agent", "connection"):
             if not any(key == name.encode() for key, _ in headers):
@@ -140,14 +171,23 @@ def _no_cookies() -> CookieJar:
 
 
 def _successful(response: httpx2.Response) -> bytes:
-    if response.status_code != httpx2.codes.OK:
+    try:
+        return response.raise_for_status().content
+    except httpx2.HTTPStatusError as err:
         raise UpstreamStatusError(
             f"the upstream answered with status {response.status_code}",
             upstream_status=response.status_code,
             body=response.content,
             content_type=response.headers.get("content-type", "application/json"),
-        )
-    return response.content
+        ) from err
+
+
+def refusal_headers(error: UpstreamStatusError) -> Pairs:
+    """Return the headers that came with a refusal, such as how long to wait."""
+    cause = error.__cause__
+    if isinstance(cause, httpx2.HTTPStatusError):
+        return of_decoded(error.upstream_status, cause.response.headers.raw)
+    return [(b"content-type", error.content_type.encode("latin-1"))]
 
 
 def decode_answer(data: bytes, kind: type[AnswerT]) -> AnswerT:
@@ -158,5 +198,8 @@ def decode_answer(data: bytes, kind: type[AnswerT]) -> AnswerT:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as err:
-        raise UpstreamProtocolError(f"the upstream's answer cannot be read: {err}") from err
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
+        raise UpstreamProtocolError(
+            f"the upstream's answer cannot be read ({err}); check that upstream.url is a model "
+            "API with the capabilities that the config names"
+        ) from err

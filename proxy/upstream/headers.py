@@ -25,18 +25,35 @@ _HOP_BY_HOP: Final = frozenset(
         b"upgrade",
     }
 )
-# The client library sets these for its own connection.
-_REMADE: Final = frozenset({b"host", b"content-length", b"expect"})
-# A marked reply is asked for in our own words.
+# These are settled anew on the way to the upstream.
+_REMADE: Final = frozenset({b"host", b"expect"})
+# A marked reply is asked for in our own words, and more than once.
 _OF_THE_BODY: Final = frozenset(
-    {b"accept", b"accept-encoding", b"content-type", b"content-encoding"}
+    {
+        b"accept",
+        b"accept-encoding",
+        b"content-digest",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"content-type",
+        b"digest",
+        b"idempotency-key",
+    }
 )
+_LENGTH: Final = frozenset({b"content-length"})
+_NO_BODY: Final = frozenset({204, 304})
 
 
 def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """Return the headers of a message that goes on with its body as it is."""
+    """Return the headers of a request that goes on with its body as it is.
+
+    A length beside a transfer coding is void (RFC 9112, 6.3) and must not reach the next parser.
+    """
     pairs = [(name.lower(), value) for name, value in headers]
     dropped = _HOP_BY_HOP | _REMADE | _named_by_connection(pairs)
+    if any(name == b"transfer-encoding" for name, _ in pairs):
+        dropped |= _LENGTH
     return [(name, value) for name, value in pairs if name not in dropped]
 
 
@@ -54,8 +71,19 @@ def _named_by_connection(pairs: Pairs) -> frozenset[bytes]:
     )
 
 
-def passed_back(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """Return the headers of an answer whose body goes on undecoded, length and coding kept."""
+def passed_back(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
+    """Return the headers of an answer whose body goes on undecoded, length and coding kept.
+
+    Where the status allows no body, a length is dropped: a server would wait for that many bytes.
+    """
     pairs = [(name.lower(), value) for name, value in headers]
     dropped = _HOP_BY_HOP | _named_by_connection(pairs)
+    if status in _NO_BODY:
+        dropped |= _LENGTH
     return [(name, value) for name, value in pairs if name not in dropped]
+
+
+def of_decoded(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
+    """Return the headers of an answer whose body goes on decoded and measured anew."""
+    dropped = _LENGTH | {b"content-encoding"}
+    return [(name, value) for name, value in passed_back(status, headers) if name not in dropped]

@@ -7,7 +7,7 @@ prompt is the array of all tokens so far, with ids in the answer (`return_token_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     Pairs = list[tuple[bytes, bytes]]
 
 _ID_LABEL: Final = "token_id:"
+_TokenId = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Tokens(msgspec.Struct):
-    tokens: list[int]
+    tokens: list[_TokenId]
 
 
 class _Model(msgspec.Struct):
@@ -49,7 +50,7 @@ class _Logprobs(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     index: int
-    token_ids: list[int]
+    token_ids: list[_TokenId]
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
@@ -61,15 +62,17 @@ class _Completion(msgspec.Struct):
 class TokenIdUpstream:
     """Asks one upstream for continuations of token ids."""
 
-    def __init__(self, client: UpstreamClient, mode: LogprobsMode) -> None:
+    def __init__(self, client: UpstreamClient, mode: LogprobsMode, vocab_size: int) -> None:
         """Ask through a client.
 
         Args:
             client: The pool.
             mode: Which distribution the upstream's log-probabilities are of.
+            vocab_size: Tokens that the configured tokenizer has.
         """
         self._client = client
         self._mode = mode
+        self._vocab_size = vocab_size
         self._limits: dict[str, int | None] = {}
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:
@@ -114,7 +117,7 @@ class TokenIdUpstream:
         body = self._body(request, prompt, draft)
         data = await self._client.post_json("/v1/completions", body, headers)
         choices = sorted(decode_answer(data, _Completion).choices, key=lambda one: one.index)
-        return Drafted(tuple(_continuation(choice) for choice in choices))
+        return Drafted(tuple(self._continuation(choice) for choice in choices))
 
     def _body(
         self, request: GenerationRequest, prompt: Sequence[int], draft: Draft
@@ -145,29 +148,37 @@ class TokenIdUpstream:
             sampling["top_k"] = request.top_k
         return sampling
 
+    def _continuation(self, choice: _Choice) -> Continuation:
+        lists = choice.logprobs.top_logprobs if choice.logprobs else []
+        try:
+            finish = Finish(choice.finish_reason or "")
+        except ValueError:
+            raise UpstreamProtocolError(
+                f"the upstream ended a draft with finish_reason {choice.finish_reason!r}; only "
+                "stop and length are known"
+            ) from None
+        self._check(max(choice.token_ids, default=0))
+        return Continuation(
+            tokens=tuple(choice.token_ids),
+            finish=finish,
+            logprobs=tuple(self._token_logprobs(one) for one in lists),
+        )
 
-def _continuation(choice: _Choice) -> Continuation:
-    lists = choice.logprobs.top_logprobs if choice.logprobs else []
-    try:
-        finish = Finish(choice.finish_reason or "")
-    except ValueError:
-        raise UpstreamProtocolError(
-            f"the upstream ended a draft with finish_reason {choice.finish_reason!r}"
-        ) from None
-    return Continuation(
-        tokens=tuple(choice.token_ids),
-        finish=finish,
-        logprobs=tuple(_token_logprobs(one) for one in lists),
-    )
+    def _token_logprobs(self, listed: dict[str, float]) -> TokenLogprobs:
+        skip = len(_ID_LABEL)
+        try:
+            ids = np.array([int(label[skip:]) for label in listed], np.uint32)
+        except (ValueError, OverflowError):
+            raise UpstreamProtocolError(
+                "the upstream's log-probabilities do not name tokens by id; it must know "
+                "return_tokens_as_token_ids"
+            ) from None
+        self._check(int(ids.max(initial=0)))
+        return TokenLogprobs(ids, np.fromiter(listed.values(), np.float64, len(listed)))
 
-
-def _token_logprobs(listed: dict[str, float]) -> TokenLogprobs:
-    skip = len(_ID_LABEL)
-    try:
-        ids = np.array([int(label[skip:]) for label in listed], np.uint32)
-    except (ValueError, OverflowError):
-        raise UpstreamProtocolError(
-            "the upstream's log-probabilities do not name tokens by id; it must know "
-            "return_tokens_as_token_ids"
-        ) from None
-    return TokenLogprobs(ids, np.fromiter(listed.values(), np.float64, len(listed)))
+    def _check(self, largest: int) -> None:
+        if largest >= self._vocab_size:
+            raise UpstreamProtocolError(
+                f"the upstream names token {largest}, and the model's tokenizer ends at "
+                f"{self._vocab_size - 1}; check that tokenizer is the upstream's own"
+            )

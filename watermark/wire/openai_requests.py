@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COMPLETION_MAX_TOKENS: Final = 16  # OpenAI's default for /v1/completions
+MAX_BIAS: Final = 100.0  # OpenAI's range is -100 to 100
+_LEAST_MASS: Final = math.ulp(0.0)  # top_p may be anything above zero
+_TOKEN_ID: Final = re.compile(r"[0-9]{1,10}")
+
+NumberT = TypeVar("NumberT", int, float)
 
 
 class DialectName(enum.Enum):
@@ -30,10 +37,11 @@ class DialectName(enum.Enum):
 
 class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class _Common(msgspec.Struct, frozen=True, kw_only=True):
-    model: str
+    model: str | None = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     temperature: float | None = None
@@ -105,6 +113,7 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "audio": (None,),
 }
 _FIELDS: Final = {kind: frozenset(kind.__struct_fields__) | _IGNORED for kind in (_Chat, _Text)}
+_STREAM_FIELDS: Final = frozenset(_StreamOptions.__struct_fields__)
 _NOT_SHAPING: Final = frozenset({"stream", "stream_options"}) | _IGNORED
 
 
@@ -115,7 +124,7 @@ class GenerationRequest:
     Attributes:
         dialect: The endpoint.
         body: The whole JSON object, as it came.
-        model: The model asked for.
+        model: The model asked for; empty where the upstream shall choose.
         is_streamed: Whether the reply is a stream of events.
         wants_usage: Whether a stream ends with a chunk of usage.
         temperature: Sampling temperature, >= 0.
@@ -178,14 +187,15 @@ def parse_request(dialect: DialectName, data: bytes) -> GenerationRequest:
     """Read a request's body.
 
     Raises:
-        WireError: The body is not a JSON object, or a field has the wrong type or range.
+        WireError: The body is not a JSON object, or a field has a type or a value that no
+            upstream should accept; it knows best how to refuse it.
     """
     try:
         body = msgspec.json.decode(data, type=dict[str, Any])
         kind = _Chat if dialect is DialectName.CHAT else _Text
         fields: Any = msgspec.convert(body, kind)
         return _build(dialect, body, fields)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as err:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise WireError(f"the request body cannot be read: {err}") from err
 
 
@@ -194,18 +204,20 @@ def _build(dialect: DialectName, body: dict[str, Any], fields: Any) -> Generatio
     return GenerationRequest(
         dialect=dialect,
         body=body,
-        model=fields.model,
+        model=fields.model or "",
         is_streamed=bool(fields.stream),
-        wants_usage=bool(fields.stream_options and fields.stream_options.include_usage),
+        wants_usage=_wants_usage(fields),
         temperature=_number("temperature", fields.temperature, 1.0, low=0.0),
-        top_p=_number("top_p", fields.top_p, 1.0, low=0.0, high=1.0),
-        top_k=max(0, fields.top_k or 0),
-        presence_penalty=fields.presence_penalty or 0.0,
-        frequency_penalty=fields.frequency_penalty or 0.0,
+        top_p=_number("top_p", fields.top_p, 1.0, low=_LEAST_MASS, high=1.0),
+        top_k=max(0, _number("top_k", fields.top_k, 0, low=-1)),
+        presence_penalty=_number("presence_penalty", fields.presence_penalty, 0.0, low=-2, high=2),
+        frequency_penalty=_number(
+            "frequency_penalty", fields.frequency_penalty, 0.0, low=-2, high=2
+        ),
         logit_bias=_bias(fields.logit_bias),
         max_tokens=_max_tokens(fields, is_chat=is_chat),
         stop=_stop(fields.stop),
-        n=_positive("n", fields.n, 1),
+        n=_number("n", fields.n, 1, low=1),
         seed=fields.seed,
         logprobs=_logprobs(fields, is_chat=is_chat),
         wants_token_ids=bool(fields.return_token_ids),
@@ -215,53 +227,61 @@ def _build(dialect: DialectName, body: dict[str, Any], fields: Any) -> Generatio
 
 
 def _unknown(body: Mapping[str, Any], known: frozenset[str]) -> tuple[str, ...]:
-    names = (
+    names = [
         name
         for name, value in body.items()
         if name not in known and value not in _NEUTRAL.get(name, (None,))
-    )
+    ]
+    options = body.get("stream_options") or {}
+    names += [f"stream_options.{name}" for name in options if name not in _STREAM_FIELDS]
     return tuple(sorted(names))
 
 
+def _wants_usage(fields: _Common) -> bool:
+    if fields.stream_options is None:
+        return False
+    if not fields.stream:
+        raise WireError("stream_options are for streams; set stream to true or leave them out")
+    return bool(fields.stream_options.include_usage)
+
+
 def _number(
-    name: str, value: float | None, default: float, *, low: float, high: float | None = None
-) -> float:
+    name: str, value: NumberT | None, default: NumberT, *, low: float, high: float = math.inf
+) -> NumberT:
     number = default if value is None else value
-    if not number >= low or (high is not None and number > high):
-        raise WireError(
-            f"{name} is {number}; send {low} or more" + (f", {high} at most" * bool(high))
-        )
-    return number
-
-
-def _positive(name: str, value: int | None, default: int) -> int:
-    number = default if value is None else value
-    if number < 1:
-        raise WireError(f"{name} is {number}; send 1 or more")
+    if not low <= number <= high:
+        raise WireError(f"{name} is out of range; send {low} to {high}")
     return number
 
 
 def _max_tokens(fields: Any, *, is_chat: bool) -> int | None:  # noqa: ANN401 - either struct
+    wanted: int | None = fields.max_tokens
     if is_chat and fields.max_completion_tokens is not None:
-        return _positive("max_completion_tokens", fields.max_completion_tokens, 1)
-    if fields.max_tokens is None:
+        wanted = fields.max_completion_tokens
+    if wanted is None:
         return None if is_chat else COMPLETION_MAX_TOKENS
-    return _positive("max_tokens", fields.max_tokens, 1)
+    return _number("max_tokens", wanted, 1, low=1)
 
 
 def _logprobs(fields: Any, *, is_chat: bool) -> int | None:  # noqa: ANN401 - either struct
-    if not is_chat:
-        return None if fields.logprobs is None else max(0, fields.logprobs)
-    return max(0, fields.top_logprobs or 0) if fields.logprobs else None
+    count: int | None = fields.top_logprobs if is_chat else fields.logprobs
+    is_wanted: bool = bool(fields.logprobs) if is_chat else count is not None
+    if count and not is_wanted:
+        raise WireError("top_logprobs needs logprobs; set logprobs to true")
+    return _number("logprobs", count, 0, low=0) if is_wanted else None
 
 
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
-    strings = [stop] if isinstance(stop, str) else stop or []
-    return tuple(string for string in strings if string)
+    strings = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if not all(strings):
+        raise WireError("stop has an empty string; leave it out")
+    return strings
 
 
 def _bias(bias: dict[str, float] | None) -> dict[int, float]:
-    try:
-        return {int(token): value for token, value in (bias or {}).items()}
-    except ValueError:
-        raise WireError("logit_bias has a key that is no token id; send decimal ids") from None
+    if not all(_TOKEN_ID.fullmatch(token) for token in bias or {}):
+        raise WireError("logit_bias has a key that is no token id; send decimal ids")
+    return {
+        int(token): _number("logit_bias", value, 0.0, low=-MAX_BIAS, high=MAX_BIAS)
+        for token, value in (bias or {}).items()
+    }
