@@ -20,12 +20,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.errors import EmbeddedError
+from watermark.wire.openai_answers import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from proxy.embedded.generation import Generation, Piece
+    from proxy.embedded.generation import Generation
     from proxy.embedded.language_model import LanguageModel, Session
+    from watermark.wire.openai_answers import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +35,27 @@ logger = logging.getLogger(__name__)
 class Ticket:
     """A request's choices in the engine, and the way back to the one who asked."""
 
-    def __init__(self, generations: Sequence[Generation], *, is_streamed: bool) -> None:
+    def __init__(
+        self,
+        generations: Sequence[Generation],
+        *,
+        prompts: Sequence[Sequence[int]],
+        is_streamed: bool,
+    ) -> None:
         self.generations = tuple(generations)
+        self._prompts = prompts
         self.is_streamed = is_streamed
         self._queue: asyncio.Queue[list[Piece] | EmbeddedError] = asyncio.Queue()
         self._unfinished = len(self.generations)
+
+    def usage(self) -> Usage:
+        """Return the token counts so far."""
+        per_prompt = len(self.generations) // len(self._prompts)
+        return Usage(
+            prompt_tokens=sum(map(len, self._prompts)),
+            completion_tokens=sum(len(generation.pieces) for generation in self.generations),
+            cached_tokens=sum(one.row.cached_tokens for one in self.generations[::per_prompt]),
+        )
 
     def put(self, item: list[Piece] | EmbeddedError) -> None:
         """Take pieces, or the failure of a step; called on the event loop."""

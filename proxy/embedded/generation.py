@@ -6,18 +6,19 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.embedded.detokenize import TextAssembler
 from proxy.embedded.language_model import TokenRow
-from proxy.embedded.sampling import LogprobsMode, Sampler, SamplingParams, TokenLogprobs
+from proxy.embedded.sampling import LogprobsMode, Sampler, SamplingParams
+from watermark.text import TextAssembler
+from watermark.wire.openai_answers import Piece
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from proxy.embedded.token_bytes import TokenTable
+    from watermark.text import TokenTable
 
 
-class FinishReason(enum.Enum):
+class FinishReason(enum.StrEnum):
     """Why a choice ended, in the API's words."""
 
     STOP = "stop"
@@ -39,27 +40,6 @@ class GenerationParams:
     max_tokens: int
     stop: tuple[str, ...] = ()
     end_ids: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """One token's worth of a choice.
-
-    Attributes:
-        choice: Index of the choice in the answer.
-        token: The token drawn, an end token included.
-        text: Text that became certain with it, often none.
-        text_offset: Characters of the reply decoded before this token.
-        logprobs: Report about the position, where asked for.
-        finish_reason: Set on the last piece.
-    """
-
-    choice: int
-    token: int
-    text: str
-    text_offset: int
-    logprobs: TokenLogprobs | None
-    finish_reason: FinishReason | None
 
 
 class Generation:
@@ -84,7 +64,7 @@ class Generation:
 
     def advance(self, logits: NDArray[np.float64]) -> Piece:
         """Draw the next token, record its piece and return it."""
-        token, logprobs = self._sampler.draw(logits)
+        token, report = self._sampler.draw(logits)
         self.row.tokens.append(token)
         offset = self._text.length
         ends = token in self._params.end_ids
@@ -99,7 +79,7 @@ class Generation:
             token=token,
             text=text,
             text_offset=offset,
-            logprobs=logprobs,
+            report=report,
             finish_reason=reason,
         )
         self.pieces.append(piece)

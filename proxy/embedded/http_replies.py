@@ -12,6 +12,8 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from proxy.errors import BadRequestError, EmbeddedError, ProxyError
+from watermark.wire.openai_answers import error_body
+from watermark.wire.sse import DONE, json_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,23 +22,15 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.embedded.engine import Engine, Ticket
-    from proxy.embedded.responses import Dialect
+    from watermark.wire.openai_answers import Dialect
 
 JSON_TYPE: Final = "application/json"
-_DONE: Final = b"data: [DONE]\n\n"
 _encoder = msgspec.json.Encoder()
 
 
 def json_response(body: Any, status: int = 200) -> Response:  # noqa: ANN401 - any JSON value
     """Return `body` as JSON."""
     return Response(_encoder.encode(body), status_code=status, media_type=JSON_TYPE)
-
-
-def error_body(
-    message: str, *, kind: str, param: str | None = None, code: str | None = None
-) -> dict[str, Any]:
-    """Return an error in OpenAI's form."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def error_response(error: ProxyError) -> Response:
@@ -57,7 +51,8 @@ async def reply(request: Request, engine: Engine, ticket: Ticket, dialect: Diale
         if not work.done():
             return Response(status_code=499)  # Nobody reads it; nginx's code for logs.
         work.result()
-        return json_response(dialect.whole())
+        choices = [generation.pieces for generation in ticket.generations]
+        return json_response(dialect.whole(choices, ticket.usage()))
     finally:
         ticket.cancel()
         for task in (watcher, work):
@@ -95,19 +90,15 @@ class EventStream(StreamingResponse):
 async def _events(ticket: Ticket, dialect: Dialect) -> AsyncIterator[bytes]:
     try:
         for chunk in dialect.opening():
-            yield _event(chunk)
+            yield json_event(chunk)
         async for pieces in ticket.batches():
             by_choice = sorted(pieces, key=attrgetter("choice"))
             yield b"".join(
-                _event(dialect.chunk(choice, list(group)))
+                json_event(dialect.chunk(choice, list(group)))
                 for choice, group in groupby(by_choice, key=attrgetter("choice"))
             )
-        for chunk in dialect.closing():
-            yield _event(chunk)
-        yield _DONE
+        for chunk in dialect.closing(ticket.usage()):
+            yield json_event(chunk)
+        yield DONE
     except EmbeddedError as error:
-        yield _event(error_body(str(error), kind=error.wire_type))
-
-
-def _event(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + _encoder.encode(chunk) + b"\n\n"
+        yield json_event(error_body(str(error), kind=error.wire_type))

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from watermark.wire.openai_answers import TokenReport
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,21 +69,6 @@ class SamplingParams:
     logprobs: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenLogprobs:
-    """What the API reports about one position.
-
-    Attributes:
-        logprob: Of the chosen token, natural logarithm.
-        ids: The most probable tokens, best first; banned ones never.
-        values: Their log-probabilities.
-    """
-
-    logprob: float
-    ids: NDArray[np.int64]
-    values: NDArray[np.float64]
-
-
 class Sampler:
     """Draws the tokens of one choice."""
 
@@ -95,7 +82,7 @@ class Sampler:
             np.random.PCG64(np.random.SeedSequence([entropy, choice]))
         )
 
-    def draw(self, logits: NDArray[np.float64]) -> tuple[int, TokenLogprobs | None]:
+    def draw(self, logits: NDArray[np.float64]) -> tuple[int, TokenReport | None]:
         """Return the next token and its report.
 
         Args:
@@ -181,13 +168,13 @@ def _heaviest(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     return few[np.argsort(-weights[few], kind="stable")]
 
 
-def report(logprobs: NDArray[np.float64], token: int, count: int) -> TokenLogprobs:
+def report(logprobs: NDArray[np.float64], token: int, count: int) -> TokenReport:
     """Return the chosen token's log-probability and the `count` best, possible ones only."""
     ids = top_ids(logprobs, count) if count else _NO_IDS
     ids = ids[np.argsort(-logprobs[ids], kind="stable")]
     values = logprobs[ids]
     possible = values > -np.inf
-    return TokenLogprobs(logprob=float(logprobs[token]), ids=ids[possible], values=values[possible])
+    return TokenReport(logprob=float(logprobs[token]), ids=ids[possible], values=values[possible])
 
 
 def _draw_from(weights: NDArray[np.float64], uniform: float) -> int:

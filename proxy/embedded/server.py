@@ -20,8 +20,7 @@ from starlette.routing import Route
 
 from proxy.embedded.engine import Engine, Ticket
 from proxy.embedded.generation import Generation
-from proxy.embedded.http_replies import error_body, error_response, json_response, reply
-from proxy.embedded.logprobs import LogprobsWriter
+from proxy.embedded.http_replies import error_response, json_response, reply
 from proxy.embedded.requests import (
     ChatRequest,
     CommonRequest,
@@ -30,9 +29,7 @@ from proxy.embedded.requests import (
     TokenizeRequest,
     parse_body,
 )
-from proxy.embedded.responses import AnswerFrame, ChatDialect, CompletionDialect
 from proxy.embedded.sampling import LogprobsMode
-from proxy.embedded.token_bytes import build_token_table
 from proxy.embedded.validation import (
     DEFAULT_COMPLETION_TOKENS,
     check_common,
@@ -46,6 +43,14 @@ from proxy.embedded.validation import (
     read_sampling,
 )
 from proxy.errors import BadRequestError, ProxyError
+from watermark.text import build_token_table
+from watermark.wire.openai_answers import (
+    AnswerFrame,
+    ChatDialect,
+    LogprobsWriter,
+    TextDialect,
+    error_body,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -151,7 +156,7 @@ class EmbeddedServer:
             logprobs=body.logprobs,
             max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
         )
-        return await reply(request, self.engine, ticket, CompletionDialect(frame))
+        return await reply(request, self.engine, ticket, TextDialect(frame))
 
     async def models(self, request: Request) -> Response:  # noqa: ARG002 - a handler's form
         """Serve GET /v1/models."""
@@ -241,14 +246,14 @@ class EmbeddedServer:
             created=int(self._clock()),
             model=self._model.name,
             prompts=prompts,
-            generations=generations,
-            logprobs=None
+            n_choices=len(generations),
+            writer=None
             if logprobs is None
             else LogprobsWriter(self._table, as_ids=bool(body.return_tokens_as_token_ids)),
             with_token_ids=bool(body.return_token_ids),
             with_usage=bool(options and options.include_usage),
         )
-        return Ticket(generations, is_streamed=bool(body.stream)), frame
+        return Ticket(generations, prompts=prompts, is_streamed=bool(body.stream)), frame
 
 
 async def _on_our_error(request: Request, error: Exception) -> Response:  # noqa: ARG001 - a handler's form

@@ -103,7 +103,9 @@ def check_vectors(
     try:
         vectors = msgspec.json.decode(data, type=VectorsFile)
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
-        raise VectorsError(f"not a seeding vectors file: {err}") from err
+        raise VectorsError(
+            f"not a seeding vectors file: {err}; its form is in watermark/spec/seeding.md"
+        ) from err
     outcomes = {
         **{f"positions[{i}]": _position_agrees(v) for i, v in enumerate(vectors.positions)},
         **{f"uniforms[{i}]": _uniform_agrees(v) for i, v in enumerate(vectors.uniforms)},
@@ -126,7 +128,8 @@ def _position_agrees(vector: PositionVector) -> bool:
             vector.code_bit,
             vector.uniform,
         )
-    except (WatermarkError, ValueError):  # a value outside its range cannot agree
+    except (WatermarkError, ValueError, IndexError, OverflowError):
+        # A value outside its range cannot agree.
         return False
 
 

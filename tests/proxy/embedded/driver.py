@@ -60,7 +60,7 @@ class ScriptedModel:
     def saying(cls, text: str | bytes, **options: Any) -> ScriptedModel:
         tokenizer = byte_tokenizer()
         data = text.encode() if isinstance(text, str) else text
-        from proxy.embedded.token_bytes import build_token_table  # noqa: PLC0415
+        from watermark.text import build_token_table  # noqa: PLC0415
 
         table = build_token_table(tokenizer, VOCAB).content
         return cls([table.index(bytes([byte])) for byte in data], tokenizer, **options)

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
-from proxy.embedded.detokenize import TextAssembler
-from proxy.embedded.token_bytes import build_token_table
-from proxy.errors import ModelFolderError
 from tests.proxy.embedded.driver import VOCAB, byte_tokenizer
+from watermark.errors import TokenizerFileError
+from watermark.text import TextAssembler, build_token_table
 
 TABLE = build_token_table(byte_tokenizer(), VOCAB)
 
@@ -109,8 +108,8 @@ def test_rows_without_a_token_add_nothing() -> None:
 
 def test_an_unknown_decoder_is_refused() -> None:
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
-    with pytest.raises(ModelFolderError, match="missing"):
+    with pytest.raises(TokenizerFileError, match="missing"):
         build_token_table(tokenizer, 1)
     tokenizer.decoder = decoders.WordPiece()
-    with pytest.raises(ModelFolderError, match="WordPiece"):
+    with pytest.raises(TokenizerFileError, match="WordPiece"):
         build_token_table(tokenizer, 1)
