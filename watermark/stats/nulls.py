@@ -33,11 +33,11 @@ def gamma_log_sf(statistic: float, shape: int) -> float:
         A number <= 0; 0 where the statistic is 0.
 
     Raises:
-        SchemeParameterError: The statistic is negative or not a number, or the shape negative.
+        SchemeParameterError: The statistic is negative or not finite, or the shape negative.
 
     Source: NIST DLMF 8.2.4; the far tail by the continued fraction DLMF 8.9.2 (Lentz's method).
     """
-    if shape < 0 or not statistic >= 0:
+    if shape < 0 or not 0 <= statistic < math.inf:
         raise SchemeParameterError(f"no Gamma tail at shape {shape}, statistic {statistic}")
     if shape == 0 or statistic == 0:
         return 0.0
