@@ -1,0 +1,83 @@
+"""Each value once, exactly, even where only the high bits of mixed values meet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watermark.detection import first_occurrences
+from watermark.seeding import mix64
+
+MASK = 2**64 - 1
+
+
+def unshift(value: int, by: int) -> int:
+    found = value
+    for _ in range(64 // by + 1):
+        found = value ^ found >> by
+    return found
+
+
+def unmix(z: int) -> int:
+    """Return the value that mixes to z."""
+    z = unshift(z, 31)
+    z = z * pow(0x94D049BB133111EB, -1, 2**64) & MASK
+    z = unshift(z, 27)
+    z = z * pow(0xBF58476D1CE4E5B9, -1, 2**64) & MASK
+    return unshift(z, 30)
+
+
+def by_set(values: list[int]) -> list[bool]:
+    seen: set[int] = set()
+    found = []
+    for value in values:
+        found.append(value not in seen)
+        seen.add(value)
+    return found
+
+
+def first(values: list[int]) -> list[bool]:
+    answer: list[bool] = first_occurrences(np.array(values, np.uint64)).tolist()
+    return answer
+
+
+@settings(max_examples=300)
+@given(st.lists(st.one_of(st.integers(0, 5), st.integers(0, MASK)), max_size=60))
+def test_firsts_are_a_sets(values: list[int]) -> None:
+    assert first(values) == by_set(values)
+
+
+@settings(max_examples=500)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=50))
+def test_colliding_high_bits_are_told_apart(parts: list[tuple[int, int]]) -> None:
+    """Mixed values that differ in the last three bits only: all meet once the index is packed."""
+    values = [unmix(high << 40 | low) for high, low in parts]
+    assert first(values) == by_set(values)
+
+
+def test_collisions_among_many_others() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**64, 5000, dtype=np.uint64)
+    pairs = [unmix(12345 << 30 | low) for low in (1, 2, 1, 3, 2, 1)]
+    values[[10, 400, 401, 3000, 4000, 4999]] = pairs
+    assert first_occurrences(values).tolist() == by_set(values.tolist())
+    assert (~first_occurrences(values)).sum() == 3
+
+
+def test_the_inverse_is_one() -> None:
+    values = np.random.default_rng(1).integers(0, 2**64, 50, dtype=np.uint64)
+    assert [unmix(int(z)) for z in mix64(values)] == values.tolist()
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 255, 256, 257])
+def test_all_alike_and_all_different(n: int) -> None:
+    assert first([7] * n) == [True] * min(n, 1) + [False] * (n - 1)
+    assert first(list(range(n))) == [True] * n
+
+
+def test_the_input_is_left_alone() -> None:
+    values = np.array([3, 1, 3], np.uint64)
+    first_occurrences(values)
+    assert values.tolist() == [3, 1, 3]
