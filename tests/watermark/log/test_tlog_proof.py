@@ -46,7 +46,7 @@ def test_a_proof_is_of_one_entry_one_log_and_its_keys() -> None:
 
 
 def test_every_single_bit_of_a_proof_counts() -> None:
-    for index in (0, 5, 8):
+    for index in (2, 8):
         for changed in all_flips(READER.prove_inclusion(index).format()):
             with pytest.raises(LogError):
                 verify_tlog_proof(TlogProof.parse(changed), ENTRIES[index], NAME, KEYS)
