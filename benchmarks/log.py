@@ -2,15 +2,16 @@
 
     python -m benchmarks.log [--leaves 1000000] [--tampers 10000] [--seed 4]
 
-One thread, entries of 64 bytes, storage in memory. Tampers are single bits of a seeded sample: of an
-inclusion proof with its leaf and root, of a consistency proof with its roots, of a whole
-`.tlog-proof` file, of the checkpoint, and of tiles and bundles as they are read.
+One thread, entries of 64 bytes, storage in memory. Tampers are single bits of a seeded sample: of
+an inclusion proof with its leaf and root, of a consistency proof with its roots, of a whole
+`.tlog-proof` file, of the checkpoint, of an entry, and of tiles and bundles as they are read.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +20,16 @@ from watermark.errors import LogError
 from watermark.log import (
     CHECKPOINT_PATH,
     HASH_BYTES,
+    TILE_WIDTH,
+    Bundle,
     CompactRange,
     Log,
     LogReader,
     MemoryStorage,
     MerkleTree,
     NoteSigner,
+    NoteVerifier,
+    Tile,
     TlogProof,
     VerifiedCheckpoint,
     consistency_proof,
@@ -32,14 +37,13 @@ from watermark.log import (
     leaf_hash,
     leaf_hashes,
     open_checkpoint,
-    parse_tile_path,
     verify_consistency,
     verify_inclusion,
     verify_tlog_proof,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 NAME = "log.example/keys"
 ENTRY_BYTES = 64
@@ -119,7 +123,7 @@ def reading(
 
     def verify_files() -> None:
         for index, file in zip(picks, files, strict=False):
-            verify_tlog_proof(TlogProof.parse(file), entry(index), NAME, keys)
+            verify_file(file, index, keys)
 
     def verify_included() -> None:
         for index, proof in zip(picks, included, strict=True):
@@ -149,6 +153,11 @@ def reading(
     return rows
 
 
+def verify_file(file: bytes, index: int, keys: list[NoteVerifier]) -> object:
+    """Return what a proof file shows about the entry at an index."""
+    return verify_tlog_proof(TlogProof.parse(file), entry(index), NAME, keys)
+
+
 def tampers(
     storage: MemoryStorage,
     reader: LogReader,
@@ -166,29 +175,20 @@ def tampers(
         def changed(data: bytes) -> bytes:
             return flip(data, int(rng.integers(8 * len(data))))
 
-        first = hashes(changed(b"".join((leaf, root, *inclusion_proof(tree, index, size)))))
-        yield (
-            "inclusion proof, leaf, root",
-            lambda f=first, i=index: verify_inclusion(f[0], i, size, f[2:], f[1]),
+        part = hashes(changed(b"".join((leaf, root, *inclusion_proof(tree, index, size)))))
+        run: Callable[[], object] = partial(
+            verify_inclusion, part[0], index, size, part[2:], part[1]
         )
-        second = hashes(changed(b"".join((old, root, *consistency_proof(tree, index, size)))))
-        yield (
-            "consistency proof, roots",
-            lambda s=second, i=index: verify_consistency(i, s[0], size, s[1], s[2:]),
-        )
+        yield "inclusion proof, leaf, root", run
+        part = hashes(changed(b"".join((old, root, *consistency_proof(tree, index, size)))))
+        run = partial(verify_consistency, index, part[0], size, part[1], part[2:])
+        yield "consistency proof, roots", run
         file = changed(reader.prove_inclusion(index).format())
-        yield (
-            ".tlog-proof file",
-            lambda f=file, i=index: verify_tlog_proof(TlogProof.parse(f), entry(i), NAME, keys),
-        )
-        note = changed(checkpoint.note)
-        yield "checkpoint", lambda n=note: open_checkpoint(n, NAME, keys)
-        yield (
-            "entry",
-            lambda i=index: verify_inclusion(
-                leaf_hash(changed(entry(i))), i, size, inclusion_proof(tree, i, size), root
-            ),
-        )
+        yield ".tlog-proof file", partial(verify_file, file, index, keys)
+        yield "checkpoint", partial(open_checkpoint, changed(checkpoint.note), NAME, keys)
+        proof = inclusion_proof(tree, index, size)
+        run = partial(verify_inclusion, leaf_hash(changed(entry(index))), index, size, proof, root)
+        yield "entry", run
         yield from stored(storage, checkpoint, index, changed)
 
 
@@ -199,29 +199,22 @@ def stored(
     changed: Callable[[bytes], bytes],
 ) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield reads of one entry through a changed hash, length or byte that it depends on."""
-    for kind, path in (
-        ("tile", f"tile/0/{group(index)}"),
-        ("bundle", f"tile/entries/{group(index)}"),
+    first = index // TILE_WIDTH * TILE_WIDTH
+    # A bundle: every entry in it is read, one of which was changed. A tile: the changed hash is
+    # beside or below a step in the proof of its first leaf, or else of its last.
+    last = first + TILE_WIDTH - 1
+    for kind, path, read in (
+        ("tile", Tile(level=0, index=index // TILE_WIDTH).path, (first, last)),
+        ("bundle", Bundle(index=index // TILE_WIDTH).path, range(first, last + 1)),
     ):
-        if path not in storage.files:  # at the right edge
-            continue
-        parse_tile_path(path)
-        damaged = Overlay(storage, path, changed(storage.files[path]))
-        reader = LogReader(damaged, checkpoint)
-
-        def run(reader: LogReader = reader, kind: str = kind) -> object:
-            if kind == "bundle":  # every entry of the bundle is read: one of them was changed
-                return [reader.read(index // 256 * 256 + place) for place in range(256)]
-            # The changed hash may be the one that is proved, a sibling, or below a sibling.
-            return [reader.read(index // 256 * 256 + place) for place in (0, 255)]
-
-        yield kind, run
+        if path in storage.files:  # at the right edge there is none
+            damaged = Overlay(storage, path, changed(storage.files[path]))
+            yield kind, partial(read_all, LogReader(damaged, checkpoint), read)
 
 
-def group(index: int) -> str:
-    """Return the path of the tile of one leaf."""
-    tile = index // 256
-    return f"{tile:03}" if tile < 1000 else f"x{tile // 1000:03}/{tile % 1000:03}"
+def read_all(reader: LogReader, indices: Iterable[int]) -> object:
+    """Return the entries at some indices."""
+    return [reader.read(index) for index in indices]
 
 
 class Overlay(MemoryStorage):
