@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proxy.errors import BadRequestError, ProxyError, UpstreamStatusError
-from proxy.upstream.client import refusal_headers
+from proxy.errors import BadRequestError, BodyTooLargeError, ProxyError, UpstreamStatusError
 from watermark.wire.openai_answers import error_body
 
 if TYPE_CHECKING:
@@ -74,14 +73,14 @@ class Exchange:
         """Return the whole body.
 
         Raises:
-            BadRequestError: It is larger than allowed.
+            BodyTooLargeError: It is larger than allowed.
             ClientGoneError: The client hung up.
         """
         parts = bytearray()
         async for part in self.body_stream():
             parts += part
             if len(parts) > max_bytes:
-                raise BadRequestError(
+                raise BodyTooLargeError(
                     f"the request body exceeds {max_bytes} bytes; send less, or raise "
                     "server.max_body_bytes"
                 )
@@ -132,7 +131,7 @@ class Exchange:
     async def refuse(self, error: ProxyError) -> None:
         """Answer with an error; an upstream's refusal keeps its status, headers and body."""
         if isinstance(error, UpstreamStatusError):
-            await self.answer(error.upstream_status, error.body, refusal_headers(error))
+            await self.answer(error.upstream_status, error.body, error.headers)
         else:
             await self.answer(error.status, msgspec.json.encode(wire_error(error)))
 

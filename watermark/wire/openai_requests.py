@@ -114,7 +114,8 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 }
 _FIELDS: Final = {kind: frozenset(kind.__struct_fields__) | _IGNORED for kind in (_Chat, _Text)}
 _STREAM_FIELDS: Final = frozenset(_StreamOptions.__struct_fields__)
-_NOT_SHAPING: Final = frozenset({"stream", "stream_options"}) | _IGNORED
+# Stop strings only cut the text that a seed gives.
+_NOT_SHAPING: Final = frozenset({"stream", "stream_options", "stop"}) | _IGNORED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
