@@ -57,7 +57,7 @@ class UpstreamClient:
                 connect=config.connect_timeout_s,
                 read=config.read_timeout_s,
                 write=config.read_timeout_s,
-                pool=config.connect_timeout_s,
+                pool=config.read_timeout_s,
             ),
             limits=httpx2.Limits(
                 max_connections=config.max_connections,
