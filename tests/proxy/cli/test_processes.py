@@ -174,8 +174,13 @@ def test_serve_and_its_upstream_end_together(state: Path, how: str) -> None:
             case _:
                 process.kill()
         wait_for_end([process.pid, *below])
-        expected = {"interrupted": 130, "terminated": -signal.SIGTERM, "killed": -signal.SIGKILL}
-        assert process.wait(5) == expected[how]
+        # Interrupted while the drain ends by itself, the server has nothing left to interrupt: 0.
+        expected = {
+            "interrupted": {0, 130},
+            "terminated": {-signal.SIGTERM},
+            "killed": {-signal.SIGKILL},
+        }
+        assert process.wait(5) in expected[how]
         assert process.stderr
         assert "Traceback" not in process.stderr.read()
 
