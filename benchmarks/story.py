@@ -186,7 +186,8 @@ async def proxied(
 async def complete(client: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:
     """Return the answer of /v1/completions."""
     response = await client.post("/v1/completions", json=body)
-    response.raise_for_status()
+    if response.status_code != httpx2.codes.OK:
+        sys.exit(f"the proxy answered {response.status_code}: {response.text}")
     answer: dict[str, Any] = msgspec.json.decode(response.content)
     answer["watermark"] = response.headers.get("x-watermark", "")
     return answer

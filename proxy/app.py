@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from proxy.errors import ConfigError
 from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
-from proxy.routes.passthrough import Passthrough
+from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.serving import ServedModel
 from proxy.telemetry.metrics import Metrics
@@ -135,7 +135,7 @@ def create_app(
             ),
             Route("/watermark/health", operations.health),
             Route("/watermark/metrics", operations.metrics),
-            Mount("/", passthrough),
+            Everything(passthrough),
         ],
         lifespan=lifespan,
     )

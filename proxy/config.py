@@ -135,14 +135,15 @@ class SpliceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         enabled: Whether it is used where the upstream can.
         draft_tokens: Tokens a draft.
-        drafts: Continuations a sampled draft; 0 drafts greedily.
+        drafts: Continuations a sampled draft; 0 drafts greedily, which costs fewer tokens and
+            more requests, and needs `logit_bias`.
         logprobs: Likeliest tokens asked for a position; at most the capability.
         limits: When `select` takes over.
     """
 
     enabled: bool = True
     draft_tokens: _Positive = 4
-    drafts: _NonNegative = 0
+    drafts: _NonNegative = 2
     logprobs: _Positive = 20
     limits: LimitsConfig = LimitsConfig()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +39,7 @@ def run_serve(path: Path) -> None:
         say(
             f"listening on {listener.url}, marking {_names(config)}, upstream {config.upstream.url}"
         )
-        asyncio.run(uvicorn_server(app).serve(sockets=[listener.socket]))
+        uvicorn_server(app).run(sockets=[listener.socket])
 
 
 def say(message: str) -> None:

@@ -55,7 +55,8 @@ def run_upstream(options: UpstreamOptions) -> None:
     ready = _ready(model, listener.url)
     click.echo(msgspec.json.encode(ready).decode())
     sys.stdout.flush()
-    asyncio.run(_serve(server, listener.socket, until_stdin_closes=options.until_stdin_closes))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_serve(server, listener.socket, until_stdin_closes=options.until_stdin_closes))
 
 
 async def _serve(server: uvicorn.Server, bound: socket, *, until_stdin_closes: bool) -> None:

@@ -94,7 +94,7 @@ class GenerationEndpoint:
             return
         request, served, decision = self._decide(body)
         name = None if served is None else served.config.name
-        self._marking.metrics.decided(name, decision)
+        self._marking.metrics.decided(name, reason=decision.reason, path=decision.path)
         extra = self._disclosure(exchange, decision)
         if request is None or served is None or not decision.is_marked:
             await self._passthrough.forward(exchange, body=body, extra=extra)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.routing import BaseRoute, Match
+
 from proxy.errors import UpstreamError
 from proxy.routes.exchange import ClientGoneError, Exchange
 from proxy.upstream.headers import passed_back, passed_on
@@ -11,10 +13,26 @@ from proxy.upstream.headers import passed_back, passed_on
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.client import UpstreamClient
+
+
+class Everything(BaseRoute):
+    """A route for whatever no other route takes: any path, line ends included, any method."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Lead to an application."""
+        self._app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match every request; the lifespan is the router's own."""
+        return (Match.NONE if scope["type"] == "lifespan" else Match.FULL), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._app(scope, receive, send)
 
 
 class Passthrough:

@@ -6,12 +6,9 @@ can make a new one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-
-if TYPE_CHECKING:
-    from proxy.sampling.eligibility import Decision
 
 OTHER_MODEL: Final = "other"
 
@@ -53,9 +50,9 @@ class Metrics:
             registry=self._registry,
         )
 
-    def decided(self, model: str | None, decision: Decision) -> None:
+    def decided(self, model: str | None, *, reason: str, path: str) -> None:
         """Count a decision; None for a model that is not configured."""
-        self._decisions.labels(model or OTHER_MODEL, decision.reason, decision.path).inc()
+        self._decisions.labels(model or OTHER_MODEL, reason, path).inc()
 
     def delivered(self, model: str, path: str, tokens: int) -> None:
         """Count tokens that left in a marked reply."""

@@ -164,7 +164,7 @@ class CompactRange:
 
 
 class MerkleTree:
-    """A tree with all its nodes in memory, 64 bytes and two objects for each leaf.
+    """A tree with all its nodes in memory, two hashes for each leaf.
 
     For trees whose entries do not come from a stored log: see `Log` and `LogReader` for those.
     """

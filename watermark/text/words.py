@@ -87,22 +87,17 @@ def complete_words(text: str) -> list[str]:
     """Return the units that no further text can change.
 
     The last unit waits until a separator follows it: letters may go on, and a mark may compose
-    with the character before it. So do marks at the end and what they stand on: a further mark
-    may sort before them and compose with it.
+    with the character before it. Marks at the end are passed over, so that what they stand on
+    waits too: a further mark may sort before them and compose with it.
     """
-    text = text[: _stack_start(text)]
+    end = len(text)
+    while end and _is_mark(text[end - 1]):
+        end -= 1
+    text = text[:end]
     units = words(text)
     normalized = _normalize(text)
     is_open = bool(normalized) and normalized[-1:].translate(_CLASSES) != _SEPARATOR
     return units[:-1] if is_open else units
-
-
-def _stack_start(text: str) -> int:
-    """Return where the marks at the end of a text begin, with their base; its end without marks."""
-    start = len(text)
-    while start and _is_mark(text[start - 1]):
-        start -= 1
-    return start if start == len(text) else max(0, start - 1)
 
 
 def _is_mark(character: str) -> bool:

@@ -166,7 +166,9 @@ class GenerationRequest:
     @property
     def messages(self) -> list[Message]:
         """The conversation, empty for a text completion."""
-        return msgspec.convert(self.body.get("messages", []), list[Message])
+        if self.dialect is not DialectName.CHAT:
+            return []
+        return msgspec.convert(self.body["messages"], list[Message])
 
     @property
     def prompt(self) -> Any:  # noqa: ANN401 - a string, token ids, or a batch of either

@@ -77,13 +77,17 @@ class EventDecoder:
         # A CR at the very end may be half of a CRLF: it waits.
         *lines, self._buffer = _LINE_END.split(self._buffer)
         events = [event for line in lines if (event := self._line(line)) is not None]
-        if self._size + len(self._buffer) > self._max_bytes:
-            raise WireError(f"an event exceeds {self._max_bytes} bytes")
+        self._check(self._buffer)
         return events
+
+    def _check(self, line: bytes) -> None:
+        if self._size + len(line) > self._max_bytes:
+            raise WireError(f"an event exceeds {self._max_bytes} bytes")
 
     def _line(self, line: bytes) -> Event | None:
         if not line:
             return self._dispatch()
+        self._check(line)
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":

@@ -72,7 +72,7 @@ def sample(model: ToyModel, plan: SelectPlan, count: int, **reply: Any) -> list[
     return found
 
 
-@pytest.mark.parametrize("count", [800, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [500, pytest.param(6000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("parameters", "changed", "width"),
     [
