@@ -13,8 +13,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
-from watermark.errors import KeysConfigError, KeysError
+from watermark.errors import CommitmentError, KeysConfigError, KeysError
 from watermark.keys.document import KEYS_SCHEMA, DocumentReader
+from watermark.keys.history import HistoryReader, history_path
+from watermark.keys.keylog import KeyLog, entry_of
 from watermark.keys.keyring import KeyRing, find_conflict
 from watermark.keys.record import (
     DEFAULT_ACCOUNT_SHARE_Q16,
@@ -58,10 +60,14 @@ class KeysLoader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.document: Document | None = None
         self._reader = DocumentReader()
         self._secrets: Secrets | None = None
         self._records: dict[int, tuple[KeyEntry, KeyRecord]] = {}
         self._ring: KeyRing | None = None
+        self._history = HistoryReader(history_path(path))
+        self._log: KeyLog | None = None
+        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
 
     def load(self, *, now: datetime | None = None) -> KeyRing:
         """Read the file and every secret that it names.
@@ -95,6 +101,7 @@ class KeysLoader:
             KeyFileError: As :meth:`load`.
         """
         document = self._reader.read(self.path, text)
+        self.document = document
         _check_agreement(document)
         ring = self._ring_of(document)
         if now is not None:
@@ -126,9 +133,41 @@ class KeysLoader:
             records.append(record)
         self._records = kept
         try:
-            return KeyRing(tuple(records), scopes=document.scopes, retired=tuple(retired))
+            return KeyRing(
+                tuple(records),
+                scopes=document.scopes,
+                retired=tuple(retired),
+                uncommitted=self._uncommitted(document, records),
+            )
         except KeysConfigError as err:
             raise document.source.error(str(err)) from err
+
+    def _uncommitted(
+        self, document: Document, records: list[KeyRecord]
+    ) -> frozenset[tuple[str, str]]:
+        """Return the records that may not mark before their commitment is logged."""
+        options = document.options
+        if not options.require_commitment:
+            return frozenset()
+        try:
+            if self._log is None or self._log.options != options:
+                self._log = KeyLog(self.path.parent, options)
+            logged = self._log.read()
+        except CommitmentError as err:
+            line = document.source.line_with("require_commitment")
+            raise CommitmentError(f"{document.source.place(line)}: {err}") from err
+        known, kept, missing = self._entries, {}, set()
+        for record in records:
+            if record.secret.is_context_only:
+                continue
+            found = known.get(id(record))
+            entry = found[1] if found and found[0] is record else entry_of(record)
+            kept[id(record)] = (record, entry)
+            needs_stamp = options.require_timestamp
+            if not logged.is_committed(entry, record.key_id, needs_stamp=needs_stamp):
+                missing.add((record.key_id, record.unit))
+        self._entries = kept
+        return frozenset(missing)
 
     def _open(self, document: Document, number: int, entry: KeyEntry) -> SecretKey:
         """Return the secret of a record, or say in which record the reference is wrong."""
@@ -141,13 +180,24 @@ class KeysLoader:
             raise type(err)(f"{where}: {err}") from err
 
     def _check_past(self, document: Document, ring: KeyRing, now: datetime) -> None:
-        """Refuse what sets back the ring that was loaded before."""
-        if self._ring is None:
-            return
-        found = find_regress(self._ring, ring, now)
+        """Refuse what sets back what was loaded or recorded, and what marks uncommitted."""
+        found = None if self._ring is None else find_regress(self._ring, ring, now)
+        found = found or self._history.read().find_regress(ring, now)
         if found is not None:
             key_id, unit, message = found
             raise document.source.record_error(_number_of(document, key_id, unit), message, key_id)
+        if not ring.uncommitted:
+            return
+        for record in ring.records:
+            is_missing = (record.key_id, record.unit) in ring.uncommitted
+            if is_missing and record.state_at(now) is KeyState.MARKING:
+                number = _number_of(document, record.key_id, record.unit)
+                stamped = " and stamped" * document.options.require_timestamp
+                message = (
+                    f"the key marks now, and its commitment is not logged{stamped}; "
+                    "run `watermark keys commit`, or set a later not_before"
+                )
+                raise document.source.record_error(number, message, record.key_id)
 
 
 def load_keys(path: Path, *, now: datetime | None = None) -> KeyRing:
@@ -162,6 +212,8 @@ def load_keys(path: Path, *, now: datetime | None = None) -> KeyRing:
 
     Raises:
         KeysConfigError: The file is missing, malformed, or contradicts itself or its history.
+        CommitmentError: The log that it demands cannot be used.
+        KeyHistoryError: The history is damaged.
         KeyFileError: A secret's file is missing, damaged, too open, or of another key.
     """
     return KeysLoader(path).load(now=now)
