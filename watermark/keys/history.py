@@ -11,23 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from watermark.errors import KeyHistoryError
+from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
 from watermark.keys.record import KeyFields, KeyState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Sequence
     from pathlib import Path
 
     from watermark.keys.keyring import KeyRing
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
+_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
+_TIMES: Final = frozenset({"not_before", "not_after", "compromised_at", "disclosed_at"})
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,10 +104,10 @@ class History:
                 raise self._error(number + 1, "gives a key other material; restore the file")
         if line.fields is not None:
             try:
-                fields = _fields_of(line.fields)
-            except Exception as err:
+                known_fields = _fields_of(line.fields)
+            except KeyHistoryError as err:
                 raise self._error(number + 1, "holds no record; restore the file") from err
-            self.last[fields.key_id, fields.unit] = fields
+            self.last[known_fields.key_id, known_fields.unit] = known_fields
         elif line.event == "removed":
             for key in [key for key in self.last if key[0] == line.key_id]:
                 del self.last[key]
@@ -112,18 +115,31 @@ class History:
     def _error(self, line: int, message: str) -> KeyHistoryError:
         return KeyHistoryError(f"{self.path}:{line}: line {message}")
 
-    def find_regress(self, ring: KeyRing, now: datetime) -> tuple[str, str, str] | None:
+    def find_regress(
+        self, ring: KeyRing, now: datetime, *, seen: Container[int] = ()
+    ) -> tuple[str, str, str] | None:
         """Return the first key that a ring sets back; None where there is none.
+
+        Args:
+            ring: The ring.
+            now: The instant.
+            seen: `id` of the records that were held against this history before.
 
         Returns:
             Key id, unit, and a message with the remedy.
         """
-        for fields in (*ring.records, *ring.retired):
-            known = self.last.get((fields.key_id, fields.unit))
-            message = "" if known is None else fields.regress_from(known, now)
+        if not self.lines:
+            return None
+        for one in (*ring.records, *ring.retired):
+            if id(one) in seen:
+                continue
+            known = self.last.get((one.key_id, one.unit))
+            message = "" if known is None else one.regress_from(known, now)
             if message:
-                return fields.key_id, fields.unit, message
+                return one.key_id, one.unit, message
         for record in ring.records:
+            if id(record) in seen:
+                continue
             name = self.fingerprints.get(record.key_id)
             if name and not record.secret.is_context_only and record.secret.fingerprint != name:
                 message = (
@@ -140,11 +156,7 @@ class History:
             if self.last.get((record.key_id, record.unit)) != _public(record):
                 name = "" if record.secret.is_context_only else record.secret.fingerprint
                 found.append((_public(record), name))
-        found += [
-            (fields, "")
-            for fields in ring.retired
-            if self.last.get((fields.key_id, fields.unit)) != fields
-        ]
+        found += [(one, "") for one in ring.retired if self.last.get((one.key_id, one.unit)) != one]
         return found
 
 
@@ -186,12 +198,12 @@ def history_path(keys_path: Path) -> Path:
     return keys_path.with_name(f"{keys_path.stem}.history.jsonl")
 
 
-def record_line(fields: KeyFields, fingerprint: str, detail: str = "") -> dict[str, object]:
+def record_line(record: KeyFields, fingerprint: str, detail: str = "") -> dict[str, object]:
     """Return what a line says of a record."""
     return {
         "event": "record",
-        "key_id": fields.key_id,
-        "fields": _plain(fields),
+        "key_id": record.key_id,
+        "fields": _plain(record),
         "fingerprint": fingerprint,
         "detail": detail,
     }
@@ -216,8 +228,8 @@ def append_history(
     history = HistoryReader(path).read()
     head, number = history.head, len(history.lines)
     data = b""
-    for fields in lines:
-        parts = {"n": number, "time": now, "operator": operator, **fields, "prev": head}
+    for values in lines:
+        parts = {"n": number, "time": now, "operator": operator, **values, "prev": head}
         line = msgspec.json.encode(msgspec.convert(parts, HistoryLine))
         data += line + b"\n"
         head, number = hashlib.sha256(line).hexdigest(), number + 1
@@ -233,25 +245,34 @@ def append_history(
         sync_folder(path)
 
 
-def _plain(fields: KeyFields) -> dict[str, str | int | float]:
+def _plain(record: KeyFields) -> dict[str, str | int | float]:
     """Return a record as JSON holds it, what is not set left out."""
-    return {name: value for name, value in _values(fields) if value is not None}
+    values = ((name, getattr(record, name)) for name in _NAMES)
+    return {name: _json_of(value) for name, value in values if value is not None}
 
 
-def _values(fields: KeyFields) -> Iterable[tuple[str, str | int | float | None]]:
-    for name in KeyFields.__dataclass_fields__:
-        value = getattr(fields, name)
-        if isinstance(value, KeyState):
-            value = value.value
-        elif isinstance(value, datetime):
-            value = value.isoformat()
-        yield name, value
+def _json_of(value: str | float | KeyState | datetime) -> str | int | float:
+    if isinstance(value, KeyState):
+        return value.value
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
-    return msgspec.convert(plain, KeyFields)
+    """Return the record that a line holds.
+
+    Raises:
+        KeyHistoryError: It holds none.
+    """
+    values: dict[str, Any] = dict(plain)
+    try:
+        values["state"] = KeyState(values["state"])
+        for name in _TIMES & values.keys():
+            values[name] = datetime.fromisoformat(values[name])
+        return KeyFields(**values)
+    except (KeyError, TypeError, ValueError, KeysConfigError) as err:
+        raise KeyHistoryError("it holds no record") from err
 
 
 def _public(record: KeyFields) -> KeyFields:
     """Return a record without its secret, to be compared."""
-    return KeyFields(**{name: getattr(record, name) for name in KeyFields.__dataclass_fields__})
+    return KeyFields(**{name: getattr(record, name) for name in _NAMES})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from watermark.errors import CommitmentError, KeysConfigError, KeysError
 from watermark.keys.document import KEYS_SCHEMA, DocumentReader
-from watermark.keys.history import HistoryReader, history_path
+from watermark.keys.history import History, HistoryReader, history_path
 from watermark.keys.keylog import KeyLog, entry_of
 from watermark.keys.keyring import KeyRing, find_conflict
 from watermark.keys.record import (
@@ -31,7 +31,7 @@ from watermark.keys.record import (
     format_time,
 )
 from watermark.keys.references import Secrets
-from watermark.keys.scope import index_scopes
+from watermark.keys.scope import Pattern, Scope, index_scopes
 from watermark.keys.secret import check_key_id
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class KeysLoader:
         self._records: dict[int, tuple[KeyEntry, KeyRecord]] = {}
         self._ring: KeyRing | None = None
         self._history = HistoryReader(history_path(path))
+        self._held_against: History | None = None
         self._log: KeyLog | None = None
+        self._agreed: tuple[tuple[Scope, ...], dict[Pattern, str]] | None = None
+        self._entries_agreed: tuple[KeyEntry, ...] = ()
         self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
 
     def load(self, *, now: datetime | None = None) -> KeyRing:
@@ -102,13 +105,22 @@ class KeysLoader:
         """
         document = self._reader.read(self.path, text)
         self.document = document
-        _check_agreement(document)
-        ring = self._ring_of(document)
+        ring = self._ring_of(document, self._check_agreement(document))
         if now is not None:
             self._check_past(document, ring, now)
         return ring
 
-    def _ring_of(self, document: Document) -> KeyRing:
+    def _check_agreement(self, document: Document) -> dict[Pattern, str]:
+        """Return which scope takes what; what was found without contradiction is not gone over."""
+        known = self._agreed
+        if known is None or known[0] != document.scopes:
+            known = (document.scopes, _index_of(document))
+        if self._agreed is not known or self._entries_agreed != document.keys:
+            _check_records(document)
+        self._agreed, self._entries_agreed = known, document.keys
+        return known[1]
+
+    def _ring_of(self, document: Document, patterns: dict[Pattern, str]) -> KeyRing:
         """Return the ring, each secret opened once."""
         if self._secrets is None or self._secrets.options != document.options:
             self._secrets = Secrets(self.path.parent, document.options)
@@ -138,6 +150,7 @@ class KeysLoader:
                 scopes=document.scopes,
                 retired=tuple(retired),
                 uncommitted=self._uncommitted(document, records),
+                checked=patterns,
             )
         except KeysConfigError as err:
             raise document.source.error(str(err)) from err
@@ -182,7 +195,12 @@ class KeysLoader:
     def _check_past(self, document: Document, ring: KeyRing, now: datetime) -> None:
         """Refuse what sets back what was loaded or recorded, and what marks uncommitted."""
         found = None if self._ring is None else find_regress(self._ring, ring, now)
-        found = found or self._history.read().find_regress(ring, now)
+        if found is None:
+            history = self._history.read()
+            is_known = history is self._held_against and self._ring is not None
+            before = self._ring.records if is_known and self._ring is not None else ()
+            found = history.find_regress(ring, now, seen=set(map(id, before)))
+            self._held_against = history if found is None else None
         if found is not None:
             key_id, unit, message = found
             raise document.source.record_error(_number_of(document, key_id, unit), message, key_id)
@@ -225,14 +243,16 @@ def find_regress(before: KeyRing, after: KeyRing, now: datetime) -> tuple[str, s
     Returns:
         Key id, unit, and a message with the remedy.
     """
+    kept = set(map(id, before.records))
+    changed = [fields for fields in after.records if id(fields) not in kept]
+    if not changed and after.retired == before.retired:
+        return None
     known: dict[tuple[str, str], KeyFields] = {
         (fields.key_id, fields.unit): fields for fields in (*before.records, *before.retired)
     }
     secrets = {record.key_id: record.secret for record in before.records}
-    for fields in (*after.records, *after.retired):
+    for fields in (*changed, *after.retired):
         old = known.get((fields.key_id, fields.unit))
-        if old is fields:
-            continue
         message = "" if old is None else fields.regress_from(old, now)
         secret = secrets.get(fields.key_id)
         if not message and isinstance(fields, KeyRecord) and secret is not None:
@@ -374,13 +394,18 @@ def read_text(path: Path) -> str:
     raise KeysConfigError(f"{path}:{line}: the file is not UTF-8; save it as UTF-8")
 
 
-def _check_agreement(document: Document) -> None:
-    """Refuse records and scopes that contradict each other, before any secret is opened."""
-    source = document.source
-    conflict = index_scopes(document.scopes)[1]
+def _index_of(document: Document) -> dict[Pattern, str]:
+    """Return which scope takes what, or say which scopes contradict each other."""
+    patterns, conflict = index_scopes(document.scopes)
     if conflict is not None:
         number, message = conflict
-        raise source.scope_error(number, message, document.scopes[number].name)
+        raise document.source.scope_error(number, message, document.scopes[number].name)
+    return patterns
+
+
+def _check_records(document: Document) -> None:
+    """Refuse records that contradict each other or the scopes, before any secret is opened."""
+    source = document.source
     if not document.keys:
         raise source.error("no key is given; add a record, `watermark keys new` prints one")
     conflict = find_conflict(
