@@ -8,7 +8,7 @@ Source: `watermark/spec/commitment.md`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import CommitmentError, KeyFileError, LogError, LogFormatError
@@ -158,7 +158,7 @@ class KeyLog:
         return log.checkpoint
 
     def prove(self, entry: bytes) -> TlogProof:
-        """Return the proof that an entry is in the log.
+        """Return the proof that an entry is in the log, with a stamp where there is one.
 
         Raises:
             CommitmentError: It is not, or the log cannot be used.
@@ -168,7 +168,9 @@ class KeyLog:
         if place is None:
             raise CommitmentError("this commitment is not logged; run `watermark keys commit`")
         try:
-            return logged.reader.prove_inclusion(place)
+            best = None if self.stamps is None else self.stamps.best(logged.reader, place)
+            reader, stamp = (logged.reader, b"") if best is None else best
+            return replace(reader.prove_inclusion(place), extra=stamp)
         except LogError as err:
             raise CommitmentError(f"log {self.folder} cannot be used: {err}") from err
 

@@ -59,6 +59,7 @@ class Stamps:
     def __init__(self, folder: Path, verifier: NoteVerifier, roots: bytes) -> None:
         self._folder = folder / FOLDER
         self._storage = FolderStorage(self._folder)
+        self._storage_of_log = FolderStorage(folder)
         self._verifier = verifier
         self._roots = roots
         self._known: dict[bytes, VerifiedStamp] = {}
@@ -128,22 +129,51 @@ class Stamps:
 
     def _verify(self, size: int, note: bytes, answer: bytes) -> VerifiedStamp:
         """Return what an answer shows."""
-        client = need("rfc3161_client", "timestamp", _USE)
         try:
-            if open_checkpoint(note, self._verifier.name, [self._verifier]).size != size:
-                raise TimestampError(f"stamp {size} is of another checkpoint; remove it")
-            response: Any = client.decode_timestamp_response(answer)
-            builder = client.VerifierBuilder()
-            for certificate in x509.load_pem_x509_certificates(self._roots):
-                builder = builder.add_root_certificate(certificate)
-            builder.build().verify_message(response, note)
-            time: datetime = response.tst_info.gen_time
-        except (ValueError, LogError, client.VerificationError) as err:
-            raise TimestampError(
-                f"the stamp of the log at {size} entries does not hold: "
-                f"{str(err)[:1].lower()}{str(err)[1:]}; ask again, or correct [timestamp] roots"
-            ) from err
-        return VerifiedStamp(size=size, time=time)
+            checkpoint = open_checkpoint(note, self._verifier.name, [self._verifier])
+        except LogError as err:
+            raise TimestampError(f"stamp {size} is of another log; remove it") from err
+        if checkpoint.size != size:
+            raise TimestampError(f"stamp {size} is of another checkpoint; remove it")
+        return verify_stamp(self._roots, checkpoint, answer)
+
+    def best(self, reader: LogReader, index: int) -> tuple[LogReader, bytes] | None:
+        """Return the log at its first stamped checkpoint over an entry, and the stamp."""
+        for stamp in self.verified(reader):
+            note = self._storage.read(f"{stamp.size}.note")
+            answer = self._storage.read(f"{stamp.size}.tsr")
+            if stamp.size > index and note is not None and answer is not None:
+                checkpoint = open_checkpoint(note, self._verifier.name, [self._verifier])
+                return LogReader(self._storage_of_log, checkpoint), answer
+        return None
+
+
+def verify_stamp(roots: bytes, checkpoint: VerifiedCheckpoint, answer: bytes) -> VerifiedStamp:
+    """Return what a stamp shows about a checkpoint.
+
+    Args:
+        roots: PEM certificates of the authorities that count.
+        checkpoint: The checkpoint.
+        answer: The authority's answer.
+
+    Raises:
+        TimestampError: It does not hold.
+        SecretSourceError: rfc3161-client is not installed.
+    """
+    client = need("rfc3161_client", "timestamp", _USE)
+    try:
+        response: Any = client.decode_timestamp_response(answer)
+        builder = client.VerifierBuilder()
+        for certificate in x509.load_pem_x509_certificates(roots):
+            builder = builder.add_root_certificate(certificate)
+        builder.build().verify_message(response, checkpoint.note)
+        time: datetime = response.tst_info.gen_time
+    except (ValueError, client.VerificationError) as err:
+        raise TimestampError(
+            f"the stamp of the log at {checkpoint.size} entries does not hold: "
+            f"{str(err)[:1].lower()}{str(err)[1:]}; ask again, or correct the roots"
+        ) from err
+    return VerifiedStamp(size=checkpoint.size, time=time)
 
 
 def poster(options: TimestampOptions) -> Callable[[bytes], bytes]:
