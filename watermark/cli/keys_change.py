@@ -151,7 +151,7 @@ def _draft(
         reference=_PLACE,
         taken=desk.taken(),
         key_id=key_id,
-        compromised=bool(compromised),
+        compromised=compromised or "",
     )
 
 

@@ -69,8 +69,8 @@ def prepare_rotation(
     Raises:
         KeysConfigError: No key of the scope marks, or the dates do not fit.
     """
-    last = _last_epoch(known, scope)
-    first = last[0]
+    last = _last_of_units(known, scope)
+    first = max(last, key=lambda one: one.start)
     if at is None:
         at = first.not_after or _full_minute(now + ROTATION_LEAD)
     if at <= now:
@@ -89,7 +89,7 @@ def prepare_rotation(
     for one in last:
         if one.not_after != at:
             text = set_fields(text, one.key_id, {"not_after": at}, unit=one.unit)
-    return _append(text, last, at=at, stop=stop, key_id=new_id, reference=reference)
+    return _append(text, last, at=at, stops=[stop] * len(last), key_id=new_id, reference=reference)
 
 
 def rotate_now(
@@ -101,7 +101,7 @@ def rotate_now(
     reference: str,
     taken: Container[str],
     key_id: str = "",
-    compromised: bool = False,
+    compromised: str = "",
 ) -> Rotation:
     """Return the text in which a new key takes over at once.
 
@@ -113,7 +113,7 @@ def rotate_now(
         reference: The new key's field `secret`.
         taken: Ids that are not to be used again.
         key_id: Its id; made from the time where it is empty.
-        compromised: Whether others may know the secret of the one that goes.
+        compromised: The key that others may know; only its units get another then.
 
     Raises:
         KeysConfigError: No key of the scope marks now.
@@ -121,17 +121,20 @@ def rotate_now(
     current = [
         one for one in known if one.scope == scope and one.claims and one.start <= now < one.stop
     ]
+    if compromised:
+        current = [one for one in current if one.key_id == compromised]
     if not current:
         raise KeysConfigError(f"no key marks scope {scope!a} now; make one: `watermark keys new`")
-    first = current[0]
     new_id = _id_of(key_id, now, taken)
-    values: dict[str, str | datetime | None] = {"not_after": now, "state": None}
-    if compromised:
-        values = {"state": KeyState.COMPROMISED.value, "compromised_at": now}
-    elif first.state is not KeyState.MARKING:
-        values = {"state": KeyState.DETECT.value, "not_after": now}
-    text = set_fields(text, first.key_id, values)
-    return _append(text, current, at=now, stop=first.not_after, key_id=new_id, reference=reference)
+    for one in current:
+        values: dict[str, str | datetime | None] = {"not_after": now, "state": None}
+        if compromised:
+            values = {"state": KeyState.COMPROMISED.value, "compromised_at": now}
+        elif one.state is not KeyState.MARKING:
+            values["state"] = KeyState.DETECT.value
+        text = set_fields(text, one.key_id, values, unit=one.unit)
+    stops = [one.not_after for one in current]
+    return _append(text, current, at=now, stops=stops, key_id=new_id, reference=reference)
 
 
 def roll_back(
@@ -228,6 +231,17 @@ def parse_duration(text: str) -> timedelta:
         raise KeysConfigError(f"duration {text!a} is too long; choose a shorter one") from err
 
 
+def _last_of_units(known: Sequence[KeyFields], scope: str) -> list[KeyFields]:
+    """Return the last record of each unit of a scope, in the order of the file."""
+    last: dict[str, KeyFields] = {}
+    for one in known:
+        if one.scope == scope and one.claims:
+            other = last.get(one.unit)
+            if other is None or one.start > other.start:
+                last[one.unit] = one
+    return list(last.values()) or _last_epoch(known, scope)
+
+
 def _last_epoch(known: Sequence[KeyFields], scope: str) -> list[KeyFields]:
     """Return the records of the last key of a scope, one per unit."""
     claiming = [one for one in known if one.scope == scope and one.claims]
@@ -244,13 +258,13 @@ def _append(
     old: Sequence[KeyFields],
     *,
     at: datetime,
-    stop: datetime | None,
+    stops: Sequence[datetime | None],
     key_id: str,
     reference: str,
 ) -> Rotation:
     """Return the text with one record per unit of the new key at its end."""
     fields = []
-    for one in old:
+    for one, stop in zip(old, stops, strict=True):
         new = KeyFields(
             key_id=key_id,
             unit=one.unit,
