@@ -120,7 +120,7 @@ def create_app(
         entropy=entropy,
     )
     passthrough = Passthrough(client, metrics)
-    operations = Operations(metrics)
+    operations = Operations(metrics, marking.trusted)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form

@@ -6,6 +6,7 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
+    │   └── BodyTooLargeError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
     │   ├── UpstreamTimeoutError
@@ -46,6 +47,12 @@ class BadRequestError(ProxyError):
         self.param = param
 
 
+class BodyTooLargeError(BadRequestError):
+    """A request's body exceeds what the server reads into memory."""
+
+    status = 413
+
+
 class UpstreamError(ProxyError):
     """The model API behind the proxy did not do its part."""
 
@@ -68,15 +75,20 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class UpstreamStatusError(UpstreamError):
-    """The upstream refused; its own status and body go to the client as they are."""
+    """The upstream refused; its own status, headers and body go to the client as they are."""
 
     def __init__(
-        self, message: str, *, upstream_status: int, body: bytes, content_type: str
+        self,
+        message: str,
+        *,
+        upstream_status: int,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]],
     ) -> None:
         super().__init__(message)
         self.upstream_status = upstream_status
         self.body = body
-        self.content_type = content_type
+        self.headers = headers
 
 
 class EmbeddedError(ProxyError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from dataclasses import dataclass
@@ -9,11 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, UpstreamProtocolError
 from proxy.routes.answering import merge, pieces_of
 from proxy.routes.exchange import (
     DISCLOSURE_HEADER,
-    EVERYBODY,
     ClientGoneError,
     Exchange,
     wire_error,
@@ -22,7 +22,7 @@ from proxy.sampling.choice import spell
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
 from proxy.upstream.headers import asked_with
-from watermark.errors import WireError
+from watermark.errors import SchemeParameterError, WireError
 from watermark.text import TextAssembler
 from watermark.wire.openai_answers import (
     AnswerFrame,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.questions import Draft, Drafted
+    from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.token_ids import TokenIdUpstream
@@ -90,29 +91,40 @@ class GenerationEndpoint:
         except ClientGoneError:
             return
         except ProxyError as error:
+            self._marking.metrics.decided(None, reason=Reason.TOO_LARGE)
             await exchange.refuse(error)
             return
         request, served, decision = self._decide(body)
-        name = None if served is None else served.config.name
-        self._marking.metrics.decided(name, reason=decision.reason, path=decision.path)
         extra = self._disclosure(exchange, decision)
         if request is None or served is None or not decision.is_marked:
+            self._count(served, decision)
             await self._passthrough.forward(exchange, body=body, extra=extra)
             return
         answer = MarkedAnswer(
             marking=self._marking,
             served=served,
             request=request,
-            decision=decision,
             exchange=exchange,
             extra=extra,
         )
         try:
             await exchange.while_connected(answer.send())
-        except ClientGoneError:
-            return
         except ContextFullError:
-            await self._passthrough.forward(exchange, body=body)
+            decision = Decision(Reason.CONTEXT_FULL)
+            extra = self._disclosure(exchange, decision)
+            await self._passthrough.forward(exchange, body=body, extra=extra)
+        except ClientGoneError:
+            pass
+        finally:
+            self._count(served, decision)
+
+    def _count(self, served: ServedModel | None, decision: Decision) -> None:
+        self._marking.metrics.decided(
+            None if served is None else served.config.name,
+            reason=decision.reason,
+            path=decision.path,
+            key_id=decision.key_id,
+        )
 
     def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
         try:
@@ -123,11 +135,11 @@ class GenerationEndpoint:
         served = self._marking.models.get(request.model)
         if served is None:
             return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+        request = served.with_defaults(request)
         return request, served, served.decide(request)
 
     def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
-        trusted = self._marking.trusted
-        if EVERYBODY in trusted or exchange.caller_digest() in trusted:
+        if exchange.is_from(self._marking.trusted):
             return [(DISCLOSURE_HEADER, decision.header().encode())]
         return []
 
@@ -145,7 +157,6 @@ class MarkedAnswer:
         marking: Marking,
         served: ServedModel,
         request: GenerationRequest,
-        decision: Decision,
         exchange: Exchange,
         extra: list[tuple[bytes, bytes]],
     ) -> None:
@@ -153,12 +164,12 @@ class MarkedAnswer:
         self._marking = marking
         self._served = served
         self._request = request
-        self._path = str(decision.path)
         self._exchange = exchange
         self._extra = extra
         self._upstream = marking.upstreams[request.model]
         self._headers = asked_with(exchange.headers)
         self._prompt: list[int] = []
+        self._replies: list[Reply] = []
 
     async def send(self) -> None:
         """Answer; errors become the client's, in its dialect.
@@ -169,12 +180,27 @@ class MarkedAnswer:
         try:
             await self._send()
         except ProxyError as error:
-            self._marking.metrics.failed(error)
-            if self._exchange.is_started:
-                # The reply stays without an end: no finish reason and no [DONE] are invented.
-                await self._exchange.write(json_event(wire_error(error)), more=False)
-            else:
-                await self._exchange.refuse(error)
+            await self._fail(error)
+        except SchemeParameterError as error:
+            # What the upstream listed is no distribution that could be raced.
+            failure = UpstreamProtocolError(f"the upstream's answer cannot be marked: {error}")
+            await self._fail(failure)
+        finally:
+            self._count()
+
+    async def _fail(self, error: ProxyError) -> None:
+        self._marking.metrics.failed(error)
+        if self._exchange.is_started:
+            # The reply stays without an end: no finish reason and no [DONE] are invented.
+            await self._exchange.write(json_event(wire_error(error)), more=False)
+        else:
+            await self._exchange.refuse(error)
+
+    def _count(self) -> None:
+        """Count the tokens chosen, by the path that chose them."""
+        for reply in self._replies:
+            for path, tokens in reply.by_path.items():
+                self._marking.metrics.delivered(self._request.model, path, tokens)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -203,7 +229,10 @@ class MarkedAnswer:
             raise ContextFullError
         served, request = self._served, self._request
         plan = served.plan(request, room=room)
-        replies = served.replies(request, plan, self._marking.entropy)
+        # Long conversations take a while to cut into units; others are served meanwhile.
+        self._replies = await asyncio.to_thread(
+            served.replies, request, plan, self._marking.entropy
+        )
         return merge(
             [
                 pieces_of(
@@ -216,13 +245,13 @@ class MarkedAnswer:
                     ),
                     self._ask,
                 )
-                for choice, reply in enumerate(replies)
+                for choice, reply in enumerate(self._replies)
             ]
         )
 
     async def _ask(self, draft: Draft) -> Drafted:
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
-        self._marking.metrics.drafted(self._request.model, self._path, answer.n_tokens)
+        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
         return answer
 
     def _writer(self) -> LogprobsWriter | None:
@@ -256,5 +285,4 @@ class MarkedAnswer:
             await self._exchange.write(b"".join(map(json_event, chunks)))
 
     def _usage(self, completion_tokens: int) -> Usage:
-        self._marking.metrics.delivered(self._request.model, self._path, completion_tokens)
         return Usage(prompt_tokens=len(self._prompt), completion_tokens=completion_tokens)

@@ -22,7 +22,7 @@ class Metrics:
         self._decisions = Counter(
             "watermark_decisions",
             "Requests by decision",
-            ("model", "reason", "path"),
+            ("model", "reason", "path", "key"),
             registry=self._registry,
         )
         self._tokens = Counter(
@@ -50,9 +50,11 @@ class Metrics:
             registry=self._registry,
         )
 
-    def decided(self, model: str | None, *, reason: str, path: str) -> None:
+    def decided(
+        self, model: str | None, *, reason: str, path: str = "none", key_id: str | None = None
+    ) -> None:
         """Count a decision; None for a model that is not configured."""
-        self._decisions.labels(model or OTHER_MODEL, reason, path).inc()
+        self._decisions.labels(model or OTHER_MODEL, reason, path, key_id or "").inc()
 
     def delivered(self, model: str, path: str, tokens: int) -> None:
         """Count tokens that left in a marked reply."""
