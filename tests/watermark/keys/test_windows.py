@@ -23,9 +23,7 @@ FAR = 400
 def chain(cuts: list[int]) -> KeyRing:
     """Epochs from cut to cut."""
     return KeyRing(
-        tuple(
-            record(f"k{a}", not_before=day(a), not_after=day(b)) for a, b in pairwise(cuts)
-        )
+        tuple(record(f"k{a}", not_before=day(a), not_after=day(b)) for a, b in pairwise(cuts))
     )
 
 
