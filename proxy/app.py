@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from watermark.keys import KeyRing
 
 
-def serve_model(config: ModelConfig, ring: KeyRing) -> ServedModel:
+def serve_model(config: ModelConfig, ring: KeyRing, *, now: datetime) -> ServedModel:
     """Join a model's configuration with its tokenizer and its marking key.
+
+    Args:
+        config: What the operator says of the model.
+        ring: The keys.
+        now: The instant whose key marks.
 
     Raises:
         ConfigError: The tokenizer lacks an end token, or is not named.
@@ -43,7 +49,8 @@ def serve_model(config: ModelConfig, ring: KeyRing) -> ServedModel:
     if config.tokenizer is None:
         raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
     tokens = TokenizerUnit.read(Path(config.tokenizer))
-    record = ring.marking(WORDS_V1 if config.unit == WORDS_V1 else tokens.unit_id)
+    unit = WORDS_V1 if config.unit == WORDS_V1 else tokens.unit_id
+    record = ring.marking(unit, now=now, scope=ring.scope_of(model=config.name))
     return ServedModel(
         config=config,
         record=record,
@@ -100,7 +107,8 @@ def create_app(
     """
     metrics = Metrics()
     client = UpstreamClient(config.upstream, transport=transport)
-    models = {model.name: serve_model(model, ring) for model in config.models}
+    start = datetime.fromtimestamp(now(), UTC)
+    models = {model.name: serve_model(model, ring, now=start) for model in config.models}
     marking = Marking(
         models=models,
         upstreams={name: _token_id_upstream(client, model) for name, model in models.items()},

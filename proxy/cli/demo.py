@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -128,7 +129,7 @@ class _Demo:
         self._console = console
         self._tokens = tokens
         self._unit = TokenizerUnit.read(Path(ready.tokenizer), expected=ready.unit)
-        record = ring.marking(ready.unit)
+        record = ring.marking(ready.unit, now=datetime.now(UTC))  # noqa: TID251 - the command line
         self._right = Detector(record, self._unit)
         self._wrong = Detector(_other_key(record), self._unit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from watermark.errors import KeysConfigError
@@ -39,7 +40,7 @@ def marking_ring(path: Path, unit: str, say: Callable[[str], None]) -> KeyRing:
     if path.exists():
         ring = load_keys(path)
         try:
-            ring.marking(unit)
+            ring.marking(unit, now=_now())
         except KeysConfigError:
             say(f"no key marks {unit} (another Python makes another built-in tokenizer)")
         else:
@@ -55,6 +56,11 @@ def marking_ring(path: Path, unit: str, say: Callable[[str], None]) -> KeyRing:
         say(f"made key {key_id} in {path.parent}")
     record = format_record(key_id=key_id, unit=unit, secret=secret_path.name)
     return _replace(path, f"{known or KEYS_HEADER}\n{record}")
+
+
+def _now() -> datetime:
+    """Return the time of day; the command line is where clocks are read."""
+    return datetime.now(UTC)  # noqa: TID251 - the command line
 
 
 def _replace(path: Path, text: str) -> KeyRing:

@@ -9,34 +9,46 @@ from watermark.keys.keyfile import (
     read_key_file,
     write_key_file,
 )
-from watermark.keys.keyring import KeyRing
-from watermark.keys.keysfile import KEYS_HEADER, format_record, load_keys
-from watermark.keys.record import KeyFields, KeyRecord, KeyState
+from watermark.keys.keyring import WARNING_LEAD, Expiry, KeyRing
+from watermark.keys.keysfile import KEYS_HEADER, KeysLoader, format_record, load_keys
+from watermark.keys.record import DEFAULT_SCOPE, KeyFields, KeyRecord, KeyState
+from watermark.keys.scope import Scope
 from watermark.keys.secret import (
     LABEL_ACCOUNT_CODE,
     LABEL_ACCOUNT_TAG,
+    LABEL_COMMITMENT_BLINDING,
     LABEL_CONTEXT,
+    LABEL_FINGERPRINT,
     LABEL_NATIVE_SGLANG,
     LABEL_PRIVATE_DRAWS,
     SECRET_BYTES,
     SUBKEY_BYTES,
+    ContextKey,
     SecretKey,
     check_key_id,
 )
 
 __all__ = [
+    "DEFAULT_SCOPE",
     "KEYS_HEADER",
     "LABEL_ACCOUNT_CODE",
     "LABEL_ACCOUNT_TAG",
+    "LABEL_COMMITMENT_BLINDING",
     "LABEL_CONTEXT",
+    "LABEL_FINGERPRINT",
     "LABEL_NATIVE_SGLANG",
     "LABEL_PRIVATE_DRAWS",
     "SECRET_BYTES",
     "SUBKEY_BYTES",
+    "WARNING_LEAD",
+    "ContextKey",
+    "Expiry",
     "KeyFields",
     "KeyRecord",
     "KeyRing",
     "KeyState",
+    "KeysLoader",
+    "Scope",
     "SecretKey",
     "check_key_id",
     "format_key_file",

@@ -98,28 +98,16 @@ def read_key_file(path: Path, *, expected_id: str) -> SecretKey:
         KeyFileError: The file is missing, unreadable, damaged, or belongs to another key.
         KeyFilePermissionError: Others than the owner can read it.
     """
-    try:
-        # Non-blocking, lest a named pipe hold up the start; it is refused one line later.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as err:
-        raise KeyFileError(
-            f"cannot open key file {_shown(path)}: {_reason(err)}; correct the path in KEYS.toml, "
-            "or make a key with `watermark keys new`"
-        ) from err
-    try:
-        _check_file(os.fstat(descriptor), path)
-        data = _read_at_most(descriptor, MAX_KEY_FILE_BYTES + 1)
-    except OSError as err:
-        raise KeyFileError(
-            f"cannot read key file {_shown(path)}: {_reason(err)}; {_RESTORE}"
-        ) from err
-    finally:
-        os.close(descriptor)
-    if len(data) > MAX_KEY_FILE_BYTES:
-        raise KeyFileError(
-            f"{_shown(path)} is longer than {MAX_KEY_FILE_BYTES} bytes, so no key file; {_RESTORE}"
-        )
-    key = parse_key_file(data, path=path)
+    data = read_private_file(path, limit=MAX_KEY_FILE_BYTES)
+    return expect_key(parse_key_file(data, path=path), expected_id, path=path)
+
+
+def expect_key(key: SecretKey, expected_id: str, *, path: str | Path) -> SecretKey:
+    """Return `key` if it is the one that a record asks for.
+
+    Raises:
+        KeyFileError: It is another.
+    """
     if key.key_id != expected_id:
         raise KeyFileError(
             f"{_shown(path)} holds key {key.key_id!a}, not {expected_id!a}; "
@@ -128,11 +116,45 @@ def read_key_file(path: Path, *, expected_id: str) -> SecretKey:
     return key
 
 
-def write_key_file(path: Path, key: SecretKey) -> None:
-    """Write `key` to a new file at `path`, durably, readable by its owner only.
+def read_private_file(path: Path, *, limit: int, what: str = "key file") -> bytes:
+    """Read a file that holds a secret, checked on the open descriptor.
 
-    The bytes go to a sibling named `.NAME.partial` first, reach the disk, and only then get
-    their name: `path` holds the whole key or does not exist. An existing file stays as it is.
+    Args:
+        path: The file.
+        limit: Bytes that it may have.
+        what: What it is, for messages.
+
+    Returns:
+        All of it.
+
+    Raises:
+        KeyFileError: The file is missing, unreadable or too long.
+        KeyFilePermissionError: Others than the owner can read it.
+    """
+    try:
+        # Non-blocking, lest a named pipe hold up the start; it is refused one line later.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except (OSError, ValueError) as err:
+        raise KeyFileError(
+            f"cannot open {what} {_shown(path)}: {_reason(err)}; correct the path in KEYS.toml, "
+            "or make a key with `watermark keys new`"
+        ) from err
+    try:
+        check_private(os.fstat(descriptor), path)
+        data = _read_at_most(descriptor, limit + 1)
+    except OSError as err:
+        raise KeyFileError(
+            f"cannot read {what} {_shown(path)}: {_reason(err)}; {_RESTORE}"
+        ) from err
+    finally:
+        os.close(descriptor)
+    if len(data) > limit:
+        raise KeyFileError(f"{_shown(path)} is longer than {limit} bytes, so no {what}; {_RESTORE}")
+    return data
+
+
+def write_key_file(path: Path, key: SecretKey) -> None:
+    """Write `key` to a new file at `path`, as :func:`write_private_file` does.
 
     Args:
         path: The file to create; its folder must exist.
@@ -141,7 +163,22 @@ def write_key_file(path: Path, key: SecretKey) -> None:
     Raises:
         KeyFileError: Something exists at `path`, or the file cannot be written.
     """
-    data = format_key_file(key)
+    write_private_file(path, format_key_file(key))
+
+
+def write_private_file(path: Path, data: bytes) -> None:
+    """Write `data` to a new file at `path`, durably, readable by its owner only.
+
+    The bytes go to a sibling named `.NAME.partial` first, reach the disk, and only then get
+    their name: `path` holds the whole key or does not exist. An existing file stays as it is.
+
+    Args:
+        path: The file to create; its folder must exist.
+        data: What it holds.
+
+    Raises:
+        KeyFileError: Something exists at `path`, or the file cannot be written.
+    """
     partial = path.parent / f".{path.name}{_PARTIAL_SUFFIX}"
     try:
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -163,11 +200,16 @@ def write_key_file(path: Path, key: SecretKey) -> None:
         raise _unwritable(path, err) from err
     finally:
         _remove(partial)
-    _sync_folder(path)
+    sync_folder(path)
 
 
-def _check_file(status: os.stat_result, path: Path) -> None:
-    """Refuse what is no regular file, or what others than its owner could read."""
+def check_private(status: os.stat_result, path: Path) -> None:
+    """Refuse what is no regular file, or what others than its owner could read.
+
+    Raises:
+        KeyFileError: It is no regular file.
+        KeyFilePermissionError: Others than the owner can read it.
+    """
     mode = stat.S_IMODE(status.st_mode)
     if not stat.S_ISREG(status.st_mode):
         raise KeyFileError(f"{_shown(path)} is not a regular file; give the key file itself")
@@ -215,8 +257,15 @@ def _remove(partial: Path) -> None:
         ) from err
 
 
-def _sync_folder(path: Path) -> None:
-    """Make the new name itself survive a power cut."""
+def sync_folder(path: Path) -> None:
+    """Make a new name survive a power cut.
+
+    Args:
+        path: The file that got the name.
+
+    Raises:
+        KeyFileError: Its folder does not reach the disk.
+    """
     try:
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

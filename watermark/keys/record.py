@@ -1,10 +1,15 @@
-"""What is pinned by one key record: everything that a detector must know beside the text."""
+"""What is pinned by one key record: everything that a detector must know beside the text.
+
+Rule 1: whether a key marks follows from its dates and the caller's clock, never from a clock of
+this package. Rule 2: a state is written down only where dates cannot tell it.
+"""
 
 from __future__ import annotations
 
 import enum
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
@@ -16,21 +21,96 @@ DEFAULT_CONTEXT_WIDTH: Final = 2
 DEFAULT_SCHEME: Final = "gumbel-copula"
 DEFAULT_RHO: Final = 0.9
 DEFAULT_ACCOUNT_SHARE_Q16: Final = 0
+DEFAULT_SCOPE: Final = "default"
 
 MAX_CONTEXT_WIDTH: Final = 4
 MAX_ACCOUNT_SHARE_Q16: Final = 65536
 SCHEMES: Final = (DEFAULT_SCHEME,)
 
+BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+END: Final = datetime.max.replace(tzinfo=UTC)
+
 _UNIT: Final = re.compile(r"words/v1|tokenizer:sha256:[0-9a-f]{64}")
+_SCOPE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 
 
 class KeyState(enum.Enum):
     """What a key may be used for; later states join here and in the specification."""
 
+    PENDING = "pending"
+    """Committed to, not used yet: its time has not come."""
     MARKING = "marking"
-    """Marks new text and detects; at most one key of a unit is in this state."""
+    """Marks new text and detects; one key of a scope and unit at any instant."""
     DETECT = "detect"
     """Detects text that was marked earlier; never marks again."""
+    ARCHIVED = "archived"
+    """Kept elsewhere: its secret is not read."""
+    DESTROYED = "destroyed"
+    """Its secret is gone; the commitment stays."""
+    SUSPENDED = "suspended"
+    """Does not mark for the time being; its scope goes unmarked meanwhile."""
+    COMPROMISED = "compromised"
+    """Others may know the secret since some time; detects text that is older, never marks."""
+    DISCLOSED = "disclosed"
+    """Its context subkey is public since some time; detects text that is older, never marks."""
+
+
+DECLARED_STATES: Final = tuple(state for state in KeyState if state is not KeyState.PENDING)
+"""What a record may say of itself; `marking` there means: marks between its dates."""
+DETECTING_STATES: Final = frozenset(
+    {
+        KeyState.MARKING,
+        KeyState.DETECT,
+        KeyState.SUSPENDED,
+        KeyState.COMPROMISED,
+        KeyState.DISCLOSED,
+    }
+)
+_RANKS: Final = {
+    KeyState.PENDING: 0,
+    KeyState.MARKING: 1,
+    KeyState.SUSPENDED: 1,  # may be taken up again
+    KeyState.DETECT: 2,
+    KeyState.COMPROMISED: 2,
+    KeyState.DISCLOSED: 2,
+    KeyState.ARCHIVED: 3,
+    KeyState.DESTROYED: 4,
+}
+
+
+def check_scope_name(name: str) -> str:
+    """Return `name` if it can name a scope.
+
+    Raises:
+        KeysConfigError: It is not 1 to 100 of lower-case letters, digits, `.`, `_` and `-`.
+    """
+    if _SCOPE.fullmatch(name) is None:
+        raise KeysConfigError(
+            f"scope {name!a} is malformed; use lower-case letters, digits, '.', '_' and '-'"
+        )
+    return name
+
+
+def check_utc(name: str, moment: datetime | None) -> None:
+    """Refuse a time that is not in UTC.
+
+    Raises:
+        KeysConfigError: It has no offset, or another than zero.
+    """
+    if moment is not None and moment.utcoffset() != timedelta(0):
+        raise KeysConfigError(
+            f"{name} {moment.isoformat()} is not in UTC; write it as 2026-11-01T00:00:00Z"
+        )
+
+
+def format_time(moment: datetime) -> str:
+    """Return a UTC time as it is written in files, without needless fractions."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    """Return a time that can be compared, until the check of its offset says what is wrong."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +124,18 @@ class KeyFields:
         scheme: Name of the sampling scheme.
         rho: Correlation of the copula, 0 (no mark) to 1 (plain Gumbel-max).
         account_share_q16: Share of the positions, in 65536ths, that carry the account.
-        state: What the key may be used for.
+        state: What the record says of itself; `marking` means between its dates.
+        scope: Which requests it marks.
+        not_before: It marks from this instant on; None for always.
+        not_after: It marks before this instant; None for ever.
+        compromised_at: Since when others may know the secret.
+        disclosed_at: Since when its context subkey is public.
+        start: The first instant of its window.
+        stop: The instant at which its window is over: its end, or what cut it short.
+        claims: Whether it holds its window for itself, so that no other may mark in it.
 
     Raises:
-        KeysConfigError: A value is outside its range.
+        KeysConfigError: A value is outside its range, or two of them contradict each other.
     """
 
     key_id: str
@@ -57,8 +145,23 @@ class KeyFields:
     rho: float = DEFAULT_RHO
     account_share_q16: int = DEFAULT_ACCOUNT_SHARE_Q16
     state: KeyState = KeyState.MARKING
+    scope: str = DEFAULT_SCOPE
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    compromised_at: datetime | None = None
+    disclosed_at: datetime | None = None
+    start: datetime = field(init=False, repr=False, compare=False)
+    stop: datetime = field(init=False, repr=False, compare=False)
+    claims: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        ends = (self.not_after, self.compromised_at, self.disclosed_at)
+        stop = min((end for end in map(_utc, ends) if end is not None), default=END)
+        start = _utc(self.not_before) or BEGINNING
+        is_marker = self.state is KeyState.MARKING or self.state is KeyState.SUSPENDED
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "claims", is_marker and stop > start)
         if _UNIT.fullmatch(self.unit) is None:
             raise KeysConfigError(
                 f"unit {self.unit!a} is unknown; write 'words/v1', or 'tokenizer:sha256:' and "
@@ -78,6 +181,79 @@ class KeyFields:
                 f"account_share_q16 {self.account_share_q16} is out of range; "
                 f"choose 0 to {MAX_ACCOUNT_SHARE_Q16}"
             )
+        check_scope_name(self.scope)
+        self._check_times()
+
+    def _check_times(self) -> None:
+        """Refuse dates that contradict each other or the state."""
+        if self.state is KeyState.PENDING:
+            raise KeysConfigError(
+                "state 'pending' follows from not_before; leave `state` out and set not_before"
+            )
+        for name in ("not_before", "not_after", "compromised_at", "disclosed_at"):
+            check_utc(name, getattr(self, name))
+        if self.start >= (_utc(self.not_after) or END):
+            raise KeysConfigError("not_after is not after not_before; set it later, or leave it")
+        if self.state is KeyState.COMPROMISED and self.compromised_at is None:
+            raise KeysConfigError("state 'compromised' needs compromised_at; say since when")
+        if self.state is KeyState.DISCLOSED and self.disclosed_at is None:
+            raise KeysConfigError("state 'disclosed' needs disclosed_at; say since when")
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether dates bound the window at one side at least."""
+        return self.start != BEGINNING or self.stop != END
+
+    @property
+    def changes(self) -> tuple[datetime, ...]:
+        """The instants at which its state changes by itself, in order."""
+        if self.state is not KeyState.MARKING:
+            return ()
+        return tuple(at for at in (self.start, self.stop) if at not in (BEGINNING, END))
+
+    def state_at(self, now: datetime) -> KeyState:
+        """Return what the key may be used for at an instant.
+
+        Args:
+            now: The instant, with an offset.
+        """
+        if self.state is not KeyState.MARKING:
+            return self.state
+        if self.compromised_at is not None and now >= self.compromised_at:
+            return KeyState.COMPROMISED
+        if self.disclosed_at is not None and now >= self.disclosed_at:
+            return KeyState.DISCLOSED
+        if now < self.start:
+            return KeyState.PENDING
+        return KeyState.MARKING if now < self.stop else KeyState.DETECT
+
+    def regress_from(self, before: KeyFields, now: datetime) -> str:
+        """Return how this record sets back what an earlier one said of the key; empty for not.
+
+        Args:
+            before: The same key and unit, as it was known earlier.
+            now: The instant at which the two are compared.
+        """
+        old, new = before.state_at(now), self.state_at(now)
+        if _RANKS[new] < _RANKS[old]:
+            return (
+                f"key {self.key_id!a} goes back from {old.value!r} to {new.value!r}; "
+                "a key never does, so take the edit back, or make another key"
+            )
+        for name in ("compromised_at", "disclosed_at"):
+            known, given = getattr(before, name), getattr(self, name)
+            if known is not None and known <= now and (given is None or given > known):
+                return (
+                    f"key {self.key_id!a} was recorded with {name} {format_time(known)}, and the "
+                    "file says later or nothing; write that time back"
+                )
+        for name in ("context_width", "scheme", "account_share_q16", "scope"):
+            if getattr(self, name) != getattr(before, name) and _RANKS[old]:
+                return (
+                    f"key {self.key_id!a} has marked with {name} {getattr(before, name)!a}, "
+                    f"not {getattr(self, name)!a}; write it back, or make another key"
+                )
+        return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,4 +275,9 @@ class KeyRecord(KeyFields):
             raise KeysConfigError(
                 f"key {self.key_id!a} was given the secret of key {self.secret.key_id!a}; "
                 "give it its own"
+            )
+        if self.secret.is_context_only and self.state is not KeyState.DISCLOSED:
+            raise KeysConfigError(
+                f"key {self.key_id!a} is a disclosed context subkey, which anyone may hold; "
+                "it never marks: set state 'disclosed' and disclosed_at"
             )

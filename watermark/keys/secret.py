@@ -3,13 +3,14 @@
 Rule 1: the 32 bytes leave a :class:`SecretKey` only as subkeys, or through :meth:`reveal` into a
 key file. Rule 2: nothing that prints, logs, copies or pickles a key can hold them. Rule 3: each
 use of a key has a label of its own, and each label one length, because HKDF outputs of two
-lengths share their beginning.
+lengths share their beginning. Rule 4: a :class:`ContextKey` holds one subkey and derives nothing.
 
 Source: RFC 5869 (HKDF); `watermark/spec/seeding.md`, section "Key".
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 import unicodedata
@@ -32,6 +33,9 @@ LABEL_ACCOUNT_CODE: Final = "account-code"
 LABEL_ACCOUNT_TAG: Final = "account-tag"
 LABEL_NATIVE_SGLANG: Final = "native-sglang"
 LABEL_PRIVATE_DRAWS: Final = "private-draws"
+LABEL_COMMITMENT_BLINDING: Final = "commitment-blinding"
+LABEL_FINGERPRINT: Final = "fingerprint"
+LABEL_BEACON_ROOT: Final = "beacon-root"
 
 SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -40,6 +44,9 @@ SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         LABEL_ACCOUNT_TAG: 32,  # an HMAC-SHA256 key
         LABEL_NATIVE_SGLANG: 8,  # written as 16 hex digits
         LABEL_PRIVATE_DRAWS: 32,  # an HMAC-SHA256 key
+        LABEL_COMMITMENT_BLINDING: 32,  # an HMAC-SHA256 key
+        LABEL_FINGERPRINT: 16,  # a public name of the material, nothing more
+        LABEL_BEACON_ROOT: 32,  # an HMAC-SHA256 key: of an operator secret, for epochs' shares
     }
 )
 
@@ -88,11 +95,12 @@ class SecretKey:
         KeysError: The id is malformed, or the secret is not 32 bytes.
     """
 
-    __slots__ = ("_id_bytes", "_key_id", "_secret")
+    __slots__ = ("_fingerprint", "_id_bytes", "_key_id", "_secret")
 
     _key_id: str
     _id_bytes: bytes
     _secret: bytes
+    _fingerprint: str
 
     def __init__(self, key_id: str, secret: bytes) -> None:
         id_bytes = check_key_id(key_id)
@@ -103,11 +111,25 @@ class SecretKey:
         object.__setattr__(self, "_key_id", key_id)
         object.__setattr__(self, "_id_bytes", id_bytes)
         object.__setattr__(self, "_secret", bytes(secret))
+        object.__setattr__(self, "_fingerprint", "")
 
     @property
     def key_id(self) -> str:
         """Name of the epoch key; not secret."""
         return self._key_id
+
+    @property
+    def is_context_only(self) -> bool:
+        """Whether this holds the context subkey and nothing else."""
+        return False
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that tell this material from any other; not secret."""
+        if not self._fingerprint:
+            name = self.subkey(LABEL_FINGERPRINT, SUBKEY_BYTES[LABEL_FINGERPRINT]).hex()
+            object.__setattr__(self, "_fingerprint", name)
+        return self._fingerprint
 
     def subkey(self, label: str, length: int) -> bytes:
         """Return the subkey for one use.
@@ -136,13 +158,14 @@ class SecretKey:
         return self._secret
 
     def __repr__(self) -> str:
-        return f"<SecretKey {self._key_id!r}>"
+        return f"<{type(self).__name__} {self._key_id!r}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SecretKey):
             return NotImplemented
         same_secret = hmac.compare_digest(self._secret, other._secret)
-        return same_secret and self._id_bytes == other._id_bytes
+        is_same_kind = type(self) is type(other)
+        return same_secret and is_same_kind and self._id_bytes == other._id_bytes
 
     def __hash__(self) -> int:
         return hash(self._key_id)
@@ -164,3 +187,61 @@ class SecretKey:
 
     def __getstate__(self) -> Never:
         raise TypeError("a SecretKey is never pickled; load it where it is needed")
+
+
+class ContextKey(SecretKey):
+    """One epoch's context subkey, as it was disclosed: detects, and derives nothing else.
+
+    Args:
+        key_id: Name of the epoch key.
+        context: The 16 bytes of its subkey `context`.
+
+    Raises:
+        KeysError: The id is malformed, or the subkey is not 16 bytes.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, key_id: str, context: bytes) -> None:
+        if len(context) != SUBKEY_BYTES[LABEL_CONTEXT]:
+            raise KeysError(
+                f"the context subkey of key {key_id!r} has {len(context)} bytes; "
+                f"give exactly {SUBKEY_BYTES[LABEL_CONTEXT]}"
+            )
+        object.__setattr__(self, "_key_id", key_id)
+        object.__setattr__(self, "_id_bytes", check_key_id(key_id))
+        object.__setattr__(self, "_secret", bytes(context))
+        name = hashlib.sha256(_INFO_PREFIX + b"context-fingerprint" + context).hexdigest()[:32]
+        object.__setattr__(self, "_fingerprint", name)
+
+    @property
+    def is_context_only(self) -> bool:
+        """Whether this holds the context subkey and nothing else."""
+        return True
+
+    def subkey(self, label: str, length: int) -> bytes:
+        """Return the context subkey.
+
+        Args:
+            label: `context`.
+            length: 16.
+
+        Raises:
+            KeysError: Another subkey is asked for.
+        """
+        if (label, length) != (LABEL_CONTEXT, SUBKEY_BYTES[LABEL_CONTEXT]):
+            raise KeysError(
+                f"key {self.key_id!r} is a disclosed context subkey and cannot derive {label!r}; "
+                "give the epoch's own key file"
+            )
+        return self._secret
+
+    def reveal(self) -> bytes:
+        """Refuse: there is no secret here.
+
+        Raises:
+            KeysError: Always.
+        """
+        raise KeysError(
+            f"key {self.key_id!r} is a disclosed context subkey; its secret is not here"
+        )

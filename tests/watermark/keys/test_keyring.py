@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 
 import pytest
 
 from watermark.errors import KeysConfigError
 from watermark.keys import KeyRecord, KeyRing, KeyState, SecretKey
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SECRETS = {key_id: SecretKey(key_id, key_id.encode() * 32) for key_id in "abc"}
 TOKENS = f"tokenizer:sha256:{'0f' * 32}"
 
@@ -20,8 +22,8 @@ def record(key_id: str, unit: str = "words/v1", state: KeyState = KeyState.MARKI
 def test_a_ring_finds_what_marks_and_what_detects() -> None:
     old = record("a", state=KeyState.DETECT)
     ring = KeyRing((old, record("b"), record("b", TOKENS)))
-    assert ring.marking("words/v1") == record("b")
-    assert ring.marking(TOKENS) == record("b", TOKENS)
+    assert ring.marking("words/v1", now=NOW) == record("b")
+    assert ring.marking(TOKENS, now=NOW) == record("b", TOKENS)
     assert ring.by_id("a") == (old,)
     assert ring.by_id("b") == (record("b"), record("b", TOKENS))
     assert ring.by_id("z") == ()
@@ -33,7 +35,7 @@ def test_a_ring_finds_what_marks_and_what_detects() -> None:
 def test_a_unit_that_no_key_marks_is_an_error_with_the_remedy() -> None:
     ring = KeyRing((record("a", state=KeyState.DETECT),))
     with pytest.raises(KeysConfigError, match="no key marks unit 'words/v1'; add a record"):
-        ring.marking("words/v1")
+        ring.marking("words/v1", now=NOW)
 
 
 def test_records_that_contradict_each_other_make_no_ring() -> None:

@@ -112,7 +112,7 @@ def test_an_absolute_path_is_taken(folder: Path) -> None:
         ("schema = " + "9" * 5000, "not TOML"),
         ("schema = 1\n[key]\nid = 'a'\n", "expected `array`"),
         (b"schema = 1\n# \xff\n", "not UTF-8"),
-        (b"#" * (1 << 20) + b"\n", "longer than 1048576 bytes"),
+        (b"#" * (1 << 24) + b"\n", "longer than 16777216 bytes"),
     ],
 )
 def test_a_malformed_file_is_refused(folder: Path, text: str | bytes, says: str) -> None:
@@ -135,7 +135,7 @@ def test_a_malformed_file_is_refused(folder: Path, text: str | bytes, says: str)
         ("rho = inf", "rho inf is out of range"),
         ("account_share_q16 = 65537", "account_share_q16 65537 is out of range"),
         ("account_share_q16 = -1", "account_share_q16 -1 is out of range"),
-        ('state = "pending"', "state 'pending' is unknown; write one of 'marking', 'detect'"),
+        ('state = "pending"', "state 'pending' follows from not_before; leave `state` out"),
     ],
 )
 def test_a_malformed_field_is_named_with_its_line(folder: Path, line: str, says: str) -> None:
@@ -246,7 +246,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
     st.integers(1, 4),
     st.floats(0, 1),
     st.integers(0, 65536),
-    st.sampled_from(KeyState),
+    st.sampled_from([KeyState.MARKING, KeyState.DETECT, KeyState.SUSPENDED]),
 )
 def test_a_rendered_record_reads_back(
     path: str, width: int, rho: float, share: int, state: KeyState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from watermark.keys import (
     write_key_file,
 )
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 ROOT = Path(__file__).parents[3]
 KEY_FILE = (ROOT / "watermark" / "spec" / "key-file.md").read_text(encoding="utf-8")
 SEEDING = (ROOT / "watermark" / "spec" / "seeding.md").read_text(encoding="utf-8")
@@ -43,7 +45,7 @@ def test_the_keys_example_is_what_is_rendered_and_loads(tmp_path: Path) -> None:
     assert shown == f"{KEYS_HEADER}\n{record}"
     write_key_file(tmp_path / "2026-11.key", SecretKey("2026-11", SECRET))
     (tmp_path / "KEYS.toml").write_text(shown, encoding="utf-8")
-    assert load_keys(tmp_path / "KEYS.toml").marking("words/v1").key_id == "2026-11"
+    assert load_keys(tmp_path / "KEYS.toml").marking("words/v1", now=NOW).key_id == "2026-11"
 
 
 def test_the_subkey_table_is_the_codes() -> None:
