@@ -6,6 +6,7 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
+    ├── NoMarkingKeyError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
     │   ├── UpstreamTimeoutError
@@ -44,6 +45,17 @@ class BadRequestError(ProxyError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class NoMarkingKeyError(ProxyError):
+    """No key marks the request now, and the operator lets nothing out unmarked."""
+
+    status = 503
+    wire_type = "service_unavailable"
+
+    def __init__(self) -> None:
+        # Who asks is no operator: what is missing stands in the log and in the metrics.
+        super().__init__("the service cannot answer for this model now; try again later")
 
 
 class UpstreamError(ProxyError):

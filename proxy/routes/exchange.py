@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
 _JSON: Final = (b"content-type", b"application/json")
+_UNAVAILABLE: Final = 503
+_RETRY: Final = (b"retry-after", b"10")  # an operator's edit is seen within a second
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # RFC 9112, 6.3
 
 
@@ -134,7 +136,8 @@ class Exchange:
         if isinstance(error, UpstreamStatusError):
             await self.answer(error.upstream_status, error.body, refusal_headers(error))
         else:
-            await self.answer(error.status, msgspec.json.encode(wire_error(error)))
+            headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
+            await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
     def caller_digest(self) -> str | None:
         """Return the digest by which the config names a caller, None without an API key."""

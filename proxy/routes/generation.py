@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.errors import ProxyError
+from proxy.errors import NoMarkingKeyError, ProxyError
 from proxy.routes.answering import merge, pieces_of
 from proxy.routes.exchange import (
     DISCLOSURE_HEADER,
@@ -21,8 +22,9 @@ from proxy.routes.exchange import (
 from proxy.sampling.choice import spell
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
+from proxy.sampling.keys import marks_alike
 from proxy.upstream.headers import asked_with
-from watermark.errors import WireError
+from watermark.errors import KeysConfigError, WireError
 from watermark.text import TextAssembler
 from watermark.wire.openai_answers import (
     AnswerFrame,
@@ -39,10 +41,12 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.routes.passthrough import Passthrough
+    from proxy.sampling.keys import KeyHolder
     from proxy.sampling.questions import Draft, Drafted
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.token_ids import TokenIdUpstream
+    from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
 
 _STREAM_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-cache")]
@@ -54,16 +58,20 @@ class Marking:
 
     Attributes:
         models: The marked models by name.
+        keys: The keys in force.
+        passes_unmarked: Whether a request that no key marks goes through, rather than not at all.
         upstreams: How each of them is asked for continuations.
         trusted: Digests of the callers that are told of the mark, or `*`.
         max_body_bytes: Largest request body.
         metrics: The counters.
         clock: Monotonic seconds, for budgets.
-        now: Seconds since the epoch, for `created`.
+        now: Seconds since the epoch, for `created` and for whose key marks.
         entropy: Draws 256 fresh random bits.
     """
 
     models: Mapping[str, ServedModel]
+    keys: KeyHolder
+    passes_unmarked: bool
     upstreams: Mapping[str, TokenIdUpstream]
     trusted: frozenset[str]
     max_body_bytes: int
@@ -71,6 +79,22 @@ class Marking:
     clock: Callable[[], float]
     now: Callable[[], float]
     entropy: Callable[[], int]
+
+    def key_of(self, served: ServedModel, request: GenerationRequest) -> KeyedUniforms:
+        """Return the key that marks a request at this instant.
+
+        Raises:
+            NoMarkingKeyError: None does.
+        """
+        try:
+            return self.keys.current.marking(
+                served.unit.unit_id,
+                model=request.model,
+                route=request.dialect.value,
+                now=datetime.fromtimestamp(self.now(), UTC),
+            )
+        except KeysConfigError as err:
+            raise NoMarkingKeyError from err
 
 
 class GenerationEndpoint:
@@ -94,9 +118,9 @@ class GenerationEndpoint:
             return
         request, served, decision = self._decide(body)
         name = None if served is None else served.config.name
-        self._marking.metrics.decided(name, reason=decision.reason, path=decision.path)
-        extra = self._disclosure(exchange, decision)
         if request is None or served is None or not decision.is_marked:
+            self._count(name, decision)
+            extra = self._disclosure(exchange, decision)
             await self._passthrough.forward(exchange, body=body, extra=extra)
             return
         answer = MarkedAnswer(
@@ -105,14 +129,34 @@ class GenerationEndpoint:
             request=request,
             decision=decision,
             exchange=exchange,
-            extra=extra,
+            is_told=self._is_told(exchange),
         )
         try:
+            answer.take_key()
+            self._count(name, decision)
             await exchange.while_connected(answer.send())
         except ClientGoneError:
             return
+        except NoMarkingKeyError as error:
+            await self._without_key(exchange, body, name, error)
         except ContextFullError:
             await self._passthrough.forward(exchange, body=body)
+
+    def _count(self, model: str | None, decision: Decision) -> None:
+        self._marking.metrics.decided(model, reason=decision.reason, path=decision.path)
+
+    async def _without_key(
+        self, exchange: Exchange, body: bytes, model: str | None, error: NoMarkingKeyError
+    ) -> None:
+        """Refuse a request that no key marks, or let it through, as the operator says."""
+        decision = Decision(Reason.NO_MARKING_KEY)
+        self._count(model, decision)
+        if self._marking.passes_unmarked:
+            extra = self._disclosure(exchange, decision)
+            await self._passthrough.forward(exchange, body=body, extra=extra)
+        else:
+            self._marking.metrics.failed(error)
+            await exchange.refuse(error)
 
     def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
         try:
@@ -125,11 +169,21 @@ class GenerationEndpoint:
             return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
         return request, served, served.decide(request)
 
-    def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
+    def _is_told(self, exchange: Exchange) -> bool:
         trusted = self._marking.trusted
-        if EVERYBODY in trusted or exchange.caller_digest() in trusted:
-            return [(DISCLOSURE_HEADER, decision.header().encode())]
-        return []
+        return EVERYBODY in trusted or exchange.caller_digest() in trusted
+
+    def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
+        return disclosure(decision) if self._is_told(exchange) else []
+
+
+def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """Return the header that tells a decision."""
+    return [(DISCLOSURE_HEADER, decision.header().encode())]
+
+
+class _OtherKeyError(Exception):
+    """Another key marks than when the reply was prepared; nothing was chosen yet."""
 
 
 class ContextFullError(Exception):
@@ -137,7 +191,12 @@ class ContextFullError(Exception):
 
 
 class MarkedAnswer:
-    """One marked answer: asks the upstream, writes to the client."""
+    """One marked answer: asks the upstream, writes to the client.
+
+    A reply belongs to the key that marks when its first token is chosen, which is when the first
+    draft has come. Where that is another key than when the draft was asked for, the reply is
+    prepared again, under it.
+    """
 
     def __init__(
         self,
@@ -147,27 +206,42 @@ class MarkedAnswer:
         request: GenerationRequest,
         decision: Decision,
         exchange: Exchange,
-        extra: list[tuple[bytes, bytes]],
+        is_told: bool,
     ) -> None:
         """Prepare to answer one request."""
         self._marking = marking
         self._served = served
         self._request = request
+        self._decision = decision
         self._path = str(decision.path)
         self._exchange = exchange
-        self._extra = extra
+        self._is_told = is_told
+        self._keyed: KeyedUniforms | None = None
+        self._has_begun = False
         self._upstream = marking.upstreams[request.model]
         self._headers = asked_with(exchange.headers)
         self._prompt: list[int] = []
+
+    def take_key(self) -> KeyedUniforms:
+        """Return the key that marks now, and prepare to mark with it.
+
+        Raises:
+            NoMarkingKeyError: None does.
+        """
+        self._keyed = self._marking.key_of(self._served, self._request)
+        return self._keyed
 
     async def send(self) -> None:
         """Answer; errors become the client's, in its dialect.
 
         Raises:
             ContextFullError: The prompt leaves no room; nothing was sent.
+            NoMarkingKeyError: The key went before the first token was chosen; nothing was sent.
         """
         try:
             await self._send()
+        except NoMarkingKeyError:
+            raise
         except ProxyError as error:
             self._marking.metrics.failed(error)
             if self._exchange.is_started:
@@ -178,6 +252,14 @@ class MarkedAnswer:
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        while True:
+            try:
+                await self._answer_under(self.take_key())
+            except _OtherKeyError:
+                continue
+            return
+
+    async def _answer_under(self, keyed: KeyedUniforms) -> None:
         frame = AnswerFrame(
             answer_id=uuid.uuid4().hex,
             created=int(self._marking.now()),
@@ -189,13 +271,13 @@ class MarkedAnswer:
             with_usage=self._request.wants_usage,
         )
         dialect = answer_dialect(self._request.dialect, frame)
-        async with contextlib.aclosing(await self._batches()) as batches:
+        async with contextlib.aclosing(await self._batches(keyed)) as batches:
             if self._request.is_streamed:
                 await self._stream(dialect, batches)
             else:
                 await self._whole(dialect, batches)
 
-    async def _batches(self) -> AsyncGenerator[tuple[Piece, ...]]:
+    async def _batches(self, keyed: KeyedUniforms) -> AsyncGenerator[tuple[Piece, ...]]:
         """Return the pieces of all choices, in the order in which they become certain."""
         limit = await self._upstream.context_limit(self._request.model, self._headers)
         room = None if limit is None else limit - len(self._prompt)
@@ -203,7 +285,7 @@ class MarkedAnswer:
             raise ContextFullError
         served, request = self._served, self._request
         plan = served.plan(request, room=room)
-        replies = served.replies(request, plan, self._marking.entropy)
+        replies = served.replies(request, plan, keyed, self._marking.entropy)
         return merge(
             [
                 pieces_of(
@@ -223,7 +305,21 @@ class MarkedAnswer:
     async def _ask(self, draft: Draft) -> Drafted:
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
         self._marking.metrics.drafted(self._request.model, self._path, answer.n_tokens)
+        if not self._has_begun:
+            self._begin()
         return answer
+
+    def _begin(self) -> None:
+        """Hold the reply to the key that marks now; its first token is chosen next."""
+        prepared, keyed = self._keyed, self.take_key()
+        if prepared is None or not marks_alike(prepared.record, keyed.record):
+            raise _OtherKeyError
+        self._has_begun = True
+        self._decision = replace(self._decision, key_id=keyed.record.key_id)
+
+    @property
+    def _extra(self) -> list[tuple[bytes, bytes]]:
+        return disclosure(self._decision) if self._is_told else []
 
     def _writer(self) -> LogprobsWriter | None:
         if self._request.logprobs is None:

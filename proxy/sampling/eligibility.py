@@ -33,6 +33,7 @@ class Reason(enum.StrEnum):
     BATCH_PROMPT = "batch-prompt"
     UNSUPPORTED_PARAMETER = "unsupported-parameter"
     UNREADABLE = "unreadable"
+    NO_MARKING_KEY = "no-marking-key"
 
 
 class Path(enum.StrEnum):
@@ -50,7 +51,7 @@ class Decision:
     Attributes:
         reason: Why.
         path: The path that begins; `NONE` where the reply is not marked.
-        key_id: The marking key; None where the reply is not marked.
+        key_id: The marking key; None where the reply is not marked, or no key is chosen yet.
     """
 
     reason: Reason
