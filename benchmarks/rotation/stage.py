@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -25,6 +24,7 @@ from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from numpy.random import Generator
 
@@ -196,14 +196,19 @@ class Stage:
         """Return what the workers say of their keys."""
         return read_reports(self.folder / "state" / "workers")
 
+    def ask_reload(self) -> dict[int, tuple[int, WorkerReport]]:
+        """Ask every worker to reload; return what they said before."""
+        before = self.reports()
+        for pid in before:
+            os.kill(pid, signal.SIGHUP)
+        return before
+
     async def reload(self, *, wants_error: bool) -> str:
         """Ask every worker to reload; return an error of one, empty where all took the keys.
 
         A reload that began before may answer first, so that what is wanted is waited for.
         """
-        before = self.reports()
-        for pid in before:
-            os.kill(pid, signal.SIGHUP)
+        before = self.ask_reload()
         deadline = time.monotonic() + 2.0
         while True:
             after = self.reports()

@@ -8,12 +8,13 @@ Its base URL is the one line that it prints; it ends when its standard input doe
 from __future__ import annotations
 
 import asyncio
-import random  # noqa: TID251 - an upstream draws as it likes, and this is the fastest
+import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.support.fake_upstream import FakeUpstream
 from tokenizers import Tokenizer
+
+from tests.support.fake_upstream import FakeUpstream
 
 if TYPE_CHECKING:
     from tests.support.fake_upstream import Turn
@@ -40,7 +41,8 @@ def letters(asked: dict[str, Any], ids: list[int]) -> dict[str, Any]:
 
 async def _serve(tokenizer: str) -> None:
     known = Tokenizer.from_file(tokenizer)
-    ids = [known.token_to_id(letter) for letter in LETTERS]
+    found = [known.token_to_id(letter) for letter in LETTERS]
+    ids = [one for one in found if one is not None]
     models = [{"id": name, "max_model_len": 4096} for name in ("m", "g")]
 
     async def behave(turn: Turn) -> None:
