@@ -11,8 +11,13 @@ key material or the text under test::
     │   └── VectorsError
     ├── KeysError
     │   ├── KeyFileError
-    │   │   └── KeyFilePermissionError
-    │   └── KeysConfigError
+    │   │   ├── KeyFilePermissionError
+    │   │   └── SecretSourceError
+    │   ├── KeysConfigError
+    │   │   └── ConcurrentEditError
+    │   ├── KeyHistoryError
+    │   └── CommitmentError
+    │       └── TimestampError
     ├── UnitError
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
@@ -65,8 +70,28 @@ class KeyFilePermissionError(KeyFileError):
     """A secret's file can be read by others than its owner."""
 
 
+class SecretSourceError(KeyFileError):
+    """A place that keeps secrets does not answer, or needs a package that is not installed."""
+
+
 class KeysConfigError(KeysError):
     """The file that names the keys is malformed or contradicts itself."""
+
+
+class ConcurrentEditError(KeysConfigError):
+    """The file that names the keys was changed by another while it was edited."""
+
+
+class KeyHistoryError(KeysError):
+    """The record of what keys were used for is damaged, or contradicts the file."""
+
+
+class CommitmentError(KeysError):
+    """A commitment to a key is missing, malformed, or does not hold."""
+
+
+class TimestampError(CommitmentError):
+    """A time stamp is missing, its authority does not answer, or it does not hold."""
 
 
 class UnitError(WatermarkError):

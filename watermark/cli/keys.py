@@ -1,4 +1,4 @@
-"""`watermark keys`: make a key.
+"""`watermark keys`, and `watermark keys new`: make a key.
 
 The 32 secret bytes are drawn here, at the edge, and go into the key file and nowhere else.
 """
@@ -9,19 +9,33 @@ import hashlib
 import re
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import click
 
 from watermark.cli import render
-from watermark.keys import SECRET_BYTES, SecretKey, format_record, write_key_file
+from watermark.cli.desk import Desk, Time
+from watermark.errors import CommitmentError, KeyFileError
+from watermark.keys import (
+    DEFAULT_SCOPE,
+    SECRET_BYTES,
+    SecretKey,
+    format_record,
+    parse_key_file,
+    write_key_file,
+)
+from watermark.keys.commitment import beacon_entry, beacon_secret
+from watermark.keys.keyfile import MAX_KEY_FILE_BYTES, read_private_file
 from watermark.keys.record import (
     DEFAULT_ACCOUNT_SHARE_Q16,
     DEFAULT_CONTEXT_WIDTH,
     DEFAULT_RHO,
 )
 from watermark.text import WORDS_V1, TokenizerUnit
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _SUFFIX: Final = ".key"
 _MAX_STEM: Final = 200  # with suffixes below the 255 bytes that file systems allow
@@ -34,12 +48,14 @@ Examples:
   mkdir -m 700 keys
   watermark keys new --id 2026-11 --dir keys
   watermark keys new --id 2026-11 --dir keys --tokenizer model/tokenizer.json
+  watermark keys new --id 2027-01 --dir keys --not-before 2027-01-01T00:00:00Z \
+    --beacon round-12.bin --operator-secret op.key --keys keys/KEYS.toml
 """
 
 
 @click.group()
 def keys() -> None:
-    """Make keys."""
+    """Make, rotate, retire and prove keys."""
 
 
 @keys.command("new", epilog=_NEW_EPILOG)
@@ -78,6 +94,29 @@ def keys() -> None:
     show_default=True,
     help="Share of the positions, in 65536ths, that carry the account.",
 )
+@click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="What it marks.")
+@click.option("--not-before", type=Time(), help="It marks from this instant on.")
+@click.option("--not-after", type=Time(), help="It marks before this instant.")
+@click.option(
+    "--beacon",
+    type=click.Path(path_type=Path),
+    help="Make the secret of a committed operator secret and the bytes of this file.",
+)
+@click.option(
+    "--operator-secret",
+    type=click.Path(path_type=Path),
+    help="With --beacon: the key file whose share was committed to.",
+)
+@click.option(
+    "--beacon-name", help="With --beacon: the name that was committed to.  [default: the file's]"
+)
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path),
+    metavar="KEYS.toml",
+    help="With --beacon: the file whose log holds that commitment.",
+)
 def new(
     *,
     key_id: str,
@@ -87,8 +126,19 @@ def new(
     context_width: int,
     rho: float,
     account_share_q16: int,
+    scope: str,
+    not_before: datetime | None,
+    not_after: datetime | None,
+    beacon: Path | None,
+    operator_secret: Path | None,
+    beacon_name: str | None,
+    keys_file: Path | None,
 ) -> int:
-    """Make a key: write DIR/ID.key and print the record for KEYS.toml."""
+    """Make a key: write DIR/ID.key and print the record for KEYS.toml.
+
+    With --beacon the secret is nobody's choice: it follows from a share that was committed to
+    before the beacon was published, and from the beacon.
+    """
     path = folder.absolute() / (file_stem(key_id) + _SUFFIX)
     record = format_record(
         key_id=key_id,
@@ -97,8 +147,15 @@ def new(
         context_width=context_width,
         rho=rho,
         account_share_q16=account_share_q16,
+        scope=scope,
+        not_before=not_before,
+        not_after=not_after,
     )
-    write_key_file(path, SecretKey(key_id, secrets.token_bytes(SECRET_BYTES)))
+    if beacon is None:
+        secret = SecretKey(key_id, secrets.token_bytes(SECRET_BYTES))
+    else:
+        secret = _beacon_key(key_id, beacon, beacon_name, operator_secret, keys_file)
+    write_key_file(path, secret)
     try:
         render.write_data(record)
     except (OSError, KeyboardInterrupt):
@@ -119,6 +176,34 @@ def file_stem(key_id: str) -> str:
         return stem
     digest = hashlib.sha256(key_id.encode()).hexdigest()
     return f"{stem[: _MAX_STEM - 17]}-{digest[:16]}"
+
+
+def _beacon_key(
+    key_id: str,
+    beacon: Path,
+    name: str | None,
+    operator_secret: Path | None,
+    keys_file: Path | None,
+) -> SecretKey:
+    """Return the key that follows from a committed share and a published value."""
+    if operator_secret is None or keys_file is None:
+        raise click.UsageError("--beacon needs --operator-secret and --keys")
+    operator = parse_key_file(
+        read_private_file(operator_secret, limit=MAX_KEY_FILE_BYTES), path=operator_secret
+    )
+    log = Desk(keys_file).log()
+    entry = beacon_entry(operator, key_id, name or beacon.name)
+    if log is None or entry not in log.read().index:
+        raise CommitmentError(
+            f"no share of {operator_secret} for key {key_id!a} and beacon "
+            f"{name or beacon.name!a} is in the log; `watermark keys commit --operator-secret` "
+            "logs one, before the beacon is published"
+        )
+    try:
+        published = beacon.read_bytes()
+    except OSError as err:
+        raise KeyFileError(f"cannot read beacon {beacon}; correct the path") from err
+    return beacon_secret(operator, key_id, published)
 
 
 def _unit(unit: str | None, tokenizer: Path | None) -> str:

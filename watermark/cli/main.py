@@ -10,6 +10,9 @@ import click
 from watermark.cli import render
 from watermark.cli.detect import detect
 from watermark.cli.keys import keys
+from watermark.cli.keys_change import destroy, disclose, rollback, rotate, suspend
+from watermark.cli.keys_commit import commit, prove, verify
+from watermark.cli.keys_view import check, list_keys, plan, status
 from watermark.cli.seeding import seeding
 from watermark.errors import WatermarkError
 from watermark.version import __version__
@@ -83,6 +86,10 @@ def cli() -> None:
     """
 
 
+for command in (list_keys, status, check, rotate, rollback, suspend, disclose, destroy):
+    keys.add_command(command)
+for command in (commit, prove, verify, plan):
+    keys.add_command(command)
 cli.add_command(keys)
 cli.add_command(detect)
 cli.add_command(seeding)

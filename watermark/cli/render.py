@@ -16,9 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from watermark.errors import (
+    CommitmentError,
+    ConcurrentEditError,
     InputError,
     KeyFileError,
     KeyFilePermissionError,
+    KeyHistoryError,
     KeysConfigError,
     KeysError,
     LogError,
@@ -28,8 +31,10 @@ from watermark.errors import (
     LogStorageError,
     LogVerificationError,
     SchemeParameterError,
+    SecretSourceError,
     TextEncodingError,
     TextTooShortError,
+    TimestampError,
     TokenIdError,
     TokenizerFileError,
     UnitError,
@@ -86,7 +91,14 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         KeyFilePermissionError: Outcome(
             EXIT_ERROR, "`ls -l` on the key file shows who can read it"
         ),
+        SecretSourceError: Outcome(
+            EXIT_ERROR, "the kinds of reference are in watermark/spec/key-file.md, section Secrets"
+        ),
         KeysConfigError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
+        ConcurrentEditError: Outcome(EXIT_ERROR, "nothing was changed; run the command again"),
+        KeyHistoryError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
+        CommitmentError: Outcome(EXIT_ERROR, "the form is in watermark/spec/commitment.md"),
+        TimestampError: Outcome(EXIT_ERROR, "`watermark keys commit` asks for a stamp again"),
         UnitError: Outcome(EXIT_ERROR, "the units are in watermark/spec/seeding.md"),
         TokenizerFileError: Outcome(
             EXIT_ERROR, "the file is the tokenizer.json in the folder of the model"

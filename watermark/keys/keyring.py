@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -59,21 +60,6 @@ class Expiry:
 
 
 @dataclass(frozen=True, slots=True)
-class _Epochs:
-    """The records of one scope and unit that have a window, by time."""
-
-    starts: tuple[datetime, ...]
-    records: tuple[KeyRecord, ...]
-
-    def at(self, now: datetime) -> KeyRecord | None:
-        """Return the record whose window holds an instant."""
-        place = bisect_right(self.starts, now) - 1
-        if place < 0 or now >= self.records[place].stop:
-            return None
-        return self.records[place]
-
-
-@dataclass(frozen=True, slots=True)
 class KeyRing:
     """An immutable set of key records that do not contradict each other.
 
@@ -82,6 +68,7 @@ class KeyRing:
         scopes: The scopes beside `default`.
         retired: Records that are archived or destroyed.
         uncommitted: Key ids and units that may not mark before their commitment is logged.
+        checked: Which scope takes what, where the caller has found no contradiction already.
 
     Raises:
         KeysConfigError: There is no record, or two of them contradict each other.
@@ -91,14 +78,30 @@ class KeyRing:
     scopes: tuple[Scope, ...] = ()
     retired: tuple[KeyFields, ...] = ()
     uncommitted: frozenset[tuple[str, str]] = frozenset()
-    _epochs: dict[tuple[str, str], _Epochs] = field(init=False, repr=False, compare=False)
+    checked: InitVar[dict[Pattern, str] | None] = None
+    _epochs: dict[tuple[str, str], tuple[KeyRecord, ...]] = field(
+        init=False, repr=False, compare=False
+    )
     _patterns: dict[Pattern, str] = field(init=False, repr=False, compare=False)
     _changes: tuple[datetime, ...] = field(init=False, repr=False, compare=False)
     _digest: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: dict[Pattern, str] | None) -> None:
         if not self.records and not self.retired:
             raise KeysConfigError("no key is given; add a record, `watermark keys new` prints one")
+        patterns = self._check_agreement() if checked is None else checked
+        self._check_secrets_apart()
+        changes: set[datetime] = set()
+        for record in self.records:
+            if record.state is KeyState.MARKING:
+                changes.add(record.start)
+                changes.add(record.stop)
+        object.__setattr__(self, "_patterns", patterns)
+        object.__setattr__(self, "_changes", tuple(sorted(changes - {BEGINNING, END})))
+        object.__setattr__(self, "_epochs", _index(self.records))
+
+    def _check_agreement(self) -> dict[Pattern, str]:
+        """Return which scope takes what, once nothing contradicts anything."""
         patterns, scope_conflict = index_scopes(self.scopes)
         if scope_conflict is not None:
             raise KeysConfigError(scope_conflict[1])
@@ -108,11 +111,7 @@ class KeyRing:
         conflict = find_conflict(everything, secrets, [scope.name for scope in self.scopes])
         if conflict is not None:
             raise KeysConfigError(conflict[1])
-        self._check_secrets_apart()
-        changes = {change for record in self.records for change in record.changes}
-        object.__setattr__(self, "_patterns", patterns)
-        object.__setattr__(self, "_changes", tuple(sorted(changes)))
-        object.__setattr__(self, "_epochs", _index(self.records))
+        return patterns
 
     def _check_secrets_apart(self) -> None:
         """Refuse one secret under two ids: disclosing one epoch would disclose the other."""
@@ -142,8 +141,7 @@ class KeyRing:
             KeysConfigError: No key marks that unit in that scope then, or its commitment is not
                 logged and the file demands that it is.
         """
-        epochs = self._epochs.get((scope, unit))
-        record = None if epochs is None else epochs.at(now)
+        record = _at(self._epochs.get((scope, unit), ()), now)
         if record is None:
             raise KeysConfigError(
                 f"no key marks unit {unit!a}{_in_scope(scope)}; add a record with this unit and "
@@ -195,8 +193,8 @@ class KeyRing:
             KeysConfigError: A scope of the model has no key of that unit, now or to come.
         """
         for scope in self.scopes_of_model(model):
-            epochs = self._epochs.get((scope, unit))
-            if epochs is None or epochs.records[-1].stop <= now:
+            epochs = self._epochs.get((scope, unit), ())
+            if not epochs or epochs[-1].stop <= now:
                 raise KeysConfigError(
                     f"scope {scope!a} takes model {model!a}, and no key of it marks unit {unit!a} "
                     f"now or later; add a record with this unit{_in_scope(scope)}, "
@@ -229,7 +227,7 @@ class KeyRing:
         """
         found = []
         for (scope, unit), epochs in self._epochs.items():
-            last = epochs.records[-1]
+            last = epochs[-1]
             if last.start <= now < last.stop and last.stop != END and last.stop - now <= within:
                 found.append(Expiry(scope=scope, unit=unit, key_id=last.key_id, at=last.stop))
         return tuple(sorted(found, key=lambda expiry: (expiry.at, expiry.scope, expiry.unit)))
@@ -308,7 +306,7 @@ def _find_window_conflict(fields: Sequence[KeyFields]) -> tuple[int, str] | None
     """Return the first overlap or gap among the windows of each scope and unit."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, record in enumerate(fields):
-        if _has_window(record):
+        if record.claims or (record.is_dated and record.stop > record.start):
             groups.setdefault((record.scope, record.unit), []).append(index)
     for places in groups.values():
         if len(places) == 1:
@@ -326,7 +324,7 @@ def _find_in_group(fields: Sequence[KeyFields], places: list[int]) -> tuple[int,
     marker = -1  # the last that may still mark
     for place in ordered:
         record = fields[place]
-        is_marker = _claims(record)
+        is_marker = record.claims
         if marker >= 0 and is_marker and record.start < fields[marker].stop:
             return max(place, marker), _overlap(fields[marker], record)
         if last >= 0 and record.start > reach:
@@ -338,15 +336,12 @@ def _find_in_group(fields: Sequence[KeyFields], places: list[int]) -> tuple[int,
     return None
 
 
-def _has_window(record: KeyFields) -> bool:
-    """Whether a record says when it marks or marked."""
-    return record.stop > record.start and (_claims(record) or record.is_dated)
-
-
-def _claims(record: KeyFields) -> bool:
-    """Whether a record holds its window for itself, so that no other may mark in it."""
-    is_marker = record.state is KeyState.MARKING or record.state is KeyState.SUSPENDED
-    return is_marker and record.stop > record.start
+def _at(epochs: tuple[KeyRecord, ...], now: datetime) -> KeyRecord | None:
+    """Return the record whose window holds an instant."""
+    place = bisect_right(epochs, now, key=attrgetter("start")) - 1
+    if place < 0 or now >= epochs[place].stop:
+        return None
+    return epochs[place]
 
 
 def _overlap(older: KeyFields, newer: KeyFields) -> str:
@@ -378,17 +373,18 @@ def _in_scope(scope: str) -> str:
     return "" if scope == DEFAULT_SCOPE else f" in scope {scope!a}"
 
 
-def _index(records: Iterable[KeyRecord]) -> dict[tuple[str, str], _Epochs]:
+def _index(records: Iterable[KeyRecord]) -> dict[tuple[str, str], tuple[KeyRecord, ...]]:
     """Return the records that may mark at some instant, by scope and unit, in order of time."""
-    groups: dict[tuple[str, str], list[KeyRecord]] = {}
+    groups: dict[tuple[str, str], tuple[KeyRecord, ...]] = {}
     for record in records:
-        if _claims(record):
-            groups.setdefault((record.scope, record.unit), []).append(record)
-    return {
-        key: _Epochs(tuple(record.start for record in group), tuple(group))
-        for key, members in groups.items()
-        for group in [sorted(members, key=lambda record: record.start)]
-    }
+        if record.claims:
+            key = (record.scope, record.unit)
+            others = groups.get(key)
+            groups[key] = (record,) if others is None else (*others, record)
+    for key, members in groups.items():
+        if len(members) > 1:
+            groups[key] = tuple(sorted(members, key=attrgetter("start")))
+    return groups
 
 
 def _public(record: KeyFields) -> tuple[object, ...]:

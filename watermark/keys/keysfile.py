@@ -13,8 +13,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Final
 
-from watermark.errors import KeysConfigError, KeysError
+from watermark.errors import CommitmentError, KeysConfigError, KeysError
 from watermark.keys.document import KEYS_SCHEMA, DocumentReader
+from watermark.keys.history import History, HistoryReader, history_path
+from watermark.keys.keylog import KeyLog, entry_of
 from watermark.keys.keyring import KeyRing, find_conflict
 from watermark.keys.record import (
     DEFAULT_ACCOUNT_SHARE_Q16,
@@ -29,7 +31,7 @@ from watermark.keys.record import (
     format_time,
 )
 from watermark.keys.references import Secrets
-from watermark.keys.scope import index_scopes
+from watermark.keys.scope import Pattern, Scope, index_scopes
 from watermark.keys.secret import check_key_id
 
 if TYPE_CHECKING:
@@ -58,10 +60,17 @@ class KeysLoader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.document: Document | None = None
         self._reader = DocumentReader()
         self._secrets: Secrets | None = None
         self._records: dict[int, tuple[KeyEntry, KeyRecord]] = {}
         self._ring: KeyRing | None = None
+        self._history = HistoryReader(history_path(path))
+        self._held_against: History | None = None
+        self._log: KeyLog | None = None
+        self._agreed: tuple[tuple[Scope, ...], dict[Pattern, str]] | None = None
+        self._entries_agreed: tuple[KeyEntry, ...] = ()
+        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
 
     def load(self, *, now: datetime | None = None) -> KeyRing:
         """Read the file and every secret that it names.
@@ -95,13 +104,23 @@ class KeysLoader:
             KeyFileError: As :meth:`load`.
         """
         document = self._reader.read(self.path, text)
-        _check_agreement(document)
-        ring = self._ring_of(document)
+        self.document = document
+        ring = self._ring_of(document, self._check_agreement(document))
         if now is not None:
             self._check_past(document, ring, now)
         return ring
 
-    def _ring_of(self, document: Document) -> KeyRing:
+    def _check_agreement(self, document: Document) -> dict[Pattern, str]:
+        """Return which scope takes what; what was found without contradiction is not gone over."""
+        known = self._agreed
+        if known is None or known[0] != document.scopes:
+            known = (document.scopes, _index_of(document))
+        if self._agreed is not known or self._entries_agreed != document.keys:
+            _check_records(document)
+        self._agreed, self._entries_agreed = known, document.keys
+        return known[1]
+
+    def _ring_of(self, document: Document, patterns: dict[Pattern, str]) -> KeyRing:
         """Return the ring, each secret opened once."""
         if self._secrets is None or self._secrets.options != document.options:
             self._secrets = Secrets(self.path.parent, document.options)
@@ -126,9 +145,42 @@ class KeysLoader:
             records.append(record)
         self._records = kept
         try:
-            return KeyRing(tuple(records), scopes=document.scopes, retired=tuple(retired))
+            return KeyRing(
+                tuple(records),
+                scopes=document.scopes,
+                retired=tuple(retired),
+                uncommitted=self._uncommitted(document, records),
+                checked=patterns,
+            )
         except KeysConfigError as err:
             raise document.source.error(str(err)) from err
+
+    def _uncommitted(
+        self, document: Document, records: list[KeyRecord]
+    ) -> frozenset[tuple[str, str]]:
+        """Return the records that may not mark before their commitment is logged."""
+        options = document.options
+        if not options.require_commitment:
+            return frozenset()
+        try:
+            if self._log is None or self._log.options != options:
+                self._log = KeyLog(self.path.parent, options)
+            logged = self._log.read()
+        except CommitmentError as err:
+            line = document.source.line_with("require_commitment")
+            raise CommitmentError(f"{document.source.place(line)}: {err}") from err
+        known, kept, missing = self._entries, {}, set()
+        for record in records:
+            if record.secret.is_context_only:
+                continue
+            found = known.get(id(record))
+            entry = found[1] if found and found[0] is record else entry_of(record)
+            kept[id(record)] = (record, entry)
+            needs_stamp = options.require_timestamp
+            if not logged.is_committed(entry, record.key_id, needs_stamp=needs_stamp):
+                missing.add((record.key_id, record.unit))
+        self._entries = kept
+        return frozenset(missing)
 
     def _open(self, document: Document, number: int, entry: KeyEntry) -> SecretKey:
         """Return the secret of a record, or say in which record the reference is wrong."""
@@ -141,13 +193,29 @@ class KeysLoader:
             raise type(err)(f"{where}: {err}") from err
 
     def _check_past(self, document: Document, ring: KeyRing, now: datetime) -> None:
-        """Refuse what sets back the ring that was loaded before."""
-        if self._ring is None:
-            return
-        found = find_regress(self._ring, ring, now)
+        """Refuse what sets back what was loaded or recorded, and what marks uncommitted."""
+        found = None if self._ring is None else find_regress(self._ring, ring, now)
+        if found is None:
+            history = self._history.read()
+            is_known = history is self._held_against and self._ring is not None
+            before = self._ring.records if is_known and self._ring is not None else ()
+            found = history.find_regress(ring, now, seen=set(map(id, before)))
+            self._held_against = history if found is None else None
         if found is not None:
             key_id, unit, message = found
             raise document.source.record_error(_number_of(document, key_id, unit), message, key_id)
+        if not ring.uncommitted:
+            return
+        for record in ring.records:
+            is_missing = (record.key_id, record.unit) in ring.uncommitted
+            if is_missing and record.state_at(now) is KeyState.MARKING:
+                number = _number_of(document, record.key_id, record.unit)
+                stamped = " and stamped" * document.options.require_timestamp
+                message = (
+                    f"the key marks now, and its commitment is not logged{stamped}; "
+                    "run `watermark keys commit`, or set a later not_before"
+                )
+                raise document.source.record_error(number, message, record.key_id)
 
 
 def load_keys(path: Path, *, now: datetime | None = None) -> KeyRing:
@@ -162,6 +230,8 @@ def load_keys(path: Path, *, now: datetime | None = None) -> KeyRing:
 
     Raises:
         KeysConfigError: The file is missing, malformed, or contradicts itself or its history.
+        CommitmentError: The log that it demands cannot be used.
+        KeyHistoryError: The history is damaged.
         KeyFileError: A secret's file is missing, damaged, too open, or of another key.
     """
     return KeysLoader(path).load(now=now)
@@ -173,14 +243,16 @@ def find_regress(before: KeyRing, after: KeyRing, now: datetime) -> tuple[str, s
     Returns:
         Key id, unit, and a message with the remedy.
     """
+    kept = set(map(id, before.records))
+    changed = [fields for fields in after.records if id(fields) not in kept]
+    if not changed and after.retired == before.retired:
+        return None
     known: dict[tuple[str, str], KeyFields] = {
         (fields.key_id, fields.unit): fields for fields in (*before.records, *before.retired)
     }
     secrets = {record.key_id: record.secret for record in before.records}
-    for fields in (*after.records, *after.retired):
+    for fields in (*changed, *after.retired):
         old = known.get((fields.key_id, fields.unit))
-        if old is fields:
-            continue
         message = "" if old is None else fields.regress_from(old, now)
         secret = secrets.get(fields.key_id)
         if not message and isinstance(fields, KeyRecord) and secret is not None:
@@ -322,13 +394,18 @@ def read_text(path: Path) -> str:
     raise KeysConfigError(f"{path}:{line}: the file is not UTF-8; save it as UTF-8")
 
 
-def _check_agreement(document: Document) -> None:
-    """Refuse records and scopes that contradict each other, before any secret is opened."""
-    source = document.source
-    conflict = index_scopes(document.scopes)[1]
+def _index_of(document: Document) -> dict[Pattern, str]:
+    """Return which scope takes what, or say which scopes contradict each other."""
+    patterns, conflict = index_scopes(document.scopes)
     if conflict is not None:
         number, message = conflict
-        raise source.scope_error(number, message, document.scopes[number].name)
+        raise document.source.scope_error(number, message, document.scopes[number].name)
+    return patterns
+
+
+def _check_records(document: Document) -> None:
+    """Refuse records that contradict each other or the scopes, before any secret is opened."""
+    source = document.source
     if not document.keys:
         raise source.error("no key is given; add a record, `watermark keys new` prints one")
     conflict = find_conflict(

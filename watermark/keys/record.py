@@ -109,6 +109,11 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def _utc(moment: datetime | None) -> datetime | None:
+    """Return a time that can be compared, until the check of its offset says what is wrong."""
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFields:
     """The public part of a key record.
@@ -126,6 +131,8 @@ class KeyFields:
         not_after: It marks before this instant; None for ever.
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
+        start: The first instant of its window.
+        stop: The instant at which its window is over: its end, or what cut it short.
 
     Raises:
         KeysConfigError: A value is outside its range, or two of them contradict each other.
@@ -143,8 +150,14 @@ class KeyFields:
     not_after: datetime | None = None
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
+    start: datetime = field(init=False, repr=False, compare=False)
+    stop: datetime = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        ends = (self.not_after, self.compromised_at, self.disclosed_at)
+        stop = min((end for end in map(_utc, ends) if end is not None), default=END)
+        object.__setattr__(self, "start", _utc(self.not_before) or BEGINNING)
+        object.__setattr__(self, "stop", stop)
         if _UNIT.fullmatch(self.unit) is None:
             raise KeysConfigError(
                 f"unit {self.unit!a} is unknown; write 'words/v1', or 'tokenizer:sha256:' and "
@@ -175,7 +188,7 @@ class KeyFields:
             )
         for name in ("not_before", "not_after", "compromised_at", "disclosed_at"):
             check_utc(name, getattr(self, name))
-        if self.start >= (self.not_after or END):
+        if self.start >= (_utc(self.not_after) or END):
             raise KeysConfigError("not_after is not after not_before; set it later, or leave it")
         if self.state is KeyState.COMPROMISED and self.compromised_at is None:
             raise KeysConfigError("state 'compromised' needs compromised_at; say since when")
@@ -183,20 +196,16 @@ class KeyFields:
             raise KeysConfigError("state 'disclosed' needs disclosed_at; say since when")
 
     @property
-    def start(self) -> datetime:
-        """The first instant of its window."""
-        return self.not_before or BEGINNING
-
-    @property
-    def stop(self) -> datetime:
-        """The instant at which its window is over: its end, or what cut it short."""
-        ends = (self.not_after, self.compromised_at, self.disclosed_at)
-        return min((end for end in ends if end is not None), default=END)
-
-    @property
     def is_dated(self) -> bool:
         """Whether dates bound the window at one side at least."""
         return self.start != BEGINNING or self.stop != END
+
+    @property
+    def claims(self) -> bool:
+        """Whether it holds its window for itself, so that no other may mark in it."""
+        state = self.state
+        is_marker = state is KeyState.MARKING or state is KeyState.SUSPENDED
+        return is_marker and self.stop > self.start
 
     @property
     def changes(self) -> tuple[datetime, ...]:

@@ -12,7 +12,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
+from watermark.keys.sources.age import AgeSource
+from watermark.keys.sources.disclosed import DisclosedSource
+from watermark.keys.sources.env_file import EnvFileSource
 from watermark.keys.sources.local import FileSource
+from watermark.keys.sources.vault import TransitSource, VaultClient, VaultSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,14 +26,6 @@ if TYPE_CHECKING:
     from watermark.keys.secret import SecretKey
     from watermark.keys.sources.source import SecretSource
 
-SCHEMES_OF_REFERENCES: Final = (
-    "file",
-    "age",
-    "vault",
-    "vault-transit",
-    "env-file",
-    "context-subkey",
-)
 NAMES_NO_PLACE: Final = (
     "`secret` names no file; write `file:` and the path of a key file, never the secret itself; "
     "if it stood here, replace the key"
@@ -46,8 +42,14 @@ class Secrets:
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.options = options
-        makers: dict[str, Callable[[], SecretSource]] = {"file": lambda: FileSource(folder)}
-        self._makers = makers
+        self._makers: dict[str, Callable[[], SecretSource]] = {
+            "file": lambda: FileSource(folder),
+            "age": lambda: AgeSource(folder, "" if options.age is None else options.age.identity),
+            "vault": lambda: VaultSource(VaultClient(folder, options.vault)),
+            "vault-transit": lambda: TransitSource(VaultClient(folder, options.vault)),
+            "env-file": lambda: EnvFileSource(folder),
+            "context-subkey": lambda: DisclosedSource(folder),
+        }
         self._sources: dict[str, SecretSource] = {}
 
     def open(self, reference: str, key_id: str) -> SecretKey:

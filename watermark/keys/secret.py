@@ -35,6 +35,7 @@ LABEL_NATIVE_SGLANG: Final = "native-sglang"
 LABEL_PRIVATE_DRAWS: Final = "private-draws"
 LABEL_COMMITMENT_BLINDING: Final = "commitment-blinding"
 LABEL_FINGERPRINT: Final = "fingerprint"
+LABEL_BEACON_ROOT: Final = "beacon-root"
 
 SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -45,6 +46,7 @@ SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         LABEL_PRIVATE_DRAWS: 32,  # an HMAC-SHA256 key
         LABEL_COMMITMENT_BLINDING: 32,  # an HMAC-SHA256 key
         LABEL_FINGERPRINT: 16,  # a public name of the material, nothing more
+        LABEL_BEACON_ROOT: 32,  # an HMAC-SHA256 key: of an operator secret, for epochs' shares
     }
 )
 

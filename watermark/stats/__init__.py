@@ -2,5 +2,6 @@
 
 from watermark.stats.multiplicity import holm
 from watermark.stats.nulls import gamma_log_sf
+from watermark.stats.rotation import RotationPrice, rotation_price, tokens_needed
 
-__all__ = ["gamma_log_sf", "holm"]
+__all__ = ["RotationPrice", "gamma_log_sf", "holm", "rotation_price", "tokens_needed"]

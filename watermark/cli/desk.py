@@ -1,0 +1,238 @@
+"""What every command about `KEYS.toml` needs: the file, the clock, who works, and one way to edit.
+
+Rule 1: an edit is loaded before it is written; what cannot be loaded is never on disk. Rule 2: a
+secret is written before the record that names it, and taken back where the edit fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import pwd
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from watermark.cli import render
+from watermark.errors import CommitmentError, KeysConfigError, TimestampError
+from watermark.keys import KeysLoader, write_key_file
+from watermark.keys.folder import digest_of, locked, replace_text
+from watermark.keys.history import HistoryReader, append_history, history_path, record_line
+from watermark.keys.keylog import KeyLog, entry_of
+from watermark.keys.keysfile import read_text
+from watermark.keys.stamps import poster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from watermark.keys import KeyFields, KeyRing, SecretKey
+    from watermark.keys.document import Document
+    from watermark.keys.history import History
+
+keys_option = click.option(
+    "--keys",
+    "keys_file",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="KEYS.toml",
+    help="The file that names the keys.",
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would change, and change nothing."
+)
+operator_option = click.option(
+    "--operator", help="Who does it, for the history.  [default: the user's name]"
+)
+
+
+def utc_now() -> datetime:
+    """Return the time of day."""
+    return datetime.now(UTC)  # noqa: TID251 - the command line reads the clock
+
+
+def user_name() -> str:
+    """Return the name of the user who runs this."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+class Time(click.ParamType[datetime]):
+    """A time in UTC, such as 2026-12-01T00:00:00Z, or a date for its midnight."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Return the time."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write it as 2026-12-01T00:00:00Z", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Desk:
+    """One `KEYS.toml` on the table.
+
+    Args:
+        path: The file.
+        operator: Who works; None for the user.
+    """
+
+    def __init__(self, path: Path, operator: str | None = None) -> None:
+        self.path = path
+        self.folder = path.parent
+        self.operator = operator or user_name()
+        self.now = utc_now()
+        self.loader = KeysLoader(path)
+        self.text = read_text(path)
+
+    def ring(self) -> KeyRing:
+        """Return the ring as the file stands, commitments and history left aside."""
+        return self.loader.load_text(self.text)
+
+    @property
+    def document(self) -> Document:
+        """What the file says, once it was loaded."""
+        if self.loader.document is None:
+            with contextlib.suppress(CommitmentError):  # what it says is known by then
+                self.ring()
+        if self.loader.document is None:
+            raise KeysConfigError(f"{self.path} was not read")
+        return self.loader.document
+
+    @property
+    def known(self) -> list[KeyFields]:
+        """The public parts of all records."""
+        return [entry.fields for entry in self.document.keys]
+
+    def records_of(self, key_id: str) -> list[KeyFields]:
+        """Return the records of a key.
+
+        Raises:
+            KeysConfigError: There is none.
+        """
+        found = [fields for fields in self.known if fields.key_id == key_id]
+        if not found:
+            raise KeysConfigError(
+                f"{self.path} holds no key {key_id!a}; `watermark keys list` names them"
+            )
+        return found
+
+    def reference_of(self, key_id: str) -> str:
+        """Return the field `secret` of a key."""
+        return next(
+            entry.reference for entry in self.document.keys if entry.fields.key_id == key_id
+        )
+
+    def history(self) -> History:
+        """Return what is recorded."""
+        return HistoryReader(history_path(self.path)).read()
+
+    def taken(self) -> set[str]:
+        """Return every key id that is in the file or was, none of which is to be used again."""
+        return {one.key_id for one in self.known} | set(self.history().fingerprints)
+
+    def log(self) -> KeyLog | None:
+        """Return the log of commitments, None where the file names none."""
+        options = self.document.options
+        return None if options.log is None else KeyLog(self.folder, options)
+
+    def show(self, text: str) -> None:
+        """Print what an edit changes, as a diff."""
+        lines = difflib.unified_diff(
+            self.text.splitlines(keepends=True),
+            text.splitlines(keepends=True),
+            str(self.path),
+            f"{self.path} (edited)",
+        )
+        render.write_data("".join(lines))
+
+    def apply(
+        self,
+        text: str,
+        *,
+        detail: str,
+        secrets: Sequence[tuple[Path, SecretKey]] = (),
+        commits: bool = False,
+        gap: Callable[[KeyRing], Iterable[bytes]] = lambda _ring: (),
+    ) -> KeyRing:
+        """Put an edit into effect: secrets, commitment, file, history, in this order.
+
+        Args:
+            text: The file's new text.
+            detail: What was done, for the history.
+            secrets: Key files to make.
+            commits: Whether to log the commitments of keys that are not logged.
+            gap: Further log entries that the new ring needs before it may mark.
+
+        Returns:
+            The ring as it is then.
+        """
+        written: list[Path] = []
+        with locked(self.folder):
+            try:
+                for path, key in secrets:
+                    write_key_file(path, key)
+                    written.append(path)
+                if written or commits:
+                    self._commit(text, gap)
+                KeysLoader(self.path).load_text(text, now=self.now)  # before it is on disk
+                replace_text(self.path, text, expected=digest_of(self.text))
+            except BaseException:
+                for path in written:
+                    with contextlib.suppress(OSError):
+                        path.unlink()
+                raise
+            self.text = text
+            self.loader = KeysLoader(self.path)
+            ring = self.ring()
+            self.record(ring, detail)
+        return ring
+
+    def record(self, ring: KeyRing, detail: str) -> int:
+        """Add to the history what is new in a ring, and return how many records are."""
+        news = self.history().news(ring)
+        lines = [record_line(fields, name, detail) for fields, name in news]
+        append_history(history_path(self.path), lines, now=self.now, operator=self.operator)
+        return len(news)
+
+    def note(self, event: str, key_id: str, detail: str) -> None:
+        """Add one other line to the history."""
+        line: dict[str, object] = {"event": event, "key_id": key_id, "detail": detail}
+        append_history(history_path(self.path), [line], now=self.now, operator=self.operator)
+
+    def _commit(self, text: str, gap: Callable[[KeyRing], Iterable[bytes]]) -> None:
+        """Log the commitments of a new text's keys, where it names a log."""
+        loader = KeysLoader(self.path)
+        ring = loader.load_text(text)
+        options = None if loader.document is None else loader.document.options
+        if options is None or options.log is None:
+            return
+        if options.log.signer or options.require_commitment:
+            entries = [entry_of(record) for record in ring if not record.secret.is_context_only]
+            KeyLog(self.folder, options).append([*entries, *gap(ring)])
+
+    def send_stamps(self) -> bool:
+        """Ask for the stamps that wait; whether none waits any more."""
+        log, options = self.log(), self.document.options.timestamp
+        if log is None or log.stamps is None or options is None:
+            return True
+        for size in log.stamps.waiting():
+            try:
+                stamp = log.stamps.send(size, poster(options))
+            except TimestampError as err:
+                render.write_note(f"warning: {err}")
+                self.note("stamp-queued", "", f"log at {size} entries")
+                return False
+            self.note("stamped", "", f"log at {size} entries, at {stamp.time.isoformat()}")
+            render.write_note(f"stamped the log at {size} entries: {stamp.time.isoformat()}")
+        return True

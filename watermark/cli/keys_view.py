@@ -1,0 +1,178 @@
+"""`watermark keys list`, `status`, `check` and `plan`: what changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from watermark.cli import render
+from watermark.cli.desk import Desk, keys_option, operator_option
+from watermark.errors import SchemeParameterError
+from watermark.keys import load_keys
+from watermark.keys.lifecycle import parse_duration
+from watermark.keys.record import BEGINNING, END, format_time
+from watermark.stats import rotation_price
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from watermark.keys import KeyFields, KeyRing
+
+_HOUR = 3600.0
+_SHOWN_UNIT = len("tokenizer:sha256:") + 8
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+@click.command("list", short_help="Name every key, what it is and since when.")
+@keys_option
+@json_option
+def list_keys(*, keys_file: Path, as_json: bool) -> int:
+    """Print one line for each record."""
+    desk = Desk(keys_file)
+    fields = [_describe(one, desk.now) for one in desk.known]
+    _write(fields, as_json=as_json)
+    return render.EXIT_DONE
+
+
+@click.command(short_help="Say what marks now, and for how long.")
+@keys_option
+@json_option
+def status(*, keys_file: Path, as_json: bool) -> int:
+    """Print what marks in each scope, the hours until the next change, and the generation.
+
+    Processes that show the same generation hold the same keys.
+    """
+    desk = Desk(keys_file)
+    ring = desk.ring()
+    change = ring.next_change(desk.now)
+    hours = None if change is None else (change - desk.now).total_seconds() / _HOUR
+    rows = [
+        {**_describe(one, desk.now), "hours_left": _hours(one.stop, desk.now)}
+        for one in ring
+        if one.claims and one.start <= desk.now < one.stop
+    ]
+    if as_json:
+        render.write_objects(
+            [
+                {
+                    "generation": ring.generation,
+                    "next_change": None if change is None else format_time(change),
+                    "hours_to_next_change": hours,
+                    "marking": rows,
+                    "running_out": [expiry.key_id for expiry in ring.running_out(desk.now)],
+                    "uncommitted": sorted({key_id for key_id, _ in ring.uncommitted}),
+                }
+            ]
+        )
+    else:
+        _write(rows, as_json=False)
+        until = "none" if hours is None else f"in {hours:.1f} h"
+        render.write_data(f"generation {ring.generation}; next change: {until}\n")
+    warn(desk, ring)
+    return render.EXIT_DONE
+
+
+@click.command(short_help="Check the file and everything that it names.")
+@keys_option
+@click.option("--record", is_flag=True, help="Add what was edited by hand to the history.")
+@operator_option
+def check(*, keys_file: Path, record: bool, operator: str | None) -> int:
+    """Do everything that a reload does, and exit with 1 where it would be refused."""
+    desk = Desk(keys_file, operator)
+    ring = load_keys(keys_file, now=desk.now)
+    news = len(desk.history().news(ring))
+    if record:
+        desk.record(ring, "edited by hand")
+    scopes = len(ring.scopes) + 1
+    render.write_data(
+        f"{len(ring)} records, {scopes} scope{'s' * (scopes > 1)}, generation {ring.generation}\n"
+    )
+    warn(desk, ring)
+    if news and not record:
+        render.write_hints(
+            [f"{news} records are not in the history as they stand; --record adds them"]
+        )
+    return render.EXIT_DONE
+
+
+@click.command(short_help="Say what rotating costs an audit.")
+@click.option("--period", required=True, help="How long one key marks, such as 30d.")
+@click.option(
+    "--training-window", required=True, help="How long a student gathers text, such as 365d."
+)
+@json_option
+def plan(*, period: str, training_window: str, as_json: bool) -> int:
+    """Print how many keys fall into a training window, and what they cost in tokens."""
+    try:
+        price = rotation_price(parse_duration(period), parse_duration(training_window))
+    except SchemeParameterError as err:
+        raise click.UsageError(str(err)) from err
+    if as_json:
+        render.write_objects(
+            [
+                {
+                    "n_keys": price.n_keys,
+                    "pooled_factor": price.pooled_factor,
+                    "single_factor": price.single_factor,
+                }
+            ]
+        )
+        return render.EXIT_DONE
+    render.write_data(
+        f"{price.n_keys:.1f} keys mark in a window of {training_window}\n"
+        f"an audit that tests them together needs {price.pooled_factor:.1f} times the tokens, "
+        f"one that tests each alone {price.single_factor:.0f} times\n"
+    )
+    render.write_hints(
+        [
+            "a key that is stolen or imitated does harm for its period only: weigh the two",
+            "benchmarks/rotation_price.py is the simulation behind the factors",
+        ]
+    )
+    return render.EXIT_DONE
+
+
+def warn(desk: Desk, ring: KeyRing) -> None:
+    """Say what runs out, and what may not mark."""
+    for expiry in ring.running_out(desk.now):
+        left = (expiry.at - desk.now).total_seconds() / _HOUR
+        render.write_note(
+            f"warning: key {expiry.key_id} of scope {expiry.scope} runs out in {left:.1f} h and "
+            "has no successor; run `watermark keys rotate`"
+        )
+    for key_id in sorted({key_id for key_id, _ in ring.uncommitted}):
+        render.write_note(
+            f"warning: key {key_id} may not mark before its commitment is logged; "
+            "run `watermark keys commit`"
+        )
+
+
+def _describe(one: KeyFields, now: datetime) -> dict[str, object]:
+    return {
+        "key_id": one.key_id,
+        "scope": one.scope,
+        "unit": one.unit,
+        "state": one.state_at(now).value,
+        "from": None if one.start == BEGINNING else format_time(one.start),
+        "to": None if one.stop == END else format_time(one.stop),
+    }
+
+
+def _hours(stop: datetime, now: datetime) -> float | None:
+    return None if stop == END else round((stop - now).total_seconds() / _HOUR, 2)
+
+
+def _write(rows: list[dict[str, object]], *, as_json: bool) -> None:
+    """Print rows for a program or for a person."""
+    if as_json:
+        render.write_objects(rows)
+        return
+    for row in rows:
+        unit = str(row["unit"])[:_SHOWN_UNIT]
+        window = f"{row['from'] or '...'} to {row['to'] or '...'}"
+        cells = [str(row["key_id"]), str(row["state"]), str(row["scope"]), unit, window]
+        if row.get("hours_left") is not None:
+            cells.append(f"{row['hours_left']} h left")
+        render.write_data(render.printable("  ".join(cells)) + "\n")

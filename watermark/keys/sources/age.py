@@ -1,0 +1,93 @@
+"""`age:PATH`: a key file encrypted with age, opened by an identity file.
+
+Rule: what comes out is held to the same form as a key file that lies open.
+
+Source: age-encryption.org/v1; pyrage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from watermark.errors import KeyFileError, KeysConfigError
+from watermark.keys.keyfile import expect_key, parse_key_file, read_private_file
+from watermark.keys.sources.extras import need
+from watermark.keys.sources.local import stamp_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watermark.keys.secret import SecretKey
+    from watermark.keys.sources.local import Stamp
+
+MAX_ENCRYPTED_BYTES: Final = 64 * 1024
+MAX_IDENTITY_BYTES: Final = 64 * 1024
+_FILE_PREFIX: Final = "file:"
+_USE: Final = "a secret by `age:`"
+
+
+class AgeSource:
+    """Encrypted key files.
+
+    Args:
+        folder: Where relative paths start.
+        identity: `file:` and the path of the identity file; empty where the file has no `[age]`.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        if not identity.startswith(_FILE_PREFIX) or identity == _FILE_PREFIX:
+            raise KeysConfigError(
+                'a secret by `age:` needs [age] identity = "file:PATH"; name the identity file'
+            )
+        self._folder = folder
+        self._identity = folder / identity.removeprefix(_FILE_PREFIX)
+        self._known: dict[str, tuple[Stamp, str, SecretKey]] = {}
+
+    def open(self, place: str, key_id: str) -> SecretKey:
+        """Return the key in an encrypted file.
+
+        Raises:
+            SecretSourceError: pyrage is not installed.
+            KeyFileError: A file is missing, too open, or not for this identity.
+        """
+        path = self._folder / place
+        try:
+            stamp = stamp_of(path.stat())
+            known = self._known.get(place)
+            if known is not None and known[:2] == (stamp, key_id):
+                return known[2]
+            with path.open("rb") as file:
+                data = file.read(MAX_ENCRYPTED_BYTES + 1)
+        except (OSError, ValueError) as err:
+            raise KeyFileError(
+                f"cannot read encrypted key file {path}; correct the path in KEYS.toml"
+            ) from err
+        if len(data) > MAX_ENCRYPTED_BYTES:
+            raise KeyFileError(f"{path} is too long for an encrypted key file; restore it")
+        key = expect_key(parse_key_file(self._decrypt(data, path), path=path), key_id, path=path)
+        self._known[place] = (stamp, key_id, key)
+        return key
+
+    def _decrypt(self, data: bytes, path: Path) -> bytes:
+        """Return what the file holds."""
+        pyrage = need("pyrage", "age", _USE)
+        lines = read_private_file(
+            self._identity, limit=MAX_IDENTITY_BYTES, what="age identity"
+        ).splitlines()
+        texts = [line for line in lines if line.strip() and not line.startswith(b"#")]
+        try:
+            identities = [pyrage.x25519.Identity.from_str(text.decode().strip()) for text in texts]
+        except (pyrage.IdentityError, UnicodeDecodeError):
+            identities = []
+        if not identities:
+            raise KeyFileError(
+                f"{self._identity} holds no X25519 identity of age; make one with `age-keygen`"
+            )
+        try:
+            plain: bytes = pyrage.decrypt(data, identities)
+        except pyrage.DecryptError as err:
+            raise KeyFileError(
+                f"{path} cannot be decrypted with {self._identity}; give the identity that it was "
+                "encrypted to, or restore it"
+            ) from err
+        return plain

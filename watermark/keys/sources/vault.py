@@ -1,0 +1,190 @@
+"""`vault:MOUNT/PATH#FIELD` and `vault-transit:MOUNT/KEY#FILE`: HashiCorp Vault, through hvac.
+
+Rule 1: what Vault gives is the text of a key file, held to the same form as one on disk. Rule 2:
+the token comes from a private file, never from the environment, and goes to one address only.
+Rule 3: a secret that was opened is not asked for again: an id has one secret for ever.
+
+Source: Vault's HTTP API, KV version 2 and transit.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from watermark.errors import KeyFileError, KeysConfigError, SecretSourceError
+from watermark.keys.keyfile import expect_key, parse_key_file, read_private_file
+from watermark.keys.sources.extras import need
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from watermark.keys.document import VaultOptions
+    from watermark.keys.secret import SecretKey
+
+MAX_TOKEN_BYTES: Final = 8192
+MAX_CIPHERTEXT_BYTES: Final = 64 * 1024
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_FILE_PREFIX: Final = "file:"
+
+
+class VaultClient:
+    """One Vault, ready to be asked.
+
+    Args:
+        folder: Where relative paths start.
+        options: `[vault]`.
+
+    Raises:
+        KeysConfigError: The options are missing or unsafe.
+    """
+
+    def __init__(self, folder: Path, options: VaultOptions | None) -> None:
+        if options is None:
+            raise KeysConfigError(
+                'a secret by `vault:` needs [vault] with address and token = "file:PATH"'
+            )
+        parts = urlsplit(options.address)
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+            raise KeysConfigError(
+                f"[vault] address {options.address!a} is not https; secrets go over TLS only"
+            )
+        if not options.token.startswith(_FILE_PREFIX):
+            raise KeysConfigError(
+                "[vault] token names no file; write `file:` and the path of a private file"
+            )
+        self.folder = folder
+        self._options = options
+        self._client: Any = None
+
+    def ask(self, call: str, *args: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        """Return what Vault answers.
+
+        Args:
+            call: `read` (KV version 2) or `decrypt` (transit).
+            args: Positional arguments of hvac.
+            arguments: Named ones.
+
+        Raises:
+            SecretSourceError: hvac is not installed, or Vault refuses or does not answer.
+            KeyFileError: The token file is missing or too open.
+        """
+        hvac = need("hvac", "vault", "a secret by `vault:`")
+        requests = need("requests", "vault", "a secret by `vault:`")
+        client = self._client or self._connect(hvac)
+        secrets = client.secrets
+        function = {
+            "read": secrets.kv.v2.read_secret_version,
+            "decrypt": secrets.transit.decrypt_data,
+        }[call]
+        try:
+            return function(*args, **arguments)
+        except (hvac.exceptions.VaultError, requests.RequestException) as err:
+            raise SecretSourceError(
+                f"vault at {self._options.address} answers {type(err).__name__}; check the "
+                "reference, the token and its policy, and that it is unsealed"
+            ) from None
+
+    def _connect(self, hvac: Any) -> Any:  # noqa: ANN401 - a module without types
+        """Return the client of the package."""
+        options = self._options
+        token = read_private_file(
+            self.folder / options.token.removeprefix(_FILE_PREFIX),
+            limit=MAX_TOKEN_BYTES,
+            what="vault token",
+        )
+        verify = str(self.folder / options.ca) if options.ca else True
+        self._client = hvac.Client(
+            url=options.address,
+            token=token.decode("ascii", "replace").strip(),
+            namespace=options.namespace or None,
+            verify=verify,
+            timeout=options.timeout_s,
+            allow_redirects=False,
+        )
+        self._client.session.trust_env = False  # no proxy of the environment sees the token
+        return self._client
+
+
+class VaultSource:
+    """Key files in a KV store, version 2.
+
+    Args:
+        client: The Vault.
+    """
+
+    def __init__(self, client: VaultClient) -> None:
+        self._client = client
+        self._known: dict[tuple[str, str], SecretKey] = {}
+
+    def open(self, place: str, key_id: str) -> SecretKey:
+        """Return the key in a field of a secret.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            SecretSourceError: Vault does not give it.
+            KeyFileError: It is no key file, or another key's.
+        """
+        known = self._known.get((place, key_id))
+        if known is not None:
+            return known
+        path, _, field = place.rpartition("#")
+        mount, _, path = path.partition("/")
+        if not (mount and path and field):
+            raise KeysConfigError("a secret by `vault:` is written `vault:MOUNT/PATH#FIELD`")
+        answer = self._client.ask("read", path, mount_point=mount, raise_on_deleted_version=True)
+        try:
+            value = answer["data"]["data"][field]
+        except (KeyError, TypeError):
+            value = None
+        if not isinstance(value, str):
+            raise SecretSourceError(f"vault has no text in field {field!a} of {mount}/{path}")
+        key = parse_key_file(value.encode(), path=f"vault:{place}")
+        self._known[place, key_id] = expect_key(key, key_id, path=f"vault:{place}")
+        return key
+
+
+class TransitSource:
+    """Key files that a transit key of Vault has encrypted.
+
+    Args:
+        client: The Vault.
+    """
+
+    def __init__(self, client: VaultClient) -> None:
+        self._client = client
+        self._known: dict[tuple[str, str], SecretKey] = {}
+
+    def open(self, place: str, key_id: str) -> SecretKey:
+        """Return the key in a file of ciphertext.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            SecretSourceError: Vault does not decrypt it.
+            KeyFileError: The file is missing, or holds no key file, or another key's.
+        """
+        known = self._known.get((place, key_id))
+        if known is not None:
+            return known
+        name, _, file = place.partition("#")
+        mount, _, name = name.rpartition("/")
+        if not (mount and name and file):
+            raise KeysConfigError(
+                "a secret by `vault-transit:` is written `vault-transit:MOUNT/KEY#FILE`"
+            )
+        path = self._client.folder / file
+        try:
+            with path.open("rb") as opened:
+                ciphertext = opened.read(MAX_CIPHERTEXT_BYTES).decode("ascii").strip()
+        except (OSError, ValueError) as err:
+            raise KeyFileError(f"cannot read ciphertext {path}; correct the path") from err
+        answer = self._client.ask("decrypt", name, ciphertext, mount_point=mount)
+        try:
+            plain = base64.b64decode(answer["data"]["plaintext"], validate=True)
+        except (KeyError, TypeError, binascii.Error):
+            raise SecretSourceError(f"vault gives no plaintext for {path}") from None
+        key = parse_key_file(plain, path=path)
+        self._known[place, key_id] = expect_key(key, key_id, path=path)
+        return key
