@@ -13,6 +13,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Final
 
 from proxy.sampling.keys import UnservedScopeError, check_ring, describe_ends
@@ -21,7 +22,7 @@ from watermark.keys import WARNING_LEAD
 from watermark.keys.keysfile import find_regress, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from proxy.sampling.keys import KeyedModel, KeyHolder
@@ -33,6 +34,7 @@ _Stamp = tuple[object, ...]
 _REFERENCE: Final = re.compile(r"""["'](?:file|age|env-file|context-subkey):([^"'\n#]+)""")
 _LOG_FOLDER: Final = re.compile(r"""^\s*folder\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 _LOG_HEADS: Final = ("checkpoint", "stamps")
+_MOST_LOOKS: Final = 256
 _SETTLE_SECONDS: Final = 0.02
 _SETTLE_LOOKS: Final = 10
 _WARN_EVERY: Final = timedelta(hours=1)
@@ -79,9 +81,10 @@ class Reloader:
         self._report = report
         self._is_quiet = is_quiet
         self._now = now
-        self._watched: tuple[str, ...] = ()
         self._stamps: dict[str, _Stamp] = {}
-        self._stamps = self._look()
+        self._turns: Iterator[str] = iter(())
+        self._most = 0
+        self._has_changed()
         self._warned_at: datetime | None = None
         self._tried_at = now()
 
@@ -91,9 +94,11 @@ class Reloader:
         Args:
             is_asked: Whether somebody asks.
         """
-        stamps = self._look()
-        if is_asked or stamps != self._stamps:
-            self._stamps = self._settled(stamps)
+        if self._has_changed() or is_asked:
+            for _ in range(_SETTLE_LOOKS):  # whoever writes in place gets a moment to finish
+                time.sleep(_SETTLE_SECONDS)
+                if not self._has_changed():
+                    break
             self.reload()
         elif self._holder.error and self._now() - self._tried_at >= _RETRY_EVERY:
             self.reload(says_again=False)  # a key service that was down says nothing when it is up
@@ -146,25 +151,21 @@ class Reloader:
         if lines:
             self._warned_at = now
 
-    def _settled(self, stamps: dict[str, _Stamp]) -> dict[str, _Stamp]:
-        """Give whoever writes in place a moment to finish."""
-        for _ in range(_SETTLE_LOOKS):
-            time.sleep(_SETTLE_SECONDS)
-            later = self._look()
-            if later == stamps:
-                break
-            stamps = later
-        return stamps
-
-    def _look(self) -> dict[str, _Stamp]:
-        """Return what tells the files from changed ones; where links lead is part of it."""
+    def _has_changed(self) -> bool:
+        """Look at the keys' file and at the next ones that it names; remember how they are now."""
         path = str(self._loader.path)
-        stamps = {path: stamp(path)}
-        if not self._watched or stamps[path] != self._stamps.get(path):
-            self._watched = _named_files(self._loader.path)
-        for name in self._watched:
-            stamps[name] = stamp(name)
-        return stamps
+        found = {path: stamp(path)}
+        is_edited = found[path] != self._stamps.get(path)
+        if is_edited:
+            names = _named_files(self._loader.path)
+            kept = {name: self._stamps[name] for name in names if name in self._stamps}
+            self._stamps, self._turns = kept, cycle(names)
+            self._most = min(len(names), _MOST_LOOKS)
+        for name in islice(self._turns, self._most):
+            found[name] = stamp(name)
+        has_changed = any(self._stamps.get(name, one) != one for name, one in found.items())
+        self._stamps |= found
+        return has_changed or is_edited
 
 
 def load_ring(

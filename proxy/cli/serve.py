@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from proxy.sampling.keys import KeyedModel
 
+_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -145,6 +147,7 @@ class Serving:
         app = create_app(self.config, self.holder, metrics=metrics, beside=beside)
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
+        sys.setswitchinterval(_SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))

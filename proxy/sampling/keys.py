@@ -12,7 +12,7 @@ from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
-from watermark.keys import KeyState
+from watermark.keys import DEFAULT_SCOPE, KeyState
 from watermark.keys.record import END
 from watermark.seeding import KeyedUniforms
 
@@ -138,13 +138,17 @@ def check_ring(
         models: What is marked.
         now: The instant.
         before: The ring in force; where it marks, the other has to mark too, or to say by a
-            key's state that the marking stops.
+            key's state that the marking stops. What is as it was is not held against the file: a
+            scope that has run out must not keep another from being rotated.
 
     Raises:
         UnservedScopeError: A scope of a model has no key now or later, or loses the one it has.
     """
+    same = frozenset() if before is None else _unchanged(ring, before)
     for model in models:
         for scope in ring.scopes_of_model(model.name):
+            if scope in same:
+                continue
             missing = _missing(ring, model.unit, scope, now)
             if not missing or _is_set_aside(ring, model.unit, scope, now):
                 continue
@@ -158,6 +162,25 @@ def check_ring(
                 )
 
 
+def _unchanged(ring: KeyRing, before: KeyRing) -> frozenset[str]:
+    """Return the scopes that two rings define alike and fill with the same keys."""
+    known = {(record.key_id, record.unit): record for record in before}
+    scopes = {scope.name: scope for scope in before.scopes}
+    changed = {scope.name for scope in ring.scopes if scopes.get(scope.name) != scope}
+    changed |= {key_id for key_id, _ in ring.uncommitted ^ before.uncommitted}
+    kept = set()
+    for record in ring:
+        old = known.get((record.key_id, record.unit))
+        kept.add((record.key_id, record.unit))
+        if (old is not record and old != record) or record.key_id in changed:
+            changed.add(record.scope)
+    changed |= {record.scope for place, record in known.items() if place not in kept}
+    if len(ring.scopes) < len(before.scopes):
+        changed.add(DEFAULT_SCOPE)  # it takes what a scope took that is gone
+    everything = {DEFAULT_SCOPE, *(scope.name for scope in ring.scopes)}
+    return frozenset(everything - changed)
+
+
 def _missing(ring: KeyRing, unit: str, scope: str, now: datetime) -> str:
     """Return why nothing marks, empty where something does."""
     try:
@@ -169,7 +192,7 @@ def _missing(ring: KeyRing, unit: str, scope: str, now: datetime) -> str:
 
 def _taker(ring: KeyRing, scope: str) -> str:
     """Return the scope of another ring that takes what a new scope takes: itself, or the rest."""
-    return scope if any(one.name == scope for one in ring.scopes) else "default"
+    return scope if any(one.name == scope for one in ring.scopes) else DEFAULT_SCOPE
 
 
 def _is_set_aside(ring: KeyRing, unit: str, scope: str, now: datetime) -> bool:
