@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -176,9 +177,7 @@ async def measure_rotations(stage: Stage, *, count: int, clients: int, interval:
 
 def _open_ended(made: Made) -> Made:
     """Return a key without an end, as it stands in the file until it has a successor."""
-    record = made.record
-    fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
-    return type(made)(record=type(record)(**(fields | {"not_after": None})))
+    return replace(made, record=replace(made.record, not_after=None))
 
 
 async def _until(moment: float) -> None:

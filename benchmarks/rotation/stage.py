@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -88,6 +89,7 @@ class Stage:
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
+        self._root = self.rng.bytes(32)
         self.log = self.folder / "proxy.log"
         (self.folder / "data").mkdir(parents=True)
         self.tokenizer = byte_tokenizer(self.folder)
@@ -103,8 +105,8 @@ class Stage:
         return self.folder / "data" / "KEYS.toml"
 
     def make_key(self, key_id: str, **fields: Any) -> Made:
-        """Write a key file."""
-        secret = SecretKey(key_id, self.rng.bytes(32))
+        """Write a key file; one id has one secret however often it is made."""
+        secret = SecretKey(key_id, hashlib.sha256(self._root + key_id.encode()).digest())
         path = self.keys_file.parent / f"{key_id}.key"
         path.write_bytes(format_key_file(secret))
         path.chmod(0o600)
