@@ -147,6 +147,7 @@ class Setting:
                 logprobs=self.logprobs,
                 logprobs_mode="tempered",
                 logit_bias=True,
+                max_bias=8192,
                 max_n=max(1, self.candidates, self.drafts),
             ),
             splice=SpliceConfig(

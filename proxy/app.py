@@ -138,7 +138,7 @@ def create_app(
         entropy=entropy,
     )
     passthrough = Passthrough(client, metrics)
-    operations = Operations(metrics, holder, now)
+    operations = Operations(metrics, marking.trusted, holder, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form

@@ -111,6 +111,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         logprobs: Most likeliest tokens that it lists a position; 0 for none.
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
+        max_bias: Most tokens that may have a bias in one request (vLLM: 1024).
         max_n: Most choices a request; select draws no more than this.
     """
 
@@ -118,6 +119,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False
+    max_bias: _NonNegative = 1024
     max_n: _Positive = 1
 
 
@@ -127,12 +129,29 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         requests: Upstream requests.
         tokens: Tokens that the upstream generates.
-        seconds: Time since the path began.
+        seconds: Time spent waiting for the upstream.
     """
 
     requests: _NonNegative | None = None
     tokens: _NonNegative | None = None
     seconds: _Seconds | None = None
+
+
+class DefaultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the upstream takes where the client says nothing.
+
+    vLLM reads them from the model's `generation_config.json` unless it is started with
+    `--generation-config vllm`; the proxy always says them in full.
+
+    Attributes:
+        temperature: Sampling temperature.
+        top_p: Nucleus mass.
+        top_k: Likeliest tokens kept; 0 for all.
+    """
+
+    temperature: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    top_k: _NonNegative = 0
 
 
 class SpliceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -181,6 +200,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         unit: `tokenizer` or `words/v1`: which of the keys' units marks it. Splice needs
             `tokenizer`.
         capabilities: What the upstream can do.
+        defaults: What the upstream takes where the client says nothing.
         splice: How to splice.
         select: How to select.
     """
@@ -190,6 +210,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     end_tokens: list[str] = []
     unit: Literal["tokenizer", "words/v1"] = "tokenizer"
     capabilities: Capabilities = Capabilities()
+    defaults: DefaultsConfig = DefaultsConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
 
@@ -283,7 +304,7 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
     for model in config.models:
-        if config.embedded is None and model.tokenizer is None and model.unit == "tokenizer":
+        if config.embedded is None and model.tokenizer is None:
             raise ConfigError(
                 f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
                 "made for that file"

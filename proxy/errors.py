@@ -6,6 +6,7 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
+    │   └── BodyTooLargeError
     ├── NoMarkingKeyError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
@@ -47,6 +48,12 @@ class BadRequestError(ProxyError):
         self.param = param
 
 
+class BodyTooLargeError(BadRequestError):
+    """A request's body exceeds what the server reads into memory."""
+
+    status = 413
+
+
 class NoMarkingKeyError(ProxyError):
     """No key marks the request now, and the operator lets nothing out unmarked."""
 
@@ -80,15 +87,20 @@ class UpstreamProtocolError(UpstreamError):
 
 
 class UpstreamStatusError(UpstreamError):
-    """The upstream refused; its own status and body go to the client as they are."""
+    """The upstream refused; its own status, headers and body go to the client as they are."""
 
     def __init__(
-        self, message: str, *, upstream_status: int, body: bytes, content_type: str
+        self,
+        message: str,
+        *,
+        upstream_status: int,
+        body: bytes,
+        headers: list[tuple[bytes, bytes]],
     ) -> None:
         super().__init__(message)
         self.upstream_status = upstream_status
         self.body = body
-        self.content_type = content_type
+        self.headers = headers
 
 
 class EmbeddedError(ProxyError):

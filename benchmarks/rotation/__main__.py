@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--rotations", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--interval", type=float, default=0.5, help="seconds between rotations")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds between rotations")
     parser.add_argument("--scopes", type=int, default=10_000)
     parser.add_argument("--reloads", type=int, default=100)
     options = parser.parse_args(arguments)

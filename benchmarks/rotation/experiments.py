@@ -27,7 +27,7 @@ Figures: TypeAlias = dict[str, float | str]
 
 MARKED_BELOW: Final = -7.0
 """log10 p: of 200,000 pairs of an unmarked text and a key, 0.02 are expected below."""
-LEAD_SECONDS: Final = 2.5
+LEAD_SECONDS: Final = 3.0
 _SCOPE: Final = '[[scope]]\nname = "gold"\nmodels = ["g"]\n\n'
 
 
@@ -150,13 +150,16 @@ async def measure_rotations(stage: Stage, *, count: int, clients: int, interval:
         keys.append(stage.make_key(f"epoch-{number}", not_before=start, not_after=stop))
     stage.write_keys(_open_ended(keys[0]))
     with stage.serving():
+        late = 0
+        taken = asyncio.ensure_future(_watch_reports(stage))
         async with stage.load(clients) as replies:
-            skews = []
             for number in range(1, count + 1):
                 await _until(turns[number - 1].timestamp() - LEAD_SECONDS)
                 stage.write_keys(*keys[:number], _open_ended(keys[number]))
-                skews.append(await _skew(stage))
+                late += utc().timestamp() > turns[number - 1].timestamp() - 1.0
             await _until(turns[count - 1].timestamp() + 1.0)
+        taken.cancel()
+        skews = await taken
     by_id = {made.record.key_id: made for made in keys}
     wrong, pairs = wrong_of(replies, by_id, Judge(stage.unit))
     workers = stage.workers
@@ -165,6 +168,7 @@ async def measure_rotations(stage: Stage, *, count: int, clients: int, interval:
         "seconds between them": interval,
         "workers": workers,
         "replies": len(replies),
+        "edits less than a second before their key marks": late,
         "keys seen": len({reply.key_id for reply in replies}),
         "replies not detectable under exactly their header's key": wrong,
         "pairs of text and key tested": pairs,
@@ -186,18 +190,18 @@ async def _until(moment: float) -> None:
         await asyncio.sleep(left)
 
 
-async def _skew(stage: Stage) -> float:
-    """Return the time between the first and the last worker that took an edit."""
-    before = {report.generation for _, report in stage.reports().values()}
-    for _ in range(500):
-        reports = [report for _, report in stage.reports().values()]
-        found = {report.generation for report in reports}
-        if len(found) == 1 and found != before and len(reports) == stage.workers:
-            times = [datetime.fromisoformat(report.loaded_at).timestamp() for report in reports]
-            return max(times) - min(times)
-        before = before if len(found) == 1 else set()
-        await asyncio.sleep(0.005)
-    raise TimeoutError("the workers did not take the edit")
+async def _watch_reports(stage: Stage) -> list[float]:
+    """Return, when cancelled, the time from the first to the last worker for each set of keys."""
+    taken: dict[str, dict[int, float]] = {}
+    try:
+        while True:
+            for pid, (_, report) in stage.reports().items():
+                at = datetime.fromisoformat(report.loaded_at).timestamp()
+                taken.setdefault(report.generation, {}).setdefault(pid, at)
+            await asyncio.sleep(0.02)
+    except asyncio.CancelledError:
+        complete = [times.values() for times in taken.values() if len(times) == stage.workers]
+        return [max(times) - min(times) for times in complete[1:]]  # the first is the start
 
 
 def _is_outside(reply: Reply, keys: dict[str, Made]) -> bool:

@@ -103,7 +103,7 @@ def demo(*, as_json: bool, tokens: int, state: Path) -> None:
 def main() -> None:
     """Run the command line; errors of ours become one line and exit status 1."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="watermark-proxy", standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as err:

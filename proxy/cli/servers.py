@@ -67,6 +67,7 @@ def listen(host: str, port: int) -> Listener:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
+        bound.listen()  # whoever is told the address may connect at once, and waits
     except OSError as err:
         bound.close()
         message = f"cannot listen on {host}:{port}: {err.strerror}; choose another host or port"

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proxy.errors import BadRequestError, ProxyError, UpstreamStatusError
-from proxy.upstream.client import refusal_headers
+from proxy.errors import BadRequestError, BodyTooLargeError, ProxyError, UpstreamStatusError
 from watermark.wire.openai_answers import error_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -76,14 +76,14 @@ class Exchange:
         """Return the whole body.
 
         Raises:
-            BadRequestError: It is larger than allowed.
+            BodyTooLargeError: It is larger than allowed.
             ClientGoneError: The client hung up.
         """
         parts = bytearray()
         async for part in self.body_stream():
             parts += part
             if len(parts) > max_bytes:
-                raise BadRequestError(
+                raise BodyTooLargeError(
                     f"the request body exceeds {max_bytes} bytes; send less, or raise "
                     "server.max_body_bytes"
                 )
@@ -114,8 +114,10 @@ class Exchange:
             pass
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the status line and the headers."""
+        """Send the status line and the headers; a date is added where there is none."""
         self.is_started = True
+        if not any(name == b"date" for name, _ in headers):
+            headers = [*headers, (b"date", formatdate(usegmt=True).encode())]
         await self._send(
             {"type": "http.response.start", "status": status, "headers": list(headers)}
         )
@@ -134,19 +136,29 @@ class Exchange:
     async def refuse(self, error: ProxyError) -> None:
         """Answer with an error; an upstream's refusal keeps its status, headers and body."""
         if isinstance(error, UpstreamStatusError):
-            await self.answer(error.upstream_status, error.body, refusal_headers(error))
+            await self.answer(error.upstream_status, error.body, error.headers)
         else:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
             await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
-    def caller_digest(self) -> str | None:
-        """Return the digest by which the config names a caller, None without an API key."""
-        for name, value in self.headers:
-            if name == b"authorization" and value[:7].lower() == b"bearer ":
-                return f"sha256:{hashlib.sha256(value[7:].strip()).hexdigest()}"
-            if name in (b"x-api-key", b"api-key"):
-                return f"sha256:{hashlib.sha256(value.strip()).hexdigest()}"
-        return None
+    def is_from(self, callers: frozenset[str]) -> bool:
+        """Return whether the caller is among these digests; `*` stands for everybody."""
+        return is_trusted(self.headers, callers)
+
+
+def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
+    """Return whether a request's API key is among these digests; `*` stands for everybody."""
+    return EVERYBODY in callers or _caller_digest(headers) in callers
+
+
+def _caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the digest by which the config names a caller, None without an API key."""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return f"sha256:{hashlib.sha256(value[7:].strip()).hexdigest()}"
+        if name in (b"x-api-key", b"api-key"):
+            return f"sha256:{hashlib.sha256(value.strip()).hexdigest()}"
+    return None
 
 
 def wire_error(error: ProxyError) -> dict[str, Any]:

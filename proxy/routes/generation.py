@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from dataclasses import dataclass, replace
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.errors import NoMarkingKeyError, ProxyError
+from proxy.errors import NoMarkingKeyError, ProxyError, UpstreamProtocolError
 from proxy.routes.answering import merge, pieces_of
 from proxy.routes.exchange import (
     DISCLOSURE_HEADER,
-    EVERYBODY,
     ClientGoneError,
     Exchange,
     wire_error,
@@ -24,7 +24,7 @@ from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
 from proxy.sampling.keys import marks_alike
 from proxy.upstream.headers import asked_with
-from watermark.errors import KeysConfigError, WireError
+from watermark.errors import KeysConfigError, SchemeParameterError, WireError
 from watermark.text import TextAssembler
 from watermark.wire.openai_answers import (
     AnswerFrame,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.questions import Draft, Drafted
+    from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.token_ids import TokenIdUpstream
@@ -114,14 +115,12 @@ class GenerationEndpoint:
         except ClientGoneError:
             return
         except ProxyError as error:
+            self._marking.metrics.decided(None, reason=Reason.TOO_LARGE)
             await exchange.refuse(error)
             return
         request, served, decision = self._decide(body)
-        name = None if served is None else served.config.name
         if request is None or served is None or not decision.is_marked:
-            self._count(name, decision)
-            extra = self._disclosure(exchange, decision)
-            await self._passthrough.forward(exchange, body=body, extra=extra)
+            await self._pass(exchange, body, served, decision)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -129,34 +128,57 @@ class GenerationEndpoint:
             request=request,
             decision=decision,
             exchange=exchange,
-            is_told=self._is_told(exchange),
         )
         try:
-            answer.take_key()
-            self._count(name, decision)
+            await self._mark(answer, exchange)
+        except UnmarkedError as unmarked:
+            await self._pass(exchange, body, served, Decision(unmarked.reason))
+        except NoMarkingKeyError as error:
+            await self._without_key(exchange, body, served, error)
+
+    async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
+        """Send a marked answer and count it, unless it turns out that it cannot be one."""
+        answer.take_key()
+        is_sent = True
+        try:
             await exchange.while_connected(answer.send())
         except ClientGoneError:
-            return
-        except NoMarkingKeyError as error:
-            await self._without_key(exchange, body, name, error)
-        except ContextFullError:
-            await self._passthrough.forward(exchange, body=body)
+            pass
+        except (UnmarkedError, NoMarkingKeyError):
+            is_sent = False
+            raise
+        finally:
+            if is_sent:
+                self._count(answer.served, answer.decision)
 
-    def _count(self, model: str | None, decision: Decision) -> None:
-        self._marking.metrics.decided(model, reason=decision.reason, path=decision.path)
+    async def _pass(
+        self, exchange: Exchange, body: bytes, served: ServedModel | None, decision: Decision
+    ) -> None:
+        """Let a request through unmarked."""
+        self._count(served, decision)
+        is_told = exchange.is_from(self._marking.trusted)
+        extra = disclosure(decision) if is_told else []
+        await self._passthrough.forward(exchange, body=body, extra=extra)
 
     async def _without_key(
-        self, exchange: Exchange, body: bytes, model: str | None, error: NoMarkingKeyError
+        self, exchange: Exchange, body: bytes, served: ServedModel, error: NoMarkingKeyError
     ) -> None:
         """Refuse a request that no key marks, or let it through, as the operator says."""
         decision = Decision(Reason.NO_MARKING_KEY)
-        self._count(model, decision)
         if self._marking.passes_unmarked:
-            extra = self._disclosure(exchange, decision)
-            await self._passthrough.forward(exchange, body=body, extra=extra)
+            await self._pass(exchange, body, served, decision)
         else:
+            self._count(served, decision)
             self._marking.metrics.failed(error)
             await exchange.refuse(error)
+
+    def _count(self, served: ServedModel | None, decision: Decision) -> None:
+        self._marking.metrics.decided(
+            None if served is None else served.config.name,
+            reason=decision.reason,
+            path=decision.path,
+            key_id=decision.key_id,
+        )
 
     def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
         try:
@@ -167,14 +189,8 @@ class GenerationEndpoint:
         served = self._marking.models.get(request.model)
         if served is None:
             return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+        request = served.with_defaults(request)
         return request, served, served.decide(request)
-
-    def _is_told(self, exchange: Exchange) -> bool:
-        trusted = self._marking.trusted
-        return EVERYBODY in trusted or exchange.caller_digest() in trusted
-
-    def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
-        return disclosure(decision) if self._is_told(exchange) else []
 
 
 def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -186,12 +202,20 @@ class _OtherKeyError(Exception):
     """Another key marks than when the reply was prepared; nothing was chosen yet."""
 
 
-class ContextFullError(Exception):
-    """The prompt leaves no room for a reply; the upstream's own refusal is the clearest."""
+class UnmarkedError(Exception):
+    """A reply that was to be marked cannot be; nothing was sent."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class MarkedAnswer:
     """One marked answer: asks the upstream, writes to the client.
+
+    Attributes:
+        served: The model.
+        decision: What happens to the request, and by which key.
 
     A reply belongs to the key that marks when its first token is chosen, which is when the first
     draft has come. Where that is another key than when the draft was asked for, the reply is
@@ -206,36 +230,40 @@ class MarkedAnswer:
         request: GenerationRequest,
         decision: Decision,
         exchange: Exchange,
-        is_told: bool,
     ) -> None:
         """Prepare to answer one request."""
         self._marking = marking
-        self._served = served
+        self.served = served
         self._request = request
-        self._decision = decision
-        self._path = str(decision.path)
+        self.decision = decision
         self._exchange = exchange
-        self._is_told = is_told
+        self._is_told = exchange.is_from(marking.trusted)
         self._keyed: KeyedUniforms | None = None
         self._has_begun = False
         self._upstream = marking.upstreams[request.model]
         self._headers = asked_with(exchange.headers)
         self._prompt: list[int] = []
+        self._replies: list[Reply] = []
 
     def take_key(self) -> KeyedUniforms:
         """Return the key that marks now, and prepare to mark with it.
 
         Raises:
             NoMarkingKeyError: None does.
+            UnmarkedError: The reply ends before its mark could begin.
         """
-        self._keyed = self._marking.key_of(self._served, self._request)
-        return self._keyed
+        keyed = self._marking.key_of(self.served, self._request)
+        if self.served.is_too_short(self._request, keyed.record):
+            raise UnmarkedError(Reason.TOO_SHORT)
+        self._keyed = keyed
+        self.decision = replace(self.decision, key_id=keyed.record.key_id)
+        return keyed
 
     async def send(self) -> None:
         """Answer; errors become the client's, in its dialect.
 
         Raises:
-            ContextFullError: The prompt leaves no room; nothing was sent.
+            UnmarkedError: The prompt leaves no room: the upstream's own refusal is the clearest.
             NoMarkingKeyError: The key went before the first token was chosen; nothing was sent.
         """
         try:
@@ -243,12 +271,27 @@ class MarkedAnswer:
         except NoMarkingKeyError:
             raise
         except ProxyError as error:
-            self._marking.metrics.failed(error)
-            if self._exchange.is_started:
-                # The reply stays without an end: no finish reason and no [DONE] are invented.
-                await self._exchange.write(json_event(wire_error(error)), more=False)
-            else:
-                await self._exchange.refuse(error)
+            await self._fail(error)
+        except SchemeParameterError as error:
+            # What the upstream listed is no distribution that could be raced.
+            failure = UpstreamProtocolError(f"the upstream's answer cannot be marked: {error}")
+            await self._fail(failure)
+        finally:
+            self._count()
+
+    async def _fail(self, error: ProxyError) -> None:
+        self._marking.metrics.failed(error)
+        if self._exchange.is_started:
+            # The reply stays without an end: no finish reason and no [DONE] are invented.
+            await self._exchange.write(json_event(wire_error(error)), more=False)
+        else:
+            await self._exchange.refuse(error)
+
+    def _count(self) -> None:
+        """Count the tokens chosen, by the path that chose them."""
+        for reply in self._replies:
+            for path, tokens in reply.by_path.items():
+                self._marking.metrics.delivered(self._request.model, path, tokens)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -282,10 +325,13 @@ class MarkedAnswer:
         limit = await self._upstream.context_limit(self._request.model, self._headers)
         room = None if limit is None else limit - len(self._prompt)
         if room is not None and room < 1:
-            raise ContextFullError
-        served, request = self._served, self._request
+            raise UnmarkedError(Reason.CONTEXT_FULL)
+        served, request = self.served, self._request
         plan = served.plan(request, room=room)
-        replies = served.replies(request, plan, keyed, self._marking.entropy)
+        # Long conversations take a while to cut into units; others are served meanwhile.
+        self._replies = await asyncio.to_thread(
+            served.replies, request, plan, keyed, self._marking.entropy
+        )
         return merge(
             [
                 pieces_of(
@@ -298,13 +344,13 @@ class MarkedAnswer:
                     ),
                     self._ask,
                 )
-                for choice, reply in enumerate(replies)
+                for choice, reply in enumerate(self._replies)
             ]
         )
 
     async def _ask(self, draft: Draft) -> Drafted:
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
-        self._marking.metrics.drafted(self._request.model, self._path, answer.n_tokens)
+        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
         if not self._has_begun:
             self._begin()
         return answer
@@ -315,16 +361,15 @@ class MarkedAnswer:
         if prepared is None or not marks_alike(prepared.record, keyed.record):
             raise _OtherKeyError
         self._has_begun = True
-        self._decision = replace(self._decision, key_id=keyed.record.key_id)
 
     @property
     def _extra(self) -> list[tuple[bytes, bytes]]:
-        return disclosure(self._decision) if self._is_told else []
+        return disclosure(self.decision) if self._is_told else []
 
     def _writer(self) -> LogprobsWriter | None:
         if self._request.logprobs is None:
             return None
-        return LogprobsWriter(self._served.table, as_ids=self._request.labels_as_ids)
+        return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
     async def _whole(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
@@ -352,5 +397,4 @@ class MarkedAnswer:
             await self._exchange.write(b"".join(map(json_event, chunks)))
 
     def _usage(self, completion_tokens: int) -> Usage:
-        self._marking.metrics.delivered(self._request.model, self._path, completion_tokens)
         return Usage(prompt_tokens=len(self._prompt), completion_tokens=completion_tokens)

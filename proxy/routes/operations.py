@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from starlette.responses import PlainTextResponse, Response
+
+from proxy.routes.exchange import is_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,15 +22,24 @@ if TYPE_CHECKING:
 class Operations:
     """The endpoints under `/watermark/`."""
 
-    def __init__(self, metrics: Metrics, keys: KeyHolder, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        trusted: frozenset[str],
+        keys: KeyHolder,
+        now: Callable[[], float],
+    ) -> None:
         """Report on one proxy.
 
         Args:
-            metrics: Its counters.
-            keys: Its keys.
+            metrics: The counters.
+            trusted: Who may read them: read before and after a request of one's own, they tell
+                whether it was marked.
+            keys: The keys in force.
             now: Seconds since the epoch.
         """
         self._metrics = metrics
+        self._trusted = trusted
         self._keys = keys
         self._now = now
 
@@ -35,8 +47,11 @@ class Operations:
         """Serve GET /watermark/health."""
         return PlainTextResponse("ok\n")
 
-    async def metrics(self, request: Request) -> Response:  # noqa: ARG002 - a handler's form
-        """Serve GET /watermark/metrics in Prometheus' text form."""
+    async def metrics(self, request: Request) -> Response:
+        """Serve GET /watermark/metrics in Prometheus' text form, to trusted callers."""
+        if not is_trusted(request.scope["headers"], self._trusted):
+            message = "the counters are for the callers that disclosure.callers names\n"
+            return PlainTextResponse(message, HTTPStatus.FORBIDDEN)
         now = datetime.fromtimestamp(self._now(), UTC)
         ends = self._keys.current.ends()
         self._metrics.keys_expire({s: (end - now).total_seconds() for s, end in ends.items()})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
 
 from proxy.errors import UpstreamError
 from proxy.routes.exchange import ClientGoneError, Exchange
+from proxy.sampling.eligibility import Reason
 from proxy.upstream.headers import passed_back, passed_on
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ class Everything(BaseRoute):
         await self._app(scope, receive, send)
 
 
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
 class Passthrough:
     """An ASGI application that hands every request to the upstream."""
 
@@ -47,8 +51,11 @@ class Passthrough:
         """Serve one request; a WebSocket is refused before its handshake."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
-        else:
-            await self.forward(Exchange(scope, receive, send))
+            return
+        exchange = Exchange(scope, receive, send)
+        if exchange.method not in _READING:  # it may generate text, in a dialect not marked here
+            self._metrics.decided(None, reason=Reason.OTHER_PATH)
+        await self.forward(exchange)
 
     async def forward(
         self,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    reply: Reply, question: Draft, budget: Budget
+    reply: Reply, question: Draft, budget: Budget, end_ids: frozenset[int]
 ) -> Generator[Draft | Chosen, Drafted | None, tuple[Continuation, ...]]:
     """Yield the question and return its continuations.
 
@@ -26,6 +26,7 @@ def ask(
     Raises:
         UpstreamProtocolError: The answer does not have the form that was asked for.
     """
+    budget.begin()
     answer = yield question
     if answer is None or len(answer.continuations) != question.n:
         count = 0 if answer is None else len(answer.continuations)
@@ -35,6 +36,7 @@ def ask(
     budget.charge(answer)
     for one in answer.continuations:
         _check(one, question)
+        _check_end(one, end_ids)
         if one.finish is Finish.LENGTH and len(one.tokens) < question.max_tokens:
             reply.bound(len(question.tokens) + len(one.tokens))
     return answer.continuations
@@ -50,4 +52,14 @@ def _check(one: Continuation, question: Draft) -> None:
         raise UpstreamProtocolError(
             f"the upstream gave {len(one.logprobs)} lists of log-probabilities for "
             f"{len(one.tokens)} tokens; check the model's logprobs capability"
+        )
+
+
+def _check_end(one: Continuation, end_ids: frozenset[int]) -> None:
+    """Refuse an end that is not one of the configured tokens: the reply would go on after it."""
+    *before, last = one.tokens
+    if (one.finish is Finish.STOP) != (last in end_ids) or not end_ids.isdisjoint(before):
+        raise UpstreamProtocolError(
+            f"the upstream ended a draft ({one.finish}) and the model's end_tokens do not agree; "
+            "list every token that ends a reply, as generation_config.json names them"
         )

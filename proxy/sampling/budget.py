@@ -18,7 +18,7 @@ class BudgetLimits:
     Attributes:
         requests: Upstream requests.
         tokens: Tokens that the upstream generates.
-        seconds: Wall-clock time since the path began.
+        seconds: Time spent waiting for the upstream; a client that is slow to read costs none.
     """
 
     requests: int | None = None
@@ -35,22 +35,25 @@ class Budget:
         clock: Seconds on a clock that never goes back.
         requests: Upstream requests so far.
         tokens: Tokens generated so far.
+        seconds: Time waited so far.
     """
 
     limits: BudgetLimits
     clock: Callable[[], float]
     requests: int = 0
     tokens: int = 0
-    _started: float = field(init=False)
+    seconds: float = 0.0
+    _asked_at: float = field(init=False, default=0.0)
 
-    def __post_init__(self) -> None:
-        """Start the clock."""
-        self._started = self.clock()
+    def begin(self) -> None:
+        """Note that a request goes out."""
+        self._asked_at = self.clock()
 
     def charge(self, answer: Drafted) -> None:
         """Count one answered request."""
         self.requests += 1
         self.tokens += answer.n_tokens
+        self.seconds += self.clock() - self._asked_at
 
     @property
     def is_spent(self) -> bool:
@@ -59,5 +62,5 @@ class Budget:
         return (
             (limits.requests is not None and self.requests >= limits.requests)
             or (limits.tokens is not None and self.tokens >= limits.tokens)
-            or (limits.seconds is not None and self.clock() - self._started >= limits.seconds)
+            or (limits.seconds is not None and self.seconds >= limits.seconds)
         )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from proxy.errors import UpstreamProtocolError
+from proxy.sampling.parameters import MAX_BIAS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,24 +88,34 @@ class ListReader:
         Raises:
             UpstreamProtocolError: The list lacks the sampled token, or is no distribution.
         """
-        top = self._top(listed, sampled)
+        listable = self._listable(bias)
+        top = self._top(listed, sampled, listable)
         if self.mode is LogprobsMode.RAW:
             return self._truncate(self._reshape(top, bias))
         weights = np.exp(top.logprobs)
         if self.mode is LogprobsMode.PROCESSED:
-            return CandidateList(top.ids, weights, self._processed_rest(weights))
-        return self._truncate(CandidateList(top.ids, weights, self._missing(weights)))
+            return CandidateList(top.ids, weights, self._processed_rest(weights, listable))
+        return self._truncate(CandidateList(top.ids, weights, self._missing(weights, listable)))
 
-    def _top(self, listed: TokenLogprobs, sampled: int) -> TokenLogprobs:
+    def _listable(self, bias: Mapping[int, float]) -> int:
+        """Return how many tokens have a probability to list: banned ones have none."""
+        if self.mode is LogprobsMode.RAW:  # listed as they were before the ban
+            return self.vocab_size
+        return self.vocab_size - sum(value <= -MAX_BIAS for value in bias.values())
+
+    def _top(self, listed: TokenLogprobs, sampled: int, listable: int) -> TokenLogprobs:
         if listed.of(sampled) is None:
             raise UpstreamProtocolError(
                 "the upstream's log-probabilities lack the token it sampled; check the model's "
                 "logprobs capability in the config"
             )
-        if len(listed) < self._full_length:
+        # Of a list that is too short, the sampled token may be an addition that hides. What is
+        # processed may be short: tokens that were cut off are left out.
+        expected = 1 if self.mode is LogprobsMode.PROCESSED else min(self.size, listable)
+        if len(listed) < expected:
             raise UpstreamProtocolError(
-                f"the upstream listed {len(listed)} tokens where {self._full_length} were asked "
-                "for; lower the model's number of logprobs in the config"
+                f"the upstream listed {len(listed)} tokens where {expected} were asked for; lower "
+                "the model's number of logprobs in the config"
             )
         mass = float(np.exp(listed.logprobs).sum())
         if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
@@ -113,14 +124,7 @@ class ListReader:
             )
         return listed.without(sampled) if len(listed) > self.size else listed
 
-    @property
-    def _full_length(self) -> int:
-        """How long a list must be; shorter, the sampled token may be an addition that hides."""
-        if self.mode is LogprobsMode.PROCESSED:  # tokens that were cut off may be left out
-            return 1
-        return min(self.size, self.vocab_size)
-
-    def _processed_rest(self, weights: NDArray[np.float64]) -> float | None:
+    def _processed_rest(self, weights: NDArray[np.float64], listable: int) -> float | None:
         """Return the mass outside a list of what is kept.
 
         With top-k or top-p it cannot be asked for: where the list is banned, the upstream cuts
@@ -128,12 +132,12 @@ class ListReader:
         """
         if len(weights) < self.size or not weights.all():
             return 0.0  # all that is kept is listed
-        rest = self._missing(weights)
+        rest = self._missing(weights, listable)
         return None if rest > 0 and self.parameters.is_truncated else rest
 
-    def _missing(self, probabilities: NDArray[np.float64]) -> float:
+    def _missing(self, probabilities: NDArray[np.float64], listable: int) -> float:
         """Return the mass that a list of absolute probabilities leaves out."""
-        if len(probabilities) >= self.vocab_size:
+        if len(probabilities) >= listable:
             return 0.0
         return max(0.0, 1.0 - float(probabilities.sum()))
 
@@ -147,7 +151,8 @@ class ListReader:
             return CandidateList(top.ids, weights, 0.0)
         listed = set(top.ids.tolist())
         is_plain = self.parameters.temperature == 1.0 and set(bias) <= listed
-        rest = self._missing(np.exp(top.logprobs)) * math.exp(-shift) if is_plain else None
+        missing = self._missing(np.exp(top.logprobs), self.vocab_size)
+        rest = missing * math.exp(-shift) if is_plain else None
         if not (bias and self.parameters.is_truncated):
             return CandidateList(top.ids, weights, rest)
         # Biases may have carried unlisted tokens above listed ones: those have no certain rank.

@@ -7,15 +7,18 @@ silent.
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proxy.sampling.questions import Path
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
     from proxy.config import ModelConfig
 
 
+MIN_TEMPERATURE: Final = 0.01  # engines draw greedily below (vLLM), or lift it to this
 MAX_CHOICES: Final = 128  # OpenAI's bound; each is a conversation of its own with the upstream
 MAX_STOP_STRINGS: Final = 32  # SGLang's bound; OpenAI takes 4
 
@@ -27,21 +30,17 @@ class Reason(enum.StrEnum):
     MODEL_NOT_CONFIGURED = "model-not-configured"
     NO_CAPABLE_PATH = "no-capable-path"
     TEMPERATURE_ZERO = "temperature-zero"
+    TOO_SHORT = "too-short"
+    CONTEXT_FULL = "context-full"
     TOOLS = "tools"
     STRUCTURED_OUTPUT = "structured-output"
     NOT_TEXT = "not-text"
     BATCH_PROMPT = "batch-prompt"
     UNSUPPORTED_PARAMETER = "unsupported-parameter"
     UNREADABLE = "unreadable"
+    OTHER_PATH = "other-path"
+    TOO_LARGE = "too-large"
     NO_MARKING_KEY = "no-marking-key"
-
-
-class Path(enum.StrEnum):
-    """How the mark gets in."""
-
-    NONE = "none"
-    SPLICE = "splice"
-    SELECT = "select"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +76,20 @@ def refusal(request: GenerationRequest) -> Reason | None:
         return Reason.TOOLS
     if "response_format" in request.unknown:
         return Reason.STRUCTURED_OUTPUT
-    if request.temperature == 0 or request.top_k == 1:
+    if request.temperature < MIN_TEMPERATURE or request.top_k == 1:
         return Reason.TEMPERATURE_ZERO
-    if request.unknown or request.n > MAX_CHOICES or len(request.stop) > MAX_STOP_STRINGS:
+    if _is_unsupported(request):
         return Reason.UNSUPPORTED_PARAMETER
     if request.dialect is DialectName.CHAT:
         return Reason.NOT_TEXT if any(m.text is None for m in request.messages) else None
     return None if _is_single(request.prompt) else Reason.BATCH_PROMPT
+
+
+def _is_unsupported(request: GenerationRequest) -> bool:
+    if request.unknown or request.n > MAX_CHOICES or len(request.stop) > MAX_STOP_STRINGS:
+        return True
+    # Negative penalties, as biases, grow with the reply past the largest bias that there is.
+    return min(request.presence_penalty, request.frequency_penalty) < 0
 
 
 def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
@@ -91,8 +97,9 @@ def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
     able = model.capabilities
     if able.continuation == "none":
         return Path.NONE
-    can_bias = able.logit_bias or not _has_bias(request)
-    if not can_bias or (request.logprobs or 0) > able.logprobs:
+    if _has_bias(request) and not (able.logit_bias and _most_biases(request) <= able.max_bias):
+        return Path.NONE
+    if request.logprobs is not None and max(1, request.logprobs) > able.logprobs:
         return Path.NONE
     if model.splice.enabled and able.logprobs > 0 and model.unit == "tokenizer":
         # A truncation over biased raw log-probabilities cannot be redone from a list.
@@ -104,6 +111,14 @@ def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
 
 def _has_bias(request: GenerationRequest) -> bool:
     return bool(request.logit_bias or request.presence_penalty or request.frequency_penalty)
+
+
+def _most_biases(request: GenerationRequest) -> float:
+    """Return how many tokens may have a bias by the end of the reply."""
+    count = float(len(request.logit_bias))
+    if request.presence_penalty or request.frequency_penalty:
+        count += math.inf if request.max_tokens is None else request.max_tokens
+    return count
 
 
 def _is_single(prompt: object) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from proxy.sampling.budget import Budget, BudgetLimits
+from proxy.sampling.questions import Path
 from proxy.sampling.select import SelectPlan, select
 from proxy.sampling.splice import SplicePlan, splice
 
@@ -34,11 +35,6 @@ class MarkPlan:
     select: SelectPlan
     select_limits: BudgetLimits
 
-    @property
-    def path(self) -> str:
-        """The path that begins."""
-        return "splice" if self.splice is not None else "select"
-
 
 def mark(reply: Reply, plan: MarkPlan, clock: Callable[[], float]) -> Flow:
     """Choose a reply's tokens by the strongest path, then by what its budget leaves.
@@ -60,6 +56,6 @@ def mark(reply: Reply, plan: MarkPlan, clock: Callable[[], float]) -> Flow:
     if finish is None:
         finish = yield from select(reply, plan.select, Budget(plan.select_limits, clock))
     if finish is None:
-        unmarked = replace(plan.select, candidates=1, chunk_tokens=_UNMARKED_CHUNK)
+        unmarked = replace(plan.select, candidates=1, chunk_tokens=_UNMARKED_CHUNK, path=Path.NONE)
         finish = yield from select(reply, unmarked, Budget(BudgetLimits(), clock))
     return finish

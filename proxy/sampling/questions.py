@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class Path(enum.StrEnum):
+    """How the mark gets in."""
+
+    NONE = "none"
+    SPLICE = "splice"
+    SELECT = "select"
+
+
 class Finish(enum.StrEnum):
     """Why a reply ended, as the OpenAI dialects spell it."""
 
@@ -33,6 +41,7 @@ class Draft:
         logprobs: How many likeliest tokens to list a position; 0 for none.
         bias: Additions to the logits by token id; -100 bans.
         seed: For the upstream's sampling; None leaves it free.
+        path: What it is asked for; `NONE` once every budget is spent.
     """
 
     tokens: tuple[int, ...]
@@ -42,6 +51,7 @@ class Draft:
     logprobs: int = 0
     bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
+    path: Path = Path.NONE
 
 
 @dataclass(frozen=True, slots=True)

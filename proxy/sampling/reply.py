@@ -10,15 +10,17 @@ used again in a later chunk, they would hold its tokens back once more.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proxy.sampling.questions import Path
 from watermark.schemes import CopulaSampler, scores_from_levels
 from watermark.seeding import KeyedUniforms, context_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,23 +28,41 @@ if TYPE_CHECKING:
     from watermark.seeding import ContextStream
 
 
+def contexts_of(
+    turns: Iterable[NDArray[np.uint32]], context_width: int
+) -> frozenset[tuple[int, ...]]:
+    """Return the contexts that earlier turns have spent.
+
+    Args:
+        turns: Unit ids of each assistant turn in the request.
+        context_width: Number of preceding units in a context.
+    """
+    return frozenset(
+        tuple(context)
+        for turn in turns
+        for context in context_windows(turn, context_width).tolist()
+    )
+
+
 class Reply:
     """Tokens chosen so far, contexts spent, and the randomness for the next choice.
 
     Attributes:
         tokens: The reply's token ids so far, end tokens left out.
-        spent: Contexts, in the key's unit, that will not be marked again.
+        by_path: Number of tokens that each path chose; `NONE` once every budget was spent.
         rng: Private randomness of this reply alone.
     """
 
     __slots__ = (
+        "_earlier",
         "_keyed",
         "_max_tokens",
         "_repeats_seed",
         "_sampler",
         "_scored",
+        "_spent",
+        "by_path",
         "rng",
-        "spent",
         "tokens",
     )
 
@@ -53,7 +73,7 @@ class Reply:
         *,
         max_tokens: int | None,
         repeats_seed: bool = False,
-        earlier: Iterable[NDArray[np.uint32]] = (),
+        earlier: Container[tuple[int, ...]] = frozenset(),
     ) -> None:
         """Start an empty reply.
 
@@ -62,7 +82,7 @@ class Reply:
             rng: Private randomness of this reply alone.
             max_tokens: Longest reply; None for no bound of its own.
             repeats_seed: Whether the upstream's draws must repeat too (the client sent a seed).
-            earlier: Unit ids of each assistant turn in the request.
+            earlier: Contexts spent before it began; all choices of an answer share them.
         """
         self._keyed = keyed
         self._sampler = CopulaSampler(keyed.record.rho)
@@ -70,15 +90,19 @@ class Reply:
         self._repeats_seed = repeats_seed
         self.rng = rng
         self.tokens: list[int] = []
-        self.spent: set[tuple[int, ...]] = set()
+        self.by_path: Counter[Path] = Counter()
+        self._earlier = earlier
+        self._spent: set[tuple[int, ...]] = set()
         self._scored: set[tuple[tuple[int, ...], int]] = set()
-        for turn in earlier:
-            self.spent.update(map(tuple, context_windows(turn, self.context_width).tolist()))
 
     @property
     def context_width(self) -> int:
         """Number of preceding units in a context."""
         return self._keyed.record.context_width
+
+    def __contains__(self, context: object) -> bool:
+        """Return whether a context, in the key's unit, is spent."""
+        return context in self._spent or context in self._earlier
 
     @property
     def is_full(self) -> bool:
@@ -103,7 +127,7 @@ class Reply:
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
         context = tuple(self.tokens[-self.context_width :])
-        if len(context) < self.context_width or context in self.spent:
+        if len(context) < self.context_width or context in self:
             return None
         return self._keyed.at(context)
 
@@ -115,9 +139,10 @@ class Reply:
         )
         return int(candidates.tokens[winner]) if winner < len(candidates.tokens) else None
 
-    def extend(self, tokens: Iterable[int]) -> None:
-        """Add tokens; whoever marked them spends their contexts."""
+    def extend(self, tokens: Sequence[int], path: Path = Path.NONE) -> None:
+        """Add tokens that a path chose; whoever marked them spends their contexts."""
         self.tokens.extend(tokens)
+        self.by_path[path] += len(tokens)
 
     def spend(self, history: tuple[int, ...], units: tuple[int, ...]) -> None:
         """Spend the contexts before these units.
@@ -128,7 +153,7 @@ class Reply:
         """
         width = self.context_width
         ids = (*history[-width:], *units)
-        self.spent.update(ids[i - width : i] for i in range(width, len(ids)))
+        self._spent.update(ids[i - width : i] for i in range(width, len(ids)))
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair; None where it is not keyed, or was asked before."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.errors import UpstreamProtocolError
 from proxy.sampling.ask import ask
-from proxy.sampling.questions import Chosen, Draft, Finish
+from proxy.sampling.questions import Chosen, Draft, Finish, Path
 from watermark.schemes import Candidate, race
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class SelectPlan:
         candidates: Continuations a round (m), >= 1.
         logprobs: How many likeliest tokens to list a position, for the client; 0 for none.
         end_ids: Token ids that end the text.
+        path: What it is counted as.
     """
 
     parameters: SamplingParameters
@@ -53,6 +55,7 @@ class SelectPlan:
     candidates: int
     logprobs: int
     end_ids: frozenset[int]
+    path: Path = Path.SELECT
 
 
 def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
@@ -72,11 +75,12 @@ def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
             logprobs=plan.logprobs,
             bias=plan.parameters.bias(reply.tokens),
             seed=reply.upstream_seed(),
+            path=plan.path,
         )
-        continuations = yield from ask(reply, question, budget)
+        continuations = yield from ask(reply, question, budget, plan.end_ids)
         winner = _race(reply, plan, continuations)
         is_ended = _is_ended(winner, plan.end_ids)
-        reply.extend(winner.tokens[:-1] if is_ended else winner.tokens)
+        reply.extend(winner.tokens[:-1] if is_ended else winner.tokens, plan.path)
         yield from _spell(winner)
         if is_ended:
             return Finish.STOP
@@ -92,7 +96,7 @@ def _race(reply: Reply, plan: SelectPlan, continuations: tuple[Continuation, ...
         tokens = one.tokens[:-1] if is_ended else one.tokens
         units = plan.units.added(reply, tokens, is_ended=is_ended)
         candidates.append(Candidate(units, is_ended))
-    winner = race(candidates, history, reply.spent, reply, reply.rng)
+    winner = race(candidates, history, reply, reply, reply.rng)
     reply.spend(history, candidates[winner].units)
     return continuations[winner]
 
@@ -105,6 +109,15 @@ def _spell(one: Continuation) -> list[Chosen]:
     """Return a continuation's tokens with their log-probabilities."""
     spelled = []
     for index, token in enumerate(one.tokens):
-        listed = one.logprobs[index] if one.logprobs else None
-        spelled.append(Chosen(token, listed.of(token) if listed else None, listed))
+        if not one.logprobs:
+            spelled.append(Chosen(token))
+            continue
+        listed = one.logprobs[index]
+        logprob = listed.of(token)
+        if logprob is None:
+            raise UpstreamProtocolError(
+                "the upstream's log-probabilities lack the token it sampled; check the model's "
+                "logprobs capability in the config"
+            )
+        spelled.append(Chosen(token, logprob, listed))
     return spelled

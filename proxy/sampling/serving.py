@@ -13,10 +13,11 @@ import numpy as np
 
 from proxy.sampling.budget import BudgetLimits
 from proxy.sampling.candidates import ListReader, LogprobsMode
-from proxy.sampling.eligibility import Decision, Path, Reason, refusal, strongest_path
+from proxy.sampling.eligibility import Decision, Reason, refusal, strongest_path
 from proxy.sampling.flow import MarkPlan
 from proxy.sampling.parameters import SamplingParameters
-from proxy.sampling.reply import Reply
+from proxy.sampling.questions import Path
+from proxy.sampling.reply import Reply, contexts_of
 from proxy.sampling.select import SelectPlan
 from proxy.sampling.splice import SplicePlan
 from proxy.sampling.units import TokenUnits, WordUnits
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from proxy.config import LimitsConfig, ModelConfig
     from proxy.sampling.select import Units
+    from watermark.keys import KeyRecord
     from watermark.seeding import KeyedUniforms
     from watermark.text import TokenTable, Unit
     from watermark.wire.openai_requests import GenerationRequest
@@ -51,6 +53,13 @@ class ServedModel:
     end_ids: frozenset[int]
     vocab_size: int
 
+    def with_defaults(self, request: GenerationRequest) -> GenerationRequest:
+        """Return the request with what the upstream takes where the client says nothing."""
+        silent = self.config.defaults
+        return request.with_defaults(
+            temperature=silent.temperature, top_p=silent.top_p, top_k=silent.top_k
+        )
+
     def decide(self, request: GenerationRequest) -> Decision:
         """Return whether and how the request is marked, should there be a key."""
         reason = refusal(request)
@@ -60,6 +69,10 @@ class ServedModel:
         if path is Path.NONE:
             return Decision(Reason.NO_CAPABLE_PATH)
         return Decision(Reason.MARKED, path)
+
+    def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
+        """Return whether a reply ends before a key's first context is full."""
+        return request.max_tokens is not None and request.max_tokens <= record.context_width
 
     def plan(self, request: GenerationRequest, *, room: int | None) -> MarkPlan:
         """Return the paths of a request that `decide` marks.
@@ -75,7 +88,12 @@ class ServedModel:
             wanted = max(config.splice.logprobs, request.logprobs or 0, request.top_k + 1)
             size = min(wanted, able.logprobs, self.vocab_size)
             mode = LogprobsMode(able.logprobs_mode)
-            is_greedy = able.logit_bias and mode is not LogprobsMode.PROCESSED
+            most_bans = size + len(request.logit_bias) if size < self.vocab_size else 0
+            is_greedy = (
+                able.logit_bias
+                and most_bans <= able.max_bias
+                and mode is not LogprobsMode.PROCESSED
+            )
             splice = SplicePlan(
                 reader=ListReader(
                     parameters=parameters, mode=mode, size=size, vocab_size=self.vocab_size
@@ -123,11 +141,8 @@ class ServedModel:
             root = private_seed(
                 keyed.record.secret, seed=request.seed, request_digest=request.shaping_digest()
             )
-        earlier = [
-            self.unit.encode(message.text or "")
-            for message in request.messages
-            if message.role == "assistant"
-        ]
+        turns = (m.text or "" for m in request.messages if m.role == "assistant")
+        earlier = contexts_of(map(self.unit.encode, turns), keyed.record.context_width)
         return [
             Reply(
                 keyed,

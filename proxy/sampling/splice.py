@@ -32,7 +32,7 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.ask import ask
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.parameters import MAX_BIAS
-from proxy.sampling.questions import Chosen, Draft, Finish
+from proxy.sampling.questions import Chosen, Draft, Finish, Path
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -72,7 +72,7 @@ def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
         if budget.is_spent:
             return None
         question = _draft(reply, plan)
-        continuations = yield from ask(reply, question, budget)
+        continuations = yield from ask(reply, question, budget, plan.end_ids)
         walk = _Walk(reply, plan, budget, question)
         finish = yield from walk.follow(continuations)
         if finish is not None:
@@ -94,6 +94,7 @@ def _draft(reply: Reply, plan: SplicePlan) -> Draft:
         logprobs=plan.reader.size,
         bias=parameters.bias(reply.tokens),
         seed=reply.upstream_seed(),
+        path=Path.SPLICE,
     )
 
 
@@ -167,7 +168,7 @@ class _Walk:
                 bias={**self._question.bias, **banned},
                 seed=self._reply.upstream_seed(),
             )
-            (drawn,) = yield from ask(self._reply, question, self._budget)
+            (drawn,) = yield from ask(self._reply, question, self._budget, self._plan.end_ids)
             token = drawn.tokens[0]
             if token not in candidates:
                 logprob = self._unbanned(drawn.logprobs[0].of(token), candidates)
@@ -188,5 +189,5 @@ class _Walk:
         """Append the token, unless it ends the text."""
         if chosen.token not in self._plan.end_ids:
             self._reply.spend(tuple(self._reply.tokens), (chosen.token,))
-            self._reply.extend((chosen.token,))
+            self._reply.extend((chosen.token,), Path.SPLICE)
         return chosen

@@ -26,7 +26,7 @@ class Metrics:
         self._decisions = Counter(
             "watermark_decisions",
             "Requests by decision",
-            ("model", "reason", "path"),
+            ("model", "reason", "path", "key"),
             registry=self._registry,
         )
         self._tokens = Counter(
@@ -100,9 +100,11 @@ class Metrics:
         for scope, left in sorted(seconds.items(), key=lambda item: item[1])[:MAX_SCOPES]:
             self._expires.labels(scope).set(left)
 
-    def decided(self, model: str | None, *, reason: str, path: str) -> None:
+    def decided(
+        self, model: str | None, *, reason: str, path: str = "none", key_id: str | None = None
+    ) -> None:
         """Count a decision; None for a model that is not configured."""
-        self._decisions.labels(model or OTHER_MODEL, reason, path).inc()
+        self._decisions.labels(model or OTHER_MODEL, reason, path, key_id or "").inc()
 
     def delivered(self, model: str, path: str, tokens: int) -> None:
         """Count tokens that left in a marked reply."""

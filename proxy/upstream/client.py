@@ -57,7 +57,7 @@ class UpstreamClient:
                 connect=config.connect_timeout_s,
                 read=config.read_timeout_s,
                 write=config.read_timeout_s,
-                pool=config.connect_timeout_s,
+                pool=config.read_timeout_s,
             ),
             limits=httpx2.Limits(
                 max_connections=config.max_connections,
@@ -171,23 +171,14 @@ def _no_cookies() -> CookieJar:
 
 
 def _successful(response: httpx2.Response) -> bytes:
-    try:
-        return response.raise_for_status().content
-    except httpx2.HTTPStatusError as err:
-        raise UpstreamStatusError(
-            f"the upstream answered with status {response.status_code}",
-            upstream_status=response.status_code,
-            body=response.content,
-            content_type=response.headers.get("content-type", "application/json"),
-        ) from err
-
-
-def refusal_headers(error: UpstreamStatusError) -> Pairs:
-    """Return the headers that came with a refusal, such as how long to wait."""
-    cause = error.__cause__
-    if isinstance(cause, httpx2.HTTPStatusError):
-        return of_decoded(error.upstream_status, cause.response.headers.raw)
-    return [(b"content-type", error.content_type.encode("latin-1"))]
+    if response.is_success:
+        return response.content
+    raise UpstreamStatusError(
+        f"the upstream answered with status {response.status_code}",
+        upstream_status=response.status_code,
+        body=response.content,
+        headers=of_decoded(response.status_code, response.headers.raw),
+    )
 
 
 def decode_answer(data: bytes, kind: type[AnswerT]) -> AnswerT:

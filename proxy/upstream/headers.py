@@ -39,6 +39,7 @@ _OF_THE_BODY: Final = frozenset(
         b"content-type",
         b"digest",
         b"idempotency-key",
+        b"x-request-id",  # vLLM takes it for the engine's own, which must not repeat
     }
 )
 _LENGTH: Final = frozenset({b"content-length"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import numpy as np
 
-from proxy.errors import UpstreamProtocolError
+from proxy.errors import UpstreamProtocolError, UpstreamStatusError
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.questions import Continuation, Drafted, Finish, TokenLogprobs
 from proxy.upstream.client import decode_answer
@@ -73,7 +73,7 @@ class TokenIdUpstream:
         self._client = client
         self._mode = mode
         self._vocab_size = vocab_size
-        self._limits: dict[str, int | None] = {}
+        self._limits: dict[str, int] = {}
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:
         """Return how many tokens a model's context holds, None where it is not told.
@@ -82,11 +82,15 @@ class TokenIdUpstream:
             UpstreamError: The upstream did not answer, or not in form.
         """
         if model not in self._limits:
-            data = await self._client.get_json("/v1/models", headers)
+            try:
+                data = await self._client.get_json("/v1/models", headers)
+            except UpstreamStatusError:  # this caller may not ask; another may
+                return None
             models = decode_answer(data, _Models).data
-            self._limits |= {entry.id: entry.max_model_len for entry in models}
-            self._limits.setdefault(model, None)
-        return self._limits[model]
+            self._limits |= {
+                entry.id: entry.max_model_len for entry in models if entry.max_model_len
+            }
+        return self._limits.get(model)
 
     async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
         """Return the ids of the request's prompt, as the upstream would read it.
@@ -143,10 +147,12 @@ class TokenIdUpstream:
             return {"temperature": 0.0}
         if is_greedy:  # the lists must still be of the client's temperature
             return {"temperature": request.temperature, "top_k": 1}
-        sampling: dict[str, float] = {"temperature": request.temperature, "top_p": request.top_p}
-        if request.top_k:
-            sampling["top_k"] = request.top_k
-        return sampling
+        # Said in full: an upstream may have other defaults than the ones that the race knows.
+        return {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": request.top_k,
+        }
 
     def _continuation(self, choice: _Choice) -> Continuation:
         lists = choice.logprobs.top_logprobs if choice.logprobs else []

@@ -47,7 +47,8 @@ class Stage:
 
 def configurations(builtin: BuiltinModel) -> dict[str, ModelConfig]:
     """One configuration a path; the splicing lists are shorter than the vocabulary."""
-    greedy, sampled = SpliceConfig(logprobs=100), SpliceConfig(logprobs=100, drafts=2)
+    greedy = SpliceConfig(logprobs=100, drafts=0)
+    sampled = SpliceConfig(logprobs=100, drafts=2)
     tokenizer = builtin.tokenizer_path
     return {
         "splice-greedy": model_config("builtin", tokenizer, splice=greedy),

@@ -74,7 +74,10 @@ CHAT: dict[str, Any] = {
 }
 UNMARKED: list[tuple[str, str, dict[str, Any] | bytes]] = [
     ("temperature-zero", "chat/completions", CHAT | {"temperature": 0}),
+    ("temperature-zero", "chat/completions", CHAT | {"temperature": 5e-7}),
     ("temperature-zero", "chat/completions", CHAT | {"top_k": 1}),
+    ("too-short", "chat/completions", CHAT | {"max_tokens": 2}),
+    ("unsupported-parameter", "chat/completions", CHAT | {"frequency_penalty": -1.0}),
     ("tools", "chat/completions", CHAT | {"tools": [{"type": "function"}]}),
     ("structured-output", "chat/completions", CHAT | {"response_format": {"type": "json"}}),
     ("unsupported-parameter", "chat/completions", CHAT | {"min_p": 0.1}),
@@ -118,6 +121,14 @@ def test_what_is_not_marked_passes_as_it_is_and_is_counted(
         assert passed.content == plain.content
 
 
+def test_text_on_other_paths_is_counted(stage: Stage, http: httpx2.Client) -> None:
+    url = stage.proxies["splice-greedy"]
+    before = decisions(http, url).get("other-path", 0)
+    http.post(f"{url}/v1/messages", json={})
+    http.get(f"{url}/v1/models")
+    assert decisions(http, url)["other-path"] == before + 1
+
+
 def test_no_capability_no_mark(stage: Stage, builtin: BuiltinModel) -> None:
     poor = Capabilities(continuation="none", max_n=8)
     alone = Capabilities(max_n=1)
@@ -151,3 +162,6 @@ def test_only_trusted_callers_are_told(stage: Stage, builtin: BuiltinModel) -> N
                 answer = httpx2.post(f"{url}/v1/chat/completions", json=body, headers=headers)
                 assert answer.status_code == 200
                 assert ("x-watermark" in answer.headers) == is_told
+                assert "date" in answer.headers
+            counters = httpx2.get(f"{url}/watermark/metrics", headers=headers)
+            assert counters.status_code == (200 if is_told else 403)

@@ -152,15 +152,15 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 def drafted(asked: Any) -> dict[str, Any]:
-    """Return an honest answer to a draft, of a model that says nothing but "a".
+    """Return an honest answer to a draft, of a model that says "a", and "b" where that is banned.
 
-    The likeliest token is `a`'s; the others of the byte tokenizer share what is left.
+    What little is left of the mass is spread over the lowest ids.
     """
     size, count = asked["max_tokens"], asked.get("logprobs", 0)
-    letter = LETTER_A
+    letter = LETTER_A + (str(LETTER_A) in asked.get("logit_bias", {}))
     listed = {f"token_id:{letter}": -0.05}
     for token in range(1, count):
-        listed.setdefault(f"token_id:{token}", -9.0)
+        listed[f"token_id:{token}"] = -9.0
     choice = {
         "token_ids": [letter] * size,
         "finish_reason": "length",

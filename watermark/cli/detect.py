@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from watermark.cli import render
+from watermark.cli.desk import utc_now
 from watermark.detection import DetectionResult, Detector
 from watermark.detection.detector import correct_family
 from watermark.errors import (
@@ -127,7 +128,7 @@ def detect(
     alpha: float,
     exit_code: bool,
 ) -> int:
-    """Hold every key of KEYS.toml against every FILE (- for standard input).
+    """Hold every key of KEYS.toml that has marked against every FILE (- for standard input).
 
     For each file and key, prints an exact p-value under the null that the text was produced
     without the key, and its family-wise value (Holm) over all tests of this call. A file that
@@ -172,11 +173,13 @@ def _standard_input() -> BinaryIO:
 
 
 def select_records(ring: KeyRing, key_ids: Sequence[str], keys_file: Path) -> tuple[KeyRecord, ...]:
-    """Return the records of the named keys, or all, in the order of the file.
+    """Return the records of the named keys, or all that have marked, in the order of the file.
 
     Raises:
         KeysConfigError: A key is not in the ring.
     """
+    if not key_ids:
+        return ring.detecting(utc_now()) or ring.records
     known = tuple(dict.fromkeys(record.key_id for record in ring))
     for key_id in key_ids:
         if key_id not in known:
@@ -184,7 +187,7 @@ def select_records(ring: KeyRing, key_ids: Sequence[str], keys_file: Path) -> tu
             raise KeysConfigError(
                 f"{keys_file} holds no key {key_id!a}; correct --key-id, it holds {names}"
             )
-    return tuple(record for record in ring if not key_ids or record.key_id in key_ids)
+    return tuple(record for record in ring if record.key_id in key_ids)
 
 
 def units_of(records: Iterable[KeyRecord], tokenizers: Iterable[Path]) -> dict[str, Unit]:

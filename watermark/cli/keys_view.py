@@ -123,7 +123,7 @@ def plan(*, period: str, training_window: str, as_json: bool) -> int:
     render.write_data(
         f"{price.n_keys:.1f} keys mark in a window of {training_window}\n"
         f"an audit that tests them together needs {price.pooled_factor:.1f} times the tokens, "
-        f"one that tests each alone {price.single_factor:.0f} times\n"
+        f"one that tests each alone up to {price.single_factor:.0f} times\n"
     )
     render.write_hints(
         [

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 KEYS_SCHEMA: Final = 1
 
-_HEADER_LINE: Final = re.compile(r"^[ \t]*\[\[[ \t]*(key|scope)[ \t]*\]\][^\n]*$", re.MULTILINE)
+_OPENING: Final = "\n[["
 _TABLE_LINE: Final = re.compile(r"\s*\[\[\s*[\"']?(key|scope)[\"']?\s*\]\]")
 _TABLE_PATH: Final = re.compile(r"\$\.(key|scope)\[(\d+)\]")
 _FIELD_PATH: Final = re.compile(r"`([A-Za-z0-9_-]+)`")
@@ -233,28 +233,24 @@ class DocumentReader:
         """
         if '"""' in text or "'''" in text:
             return None
-        headers = list(_HEADER_LINE.finditer(text))
-        first = headers[0].start() if headers else len(text)
-        seen: dict[str, KeyEntry | Scope] = {}
-        tables: list[KeyEntry | Scope] = []
+        head, *chunks = text.split(_OPENING)
+        # None for what was not seen before; looked up by the interpreter, 20,000 a reload.
+        tables = list(map(self._seen.get, chunks))
         try:
-            options = _options(tomllib.loads(text[:first]))
-            ends = [header.start() for header in headers[1:]] + [len(text)]
-            for header, end in zip(headers, ends, strict=True):
-                chunk = text[header.start() : end]
-                table = self._seen.get(chunk)
+            options = _options(tomllib.loads(head))
+            for number, table in enumerate(tables):
                 if table is None:
-                    table = _read_table(tomllib.loads(chunk), header[1])
-                seen[chunk] = table
-                tables.append(table)
+                    tables[number] = _read_table(tomllib.loads(_OPENING + chunks[number]))
         except (ValueError, RecursionError, KeysError, msgspec.ValidationError):
             return None  # the whole text says where the mistake stands
-        self._seen = seen
+        self._seen = {
+            chunk: table for chunk, table in zip(chunks, tables, strict=True) if table is not None
+        }
         return Document(
             source=source,
             options=options,
-            keys=tuple(table for table in tables if isinstance(table, KeyEntry)),
-            scopes=tuple(table for table in tables if isinstance(table, Scope)),
+            keys=tuple([table for table in tables if isinstance(table, KeyEntry)]),
+            scopes=tuple([table for table in tables if isinstance(table, Scope)]),
         )
 
 
@@ -266,13 +262,14 @@ def _options(table: dict[str, Any]) -> Options:
     return options
 
 
-def _read_table(table: dict[str, Any], name: str) -> KeyEntry | Scope:
-    """Return one key or scope of a text that holds nothing else."""
-    if set(table) != {name} or len(table[name]) != 1:
+def _read_table(table: dict[str, Any]) -> KeyEntry | Scope:
+    """Return the one key or scope of a text that holds nothing else."""
+    keys, scopes = table.pop("key", ()), table.pop("scope", ())
+    if table or len(keys) + len(scopes) != 1:
         raise KeysConfigError("other tables")
-    if name == "key":
-        return _entry(msgspec.convert(table[name][0], Row, strict=True))
-    return _scope(msgspec.convert(table[name][0], ScopeRow, strict=True))
+    if keys:
+        return _entry(msgspec.convert(keys[0], Row, strict=True))
+    return _scope(msgspec.convert(scopes[0], ScopeRow, strict=True))
 
 
 def _read_whole(source: Source, text: str) -> Document:

@@ -31,7 +31,7 @@ from watermark.keys.record import (
 from watermark.keys.scope import ANY, Scope, find_scope, index_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
 
     from watermark.keys.scope import Pattern
 
@@ -263,7 +263,11 @@ class KeyRing:
 
 
 def find_conflict(
-    fields: Sequence[KeyFields], secrets: Sequence[Hashable], scopes: Sequence[str] = ()
+    fields: Sequence[KeyFields],
+    secrets: Sequence[Hashable],
+    scopes: Sequence[str] = (),
+    *,
+    only: Container[tuple[str, str]] | None = None,
 ) -> tuple[int, str] | None:
     """Return the first record that contradicts one before it, and why; None where all agree.
 
@@ -271,6 +275,7 @@ def find_conflict(
         fields: The records, in the order of the file.
         secrets: What identifies each one's secret: its reference, or the key itself.
         scopes: The names of the scopes beside `default`.
+        only: The scopes and units whose windows are gone over; None for all.
 
     Returns:
         The position of the later record, from 0, and a message with the remedy.
@@ -299,13 +304,17 @@ def find_conflict(
                 f"scope {record.scope!a} is not defined; add a [[scope]] table with this name, "
                 "or correct it"
             )
-    return _find_window_conflict(fields)
+    return _find_window_conflict(fields, only)
 
 
-def _find_window_conflict(fields: Sequence[KeyFields]) -> tuple[int, str] | None:
+def _find_window_conflict(
+    fields: Sequence[KeyFields], only: Container[tuple[str, str]] | None
+) -> tuple[int, str] | None:
     """Return the first overlap or gap among the windows of each scope and unit."""
     groups: dict[tuple[str, str], list[int]] = {}
     for index, record in enumerate(fields):
+        if only is not None and (record.scope, record.unit) not in only:
+            continue
         if record.claims or (record.is_dated and record.stop > record.start):
             groups.setdefault((record.scope, record.unit), []).append(index)
     for places in groups.values():

@@ -24,7 +24,6 @@ from watermark.keys.record import (
     DEFAULT_RHO,
     DEFAULT_SCHEME,
     DEFAULT_SCOPE,
-    SECRETLESS_STATES,
     KeyFields,
     KeyRecord,
     KeyState,
@@ -35,6 +34,7 @@ from watermark.keys.scope import Pattern, Scope, index_scopes
 from watermark.keys.secret import check_key_id
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from datetime import datetime
     from pathlib import Path
 
@@ -115,8 +115,13 @@ class KeysLoader:
         known = self._agreed
         if known is None or known[0] != document.scopes:
             known = (document.scopes, _index_of(document))
-        if self._agreed is not known or self._entries_agreed != document.keys:
-            _check_records(document)
+        if self._agreed is not known:
+            _check_records(document, None)
+        elif self._entries_agreed != document.keys:
+            before, after = self._entries_agreed, document.keys
+            kept = set(map(id, before)) & set(map(id, after))
+            changed = [entry for entry in (*before, *after) if id(entry) not in kept]
+            _check_records(document, {(one.fields.scope, one.fields.unit) for one in changed})
         self._agreed, self._entries_agreed = known, document.keys
         return known[1]
 
@@ -130,7 +135,8 @@ class KeysLoader:
         retired: list[KeyFields] = []
         for number, entry in enumerate(document.keys):
             fields = entry.fields
-            if fields.state in SECRETLESS_STATES:
+            state = fields.state
+            if state is KeyState.ARCHIVED or state is KeyState.DESTROYED:
                 retired.append(fields)
                 continue
             secret = opened.get(fields.key_id)
@@ -403,8 +409,13 @@ def _index_of(document: Document) -> dict[Pattern, str]:
     return patterns
 
 
-def _check_records(document: Document) -> None:
-    """Refuse records that contradict each other or the scopes, before any secret is opened."""
+def _check_records(document: Document, only: Container[tuple[str, str]] | None) -> None:
+    """Refuse records that contradict each other or the scopes, before any secret is opened.
+
+    Args:
+        document: The file.
+        only: The scopes and units that have changed; None for all.
+    """
     source = document.source
     if not document.keys:
         raise source.error("no key is given; add a record, `watermark keys new` prints one")
@@ -412,6 +423,7 @@ def _check_records(document: Document) -> None:
         [entry.fields for entry in document.keys],
         [entry.reference for entry in document.keys],
         [scope.name for scope in document.scopes],
+        only=only,
     )
     if conflict is not None:
         number, message = conflict

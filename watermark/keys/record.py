@@ -57,7 +57,6 @@ class KeyState(enum.Enum):
 
 DECLARED_STATES: Final = tuple(state for state in KeyState if state is not KeyState.PENDING)
 """What a record may say of itself; `marking` there means: marks between its dates."""
-SECRETLESS_STATES: Final = frozenset({KeyState.ARCHIVED, KeyState.DESTROYED})
 DETECTING_STATES: Final = frozenset(
     {
         KeyState.MARKING,
@@ -133,6 +132,7 @@ class KeyFields:
         disclosed_at: Since when its context subkey is public.
         start: The first instant of its window.
         stop: The instant at which its window is over: its end, or what cut it short.
+        claims: Whether it holds its window for itself, so that no other may mark in it.
 
     Raises:
         KeysConfigError: A value is outside its range, or two of them contradict each other.
@@ -152,12 +152,16 @@ class KeyFields:
     disclosed_at: datetime | None = None
     start: datetime = field(init=False, repr=False, compare=False)
     stop: datetime = field(init=False, repr=False, compare=False)
+    claims: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ends = (self.not_after, self.compromised_at, self.disclosed_at)
         stop = min((end for end in map(_utc, ends) if end is not None), default=END)
-        object.__setattr__(self, "start", _utc(self.not_before) or BEGINNING)
+        start = _utc(self.not_before) or BEGINNING
+        is_marker = self.state is KeyState.MARKING or self.state is KeyState.SUSPENDED
+        object.__setattr__(self, "start", start)
         object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "claims", is_marker and stop > start)
         if _UNIT.fullmatch(self.unit) is None:
             raise KeysConfigError(
                 f"unit {self.unit!a} is unknown; write 'words/v1', or 'tokenizer:sha256:' and "
@@ -199,13 +203,6 @@ class KeyFields:
     def is_dated(self) -> bool:
         """Whether dates bound the window at one side at least."""
         return self.start != BEGINNING or self.stop != END
-
-    @property
-    def claims(self) -> bool:
-        """Whether it holds its window for itself, so that no other may mark in it."""
-        state = self.state
-        is_marker = state is KeyState.MARKING or state is KeyState.SUSPENDED
-        return is_marker and self.stop > self.start
 
     @property
     def changes(self) -> tuple[datetime, ...]:

@@ -37,8 +37,7 @@ from scipy import special
 from watermark.errors import SchemeParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Container, Sequence
 
     import numpy as np
 
@@ -95,7 +94,7 @@ class _Entrant:
 def race(
     candidates: Sequence[Candidate],
     history: Sequence[int],
-    spent: AbstractSet[tuple[int, ...]],
+    spent: Container[tuple[int, ...]],
     scores: PairScores,
     rng: np.random.Generator,
 ) -> int:
@@ -127,7 +126,7 @@ def race(
 def _score_edges(
     root: _Node,
     history: Sequence[int],
-    spent: AbstractSet[Context],
+    spent: Container[Context],
     scores: PairScores,
 ) -> None:
     """Give every edge the score of its pair, where the pair is new and sits on one edge only."""

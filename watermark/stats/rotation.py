@@ -3,7 +3,7 @@
 A student that was fed for a training window has seen 1/r of its text under each of r keys, and
 shows 1/r of the effect under each. Pooled over the r keys, n tokens give a deviation of
 sqrt(n) * effect / sqrt(r): the same certainty takes r times the tokens. Held against each key
-alone, they take r^2 times the tokens, beside the correction for r tests.
+alone, they take up to r^2 times the tokens: less as far as the luckiest of r keys helps.
 
 Source: `benchmarks/rotation_price.py`, which simulates both.
 """
@@ -28,7 +28,7 @@ class RotationPrice:
         n_keys: Keys that mark in a training window.
         pooled_factor: Tokens that an audit needs, as a multiple of those under one key, when
             the keys are tested together.
-        single_factor: The same when each is tested alone.
+        single_factor: At most this when each is tested alone.
     """
 
     n_keys: float

@@ -41,6 +41,7 @@ _ALONE: Final = (
 _RUN, _SINGLE, _SEPARATOR = "r", "s", " "
 _UNITS: Final = re.compile(f"{_RUN}+|{_SINGLE}")
 _RESERVED: Final = 0xFFFFFFFF
+_LONGEST_KEPT: Final = 32  # characters of a word whose id is remembered
 
 
 class _Classes(dict[int, str]):
@@ -104,9 +105,17 @@ def _is_mark(character: str) -> bool:
     return unicodedata.category(unicodedata.normalize("NFKC", character)[0])[0] == "M"
 
 
-@lru_cache(maxsize=1 << 17)
 def word_id(unit: str) -> int:
     """Return a unit's id: the first 32 bits of its SHA-256, little-endian, never 2^32 - 1."""
+    return _short_word_id(unit) if len(unit) <= _LONGEST_KEPT else _hash(unit)
+
+
+@lru_cache(maxsize=1 << 15)
+def _short_word_id(unit: str) -> int:
+    return _hash(unit)
+
+
+def _hash(unit: str) -> int:
     number = int.from_bytes(hashlib.sha256(unit.encode()).digest()[:4], "little")
     return number - 1 if number == _RESERVED else number
 

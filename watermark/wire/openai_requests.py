@@ -10,7 +10,7 @@ import enum
 import hashlib
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -114,7 +114,8 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 }
 _FIELDS: Final = {kind: frozenset(kind.__struct_fields__) | _IGNORED for kind in (_Chat, _Text)}
 _STREAM_FIELDS: Final = frozenset(_StreamOptions.__struct_fields__)
-_NOT_SHAPING: Final = frozenset({"stream", "stream_options"}) | _IGNORED
+# Stop strings only cut the text that a seed gives.
+_NOT_SHAPING: Final = frozenset({"stream", "stream_options", "stop"}) | _IGNORED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,8 +173,24 @@ class GenerationRequest:
 
     @property
     def prompt(self) -> Any:  # noqa: ANN401 - a string, token ids, or a batch of either
-        """The prompt of a text completion."""
-        return self.body.get("prompt")
+        """The prompt of a text completion; a batch of one is that one."""
+        prompt = self.body.get("prompt")
+        if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
+            return prompt[0]
+        return prompt
+
+    def with_defaults(self, *, temperature: float, top_p: float, top_k: int) -> GenerationRequest:
+        """Return the request with what an upstream takes where the client says nothing."""
+
+        def said(name: str) -> bool:
+            return self.body.get(name) is not None
+
+        return replace(
+            self,
+            temperature=self.temperature if said("temperature") else temperature,
+            top_p=self.top_p if said("top_p") else top_p,
+            top_k=self.top_k if said("top_k") else top_k,
+        )
 
     def shaping_digest(self) -> bytes:
         """Return SHA-256 over everything that shapes the reply, 32 bytes.

@@ -14,6 +14,10 @@ from tests.support.drive import make_reply, no_clock
 LIST = TokenLogprobs(np.array([1], np.uint32), np.array([-0.1]))
 
 
+END = 7
+END_IDS = frozenset({END})
+
+
 def answer_of(*tokens: tuple[int, ...], finish: Finish = Finish.LENGTH) -> Drafted:
     return Drafted(tuple(Continuation(tokens=one, finish=finish) for one in tokens))
 
@@ -22,7 +26,7 @@ def put(question: Draft, answer: Drafted | None) -> tuple[tuple[Continuation, ..
     """Return the continuations, and how many tokens then fit into the reply."""
     reply = make_reply(0, max_tokens=None)
     budget = Budget(BudgetLimits(), no_clock)
-    asking = ask(reply, question, budget)
+    asking = ask(reply, question, budget, END_IDS)
     assert next(asking) is question
     with pytest.raises(StopIteration) as stopped:
         asking.send(answer)
@@ -41,7 +45,7 @@ def test_a_whole_answer_passes() -> None:
 def test_a_continuation_cut_short_shows_the_end_of_the_context() -> None:
     question = Draft(tokens=(9, 9), n=1, max_tokens=3)
     assert put(question, answer_of((1,)))[1] == 3
-    assert put(question, answer_of((1,), finish=Finish.STOP))[1] == 1000
+    assert put(question, answer_of((END,), finish=Finish.STOP))[1] == 1000
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,16 @@ def test_a_list_for_every_token_or_none() -> None:
     one = Continuation(tokens=(1, 1), finish=Finish.LENGTH, logprobs=(LIST,))
     with pytest.raises(UpstreamProtocolError, match="1 lists"):
         put(question, Drafted((one,)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answer_of((1, 2), finish=Finish.STOP),  # an end token that the config does not name
+        answer_of((1, END), finish=Finish.LENGTH),
+        answer_of((END, 1)),  # text after an end
+    ],
+)
+def test_an_end_that_the_config_does_not_name_is_refused(answer: Drafted) -> None:
+    with pytest.raises(UpstreamProtocolError, match="end_tokens"):
+        put(Draft(tokens=(), n=1, max_tokens=3), answer)

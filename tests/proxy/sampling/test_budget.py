@@ -28,10 +28,16 @@ def test_a_limit_is_reached(limits: BudgetLimits, answers: int) -> None:
     assert budget.is_spent
 
 
-def test_time_counts_from_the_start() -> None:
-    times = iter([10.0, 10.5, 11.9, 12.0])
+def test_only_time_spent_waiting_for_the_upstream_counts() -> None:
+    # begin, charge, a client that reads nothing for 90 seconds, begin, charge
+    times = iter([10.0, 11.0, 101.0, 102.5])
     budget = Budget(BudgetLimits(seconds=2.0), lambda: next(times))
-    assert [budget.is_spent for _ in range(3)] == [False, False, True]
+    budget.begin()
+    budget.charge(ONE)
+    assert not budget.is_spent
+    budget.begin()
+    budget.charge(ONE)
+    assert budget.is_spent
 
 
 def test_no_limits_are_never_reached() -> None:

@@ -234,3 +234,16 @@ def test_lists_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(UpstreamProtocolError, match=message):
         plain(TEMPERED, 3).read(listed, sampled, {})
+
+
+def test_banned_tokens_are_not_missed_in_a_list_of_the_whole_vocabulary() -> None:
+    reader = ListReader(
+        parameters=SamplingParameters(), mode=LogprobsMode.TEMPERED, size=4, vocab_size=4
+    )
+    listed = TokenLogprobs(
+        np.array([0, 1, 3], np.uint32), np.log(np.array([0.5, 0.3, 0.2], np.float64))
+    )
+    read = reader.read(listed, 1, {2: -100.0})
+    assert read.rest == 0.0
+    with pytest.raises(UpstreamProtocolError, match="listed 3 tokens where 4"):
+        reader.read(listed, 1, {})

@@ -85,8 +85,6 @@ def test_paths_take_over_in_order() -> None:
 
 def test_without_splice_select_begins() -> None:
     plan = make_plan(splice=None, select=BudgetLimits())
-    assert plan.path == "select"
-    assert make_plan(splice=BudgetLimits(), select=BudgetLimits()).path == "splice"
     model = ToyModel(TABLE, END, np.random.default_rng(2))
     assert {question.n for question in run_one(model, plan, 0, 9).questions} == {3}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxy.sampling.candidates import CandidateList
-from proxy.sampling.reply import Reply
+from proxy.sampling.reply import Reply, contexts_of
 from tests.support.drive import make_record, make_reply
 from watermark.schemes import scores_from_levels
 from watermark.seeding import KeyedUniforms, as_token_ids
@@ -41,7 +41,8 @@ def test_a_repeated_context_is_not_marked_again() -> None:
 
 def test_contexts_of_earlier_turns_are_not_marked() -> None:
     keyed = KeyedUniforms(make_record(0, width=2))
-    earlier = [as_token_ids([1, 2, 3]), as_token_ids([7]), as_token_ids([])]
+    turns = [as_token_ids([1, 2, 3]), as_token_ids([7]), as_token_ids([])]
+    earlier = contexts_of(turns, 2)
     reply = Reply(keyed, np.random.default_rng(0), max_tokens=None, earlier=earlier)
     for token in (1, 2):
         take(reply, token)

@@ -264,7 +264,7 @@ def test_a_beacon_key_needs_a_share_that_was_committed_to(ready: Shell) -> None:
     assert ready("keys", "new", "--id", "op", "--dir", ready.folder).exit_code == 0
     commit(ready, "--create-log", "example.com/keys")
     operator, beacon = ready.folder / "op.key", ready.file("round-12", b"published later")
-    new = [
+    new: list[str | Path] = [
         "new", "--id", "b", "--dir", ready.folder, "--beacon", beacon,
         "--operator-secret", operator,
     ]  # fmt: skip
@@ -278,7 +278,9 @@ def test_a_beacon_key_needs_a_share_that_was_committed_to(ready: Shell) -> None:
     assert (ready.folder / "b.key").read_bytes() == first
 
 
-def test_stamps_by_a_real_authority(ready: Shell, clock: Clock, tmp_path_factory: pytest.TempPathFactory) -> None:  # fmt: skip
+def test_stamps_by_a_real_authority(
+    ready: Shell, clock: Clock, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("tsa")
     roots = make_authority(folder)
     commit(ready, "--create-log", "example.com/keys")
@@ -305,12 +307,11 @@ def test_stamps_by_a_real_authority(ready: Shell, clock: Clock, tmp_path_factory
         assert "stamped the log at 3 entries" in commit(ready).stderr
     run(ready, "prove", "b", "--dir", ready.folder)
     verifier = text.partition('verifier = "')[2].partition('"')[0]
-    verify = [
+    verify: list[str | Path] = [
         "keys", "verify", ready.folder / "b.commitment", ready.folder / "b.tlog-proof",
         "--verifier", verifier, "--roots",
     ]  # fmt: skip
-    told = ready(*verify, roots)
-    assert "stamped at 20" in told.stdout
+    assert "stamped at 20" in ready(*verify, roots).stdout
     other = tmp_path_factory.mktemp("other")
     assert ready(*verify, make_authority(other)).exit_code == 1
     note, answer = ready.folder / "log/stamps/3.note", ready.folder / "log/stamps/3.tsr"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,8 @@ def test_a_changed_bit_opens_nothing(label: str, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(["subkey", "blinding"]))
     value = bytearray(getattr(opening, field))
     value[data.draw(st.integers(0, len(value) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    changed = dataclasses.replace(opening, **{field: bytes(value)})
+    changes: dict[str, Any] = {field: bytes(value)}
+    changed = dataclasses.replace(opening, **changes)
     with pytest.raises(CommitmentError, match="not the one that was committed"):
         verify_opening(changed, "2026-11", ROOT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +22,8 @@ FAR = 400
 
 def chain(cuts: list[int]) -> KeyRing:
     """Epochs from cut to cut."""
-    edges = zip(cuts, cuts[1:], strict=False)
     return KeyRing(
-        tuple(
-            record(f"k{a}", not_before=day(a), not_after=day(b), scope="default") for a, b in edges
-        )
+        tuple(record(f"k{a}", not_before=day(a), not_after=day(b)) for a, b in pairwise(cuts))
     )
 
 

@@ -109,6 +109,14 @@ def test_what_is_no_note_is_refused(note: bytes) -> None:
         open_note(note, [PETER])
 
 
+def test_two_keys_of_one_name_and_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NoteVerifier, "key_id", PETER.key_id)  # finding such a pair is easy
+    namesake = NoteVerifier(PETER.name, bytes(32))
+    assert open_note(NOTE, [PETER, PETER]).verified == (PETER,)
+    with pytest.raises(LogVerificationError, match="one name and id"):
+        open_note(NOTE, [PETER, namesake])
+
+
 def test_text_may_hold_empty_lines() -> None:
     for text in ("\n", "a\n\nb\n", "\n\n\n", "— x AAAAAAA=\n", "a\n\n— x AAAAAAA=\n"):
         assert open_note(sign_note(text, [SIGNER]), [SIGNER.verifier]).text == text
@@ -126,6 +134,8 @@ def test_what_makes_no_note_is_not_signed() -> None:
             NoteSigner(name, bytes(32))
     with pytest.raises(LogFormatError):
         NoteSigner("a", bytes(31))
+    with pytest.raises(LogFormatError):
+        NoteVerifier("a", bytes(33))
 
 
 def test_every_single_bit_of_a_note_counts() -> None:

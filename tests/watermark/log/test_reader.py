@@ -129,6 +129,15 @@ def test_every_file_is_missed_and_every_damaged_bit_refused() -> None:
     LogReader.open(storage, NAME, KEYS).audit()
 
 
+def test_an_upper_tile_that_no_proof_passes_is_audited_too() -> None:
+    storage, log = log_of(256)
+    storage.files["tile/1/000.p/1"] = bytes(32)
+    reader = LogReader(storage, log.checkpoint)
+    assert reader.read(255).entry == sample_entries(256)[255]
+    with pytest.raises(LogStorageError, match="not over the tiles below"):
+        reader.audit()
+
+
 def test_a_damaged_entry_is_not_handed_out() -> None:
     storage, log = log_of(3)
     path = "tile/entries/000.p/3"

@@ -141,6 +141,9 @@ def test_storage_that_was_set_back_is_noticed() -> None:
     log.append(b"acknowledged")
     known = log.publish().checkpoint
     assert Log.open(storage, SIGNER, last_known=known).size == 4
+    other = Checkpoint(origin="other.example", size=known.size, root=known.root)
+    with pytest.raises(LogForkError, match="does not extend"):  # of another log
+        Log.open(storage, SIGNER, last_known=other)
     storage.files = copy
     with pytest.raises(LogForkError, match="does not extend"):
         Log.open(storage, SIGNER, last_known=known)
@@ -149,9 +152,6 @@ def test_storage_that_was_set_back_is_noticed() -> None:
     fork.publish()
     with pytest.raises(LogForkError, match="does not extend"):
         Log.open(storage, SIGNER, last_known=known)
-    other = Checkpoint(origin="other.example", size=known.size, root=known.root)
-    with pytest.raises(LogForkError):
-        Log.open(storage, SIGNER, last_known=other)
 
 
 def test_only_what_extends_the_last_checkpoint_is_signed() -> None:
@@ -192,21 +192,29 @@ def lied_about(last: VerifiedCheckpoint) -> VerifiedCheckpoint:
 
 
 def test_tiles_that_did_not_arrive_are_not_signed_over() -> None:
-    class Dropping(MemoryStorage):
-        """Forgets one path, and says nothing."""
+    class Faulty(MemoryStorage):
+        """Forgets or changes what is written to one path, and says nothing."""
 
-        dropped = ""
+        path = ""
+        is_forgotten = True
 
         def write(self, path: str, data: bytes) -> None:
-            if path != self.dropped:
+            if path != self.path:
                 super().write(path, data)
+            elif not self.is_forgotten:
+                super().write(path, bytes(len(data)))
 
-    for dropped in ("tile/0/001.p/44", "tile/1/000.p/1"):
-        storage = Dropping()
+    for path, is_forgotten, said in (
+        ("tile/0/001.p/44", True, "missing"),
+        ("tile/1/000.p/1", True, "missing"),
+        ("tile/0/001.p/44", False, "not those written"),
+        ("tile/1/000.p/1", False, "not those written"),
+    ):
+        storage = Faulty()
         log = Log.create(storage, SIGNER)
-        storage.dropped = dropped
+        storage.path, storage.is_forgotten = path, is_forgotten
         log.extend(sample_entries(300))
-        with pytest.raises(LogStorageError, match="missing"):
+        with pytest.raises(LogStorageError, match=said):
             log.publish()
         assert open_checkpoint(storage.files[CHECKPOINT_PATH], NAME, KEYS).size == 0
 

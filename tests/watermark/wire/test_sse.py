@@ -64,7 +64,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=40).map(b"".join), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_cut_changes_the_events(data: bytes, cuts: st.DataObject) -> None:
     places = sorted(cuts.draw(st.lists(st.integers(0, len(data)), max_size=8)))
     bounds = [0, *places, len(data)]
@@ -73,14 +73,14 @@ def test_no_cut_changes_the_events(data: bytes, cuts: st.DataObject) -> None:
 
 
 @given(st.lists(st.binary(max_size=60), max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_arbitrary_bytes_raise_nothing_else(chunks: list[bytes]) -> None:
     with contextlib.suppress(WireError):
         decode([*chunks, b"\n\n"], limit=64)
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_json_comes_back(value: object) -> None:
     (event,) = decode(each_byte(json_event(value)))
     assert json.loads(event.data) == value

@@ -1,0 +1,44 @@
+"""Every shipped configuration loads, and says what it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.config import load_config
+
+FOLDER = Path(__file__).parents[2] / "configs"
+FILES = sorted(FOLDER.glob("*.toml"))
+
+
+def test_there_are_some() -> None:
+    assert {"proxy.toml", "quickstart.toml"} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_file_loads(path: Path) -> None:
+    config = load_config(path)
+    assert config.models
+    for model in config.models:
+        assert model.splice.logprobs <= model.capabilities.logprobs
+        assert model.select.candidates <= model.capabilities.max_n
+        assert model.splice.drafts <= model.capabilities.max_n
+
+
+def test_the_quickstart_keeps_to_one_machine_and_one_folder() -> None:
+    config = load_config(FOLDER / "quickstart.toml")
+    state = FOLDER.parent / "watermark-state"
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 8080)
+    assert config.embedded is not None
+    assert (config.embedded.host, config.embedded.port) == ("127.0.0.1", 9090)
+    assert Path(config.state).resolve() == state
+    assert Path(config.keys.file).resolve() == state / "KEYS.toml"
+    assert config.disclosure.callers == ["*"]
+
+
+def test_a_deployment_tells_nobody_and_makes_no_keys() -> None:
+    config = load_config(FOLDER / "proxy.toml")
+    assert config.disclosure.callers == []
+    assert not config.keys.create_if_missing
+    assert config.embedded is None
