@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 _Stamp = tuple[object, ...]
 
 _REFERENCE: Final = re.compile(r"""["'](?:file|age|env-file|context-subkey):([^"'\n#]+)""")
+_LOG_TABLE: Final = re.compile(r"^\s*\[\s*log\s*\]", re.MULTILINE)
 _LOG_FOLDER: Final = re.compile(r"""^\s*folder\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
+_LOG_DEFAULT: Final = "log"
 _LOG_HEADS: Final = ("checkpoint", "stamps")
 _MOST_LOOKS: Final = 256
 _SETTLE_SECONDS: Final = 0.02
@@ -231,8 +233,10 @@ def _named_files(path: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     names = [match[1] for match in _REFERENCE.finditer(text)]
-    for match in _LOG_FOLDER.finditer(text):
-        names += [f"{match[1]}/{head}" for head in _LOG_HEADS]
+    if _LOG_TABLE.search(text):
+        found = _LOG_FOLDER.search(text)
+        log = found[1] if found else _LOG_DEFAULT
+        names += [f"{log}/{head}" for head in _LOG_HEADS]
     folder = str(path.parent)
     return tuple(os.path.join(folder, name) for name in dict.fromkeys(names))  # noqa: PTH118 - 10,000
 

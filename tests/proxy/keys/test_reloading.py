@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.cli.reloading import Reloader, load_ring
+from proxy.cli.reloading import Reloader, _named_files, load_ring
 from proxy.sampling.keys import KeyedModel, KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.errors import WatermarkError
@@ -249,3 +249,13 @@ def test_a_file_that_cannot_be_reported_stops_nothing(
     reloader.step(is_asked=True)
     assert holder.error == ""
     assert "cannot report" in caplog.text
+
+
+def test_a_commitment_that_is_logged_later_is_seen(desk: Desk) -> None:
+    record = desk.key("one")
+    for log, folder in (("[log]\n", "log"), ('[log]\nfolder = "tlog"\n', "tlog")):
+        desk.path.write_text(KEYS_HEADER + log + record)
+        parent = desk.path.parent
+        assert set(_named_files(desk.path)) == {
+            str(parent / name) for name in ("one.key", f"{folder}/checkpoint", f"{folder}/stamps")
+        }
