@@ -17,10 +17,12 @@ from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode
+from proxy.sampling.keys import KeyedModel, KeyHolder, check_ring
 from proxy.sampling.serving import ServedModel
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.token_ids import TokenIdUpstream
+from watermark.keys import KeyRing
 from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit, build_token_table
 from watermark.wire.openai_requests import DialectName
 
@@ -30,31 +32,24 @@ if TYPE_CHECKING:
     import httpx2
 
     from proxy.config import ModelConfig, ProxyConfig
-    from watermark.keys import KeyRing
 
 
-def serve_model(config: ModelConfig, ring: KeyRing, *, now: datetime) -> ServedModel:
-    """Join a model's configuration with its tokenizer and its marking key.
+def serve_model(config: ModelConfig) -> ServedModel:
+    """Join a model's configuration with its tokenizer.
 
     Args:
         config: What the operator says of the model.
-        ring: The keys.
-        now: The instant whose key marks.
 
     Raises:
         ConfigError: The tokenizer lacks an end token, or is not named.
         TokenizerFileError: The tokenizer cannot be read.
-        KeysConfigError: No key marks the model's unit.
     """
     if config.tokenizer is None:
         raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
     tokens = TokenizerUnit.read(Path(config.tokenizer))
-    unit = WORDS_V1 if config.unit == WORDS_V1 else tokens.unit_id
-    record = ring.marking(unit, now=now, scope=ring.scope_of(model=config.name))
     return ServedModel(
         config=config,
-        record=record,
-        unit=WordsUnit() if record.unit == WORDS_V1 else tokens,
+        unit=WordsUnit() if config.unit == WORDS_V1 else tokens,
         table=build_token_table(tokens.tokenizer, tokens.vocab_size),
         end_ids=_end_ids(config, tokens),
         vocab_size=tokens.vocab_size,
@@ -82,10 +77,26 @@ def _token_id_upstream(client: UpstreamClient, model: ServedModel) -> TokenIdUps
     return TokenIdUpstream(client, mode, model.vocab_size)
 
 
+def keyed_models(config: ProxyConfig) -> tuple[KeyedModel, ...]:
+    """Return what the keys have to mark.
+
+    Raises:
+        ConfigError: A tokenizer lacks an end token, or is not named.
+        TokenizerFileError: A tokenizer cannot be read.
+    """
+    return tuple(_keyed_model(serve_model(model)) for model in config.models)
+
+
+def _keyed_model(model: ServedModel) -> KeyedModel:
+    return KeyedModel(model.config.name, model.unit.unit_id)
+
+
 def create_app(
     config: ProxyConfig,
-    ring: KeyRing,
+    keys: KeyRing | KeyHolder,
     *,
+    metrics: Metrics | None = None,
+    beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,  # noqa: TID251 - the composition root
@@ -95,7 +106,9 @@ def create_app(
 
     Args:
         config: The configuration.
-        ring: The keys.
+        keys: The keys; a ring stays, a holder's may be replaced.
+        metrics: The counters; new ones where none are given.
+        beside: What runs while the application does.
         transport: Stands in for the network in tests.
         clock: Monotonic seconds.
         now: Seconds since the epoch.
@@ -105,12 +118,17 @@ def create_app(
         ConfigError: A model cannot be served as configured.
         WatermarkError: A tokenizer or a key does not fit.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     client = UpstreamClient(config.upstream, transport=transport)
     start = datetime.fromtimestamp(now(), UTC)
-    models = {model.name: serve_model(model, ring, now=start) for model in config.models}
+    models = {model.name: serve_model(model) for model in config.models}
+    holder = KeyHolder(keys, now=start) if isinstance(keys, KeyRing) else keys
+    check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
+    metrics.keys_loaded(holder.current.generation)
     marking = Marking(
         models=models,
+        keys=holder,
+        passes_unmarked=config.keys.on_missing == "pass-unmarked",
         upstreams={name: _token_id_upstream(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
@@ -120,11 +138,11 @@ def create_app(
         entropy=entropy,
     )
     passthrough = Passthrough(client, metrics)
-    operations = Operations(metrics, marking.trusted)
+    operations = Operations(metrics, marking.trusted, holder, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
-        async with client:
+        async with client, beside():
             yield
 
     return Starlette(

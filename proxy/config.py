@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
+_Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 # No user and password: they would be shown, and sent in place of the caller's.
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")]
@@ -33,11 +34,13 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         host: Address to bind.
         port: Port; 0 takes a free one.
         max_body_bytes: Largest request body that is read into memory.
+        workers: Processes that share the socket.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 8080
     max_body_bytes: _Positive = 16 * 1024 * 1024
+    workers: _Workers = 1
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,10 +82,13 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         file: The `KEYS.toml`.
         create_if_missing: Make a key where none marks the embedded model's unit; for first steps
             on one machine, never for a deployment.
+        on_missing: What happens to a request that no key marks: `block` refuses it with 503,
+            `pass-unmarked` lets it through; either is counted as `no-marking-key`.
     """
 
     file: str
     create_if_missing: bool = False
+    on_missing: Literal["block", "pass-unmarked"] = "block"
 
 
 class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

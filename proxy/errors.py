@@ -7,6 +7,7 @@ to guess::
     ├── ConfigError
     ├── BadRequestError
     │   └── BodyTooLargeError
+    ├── NoMarkingKeyError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
     │   ├── UpstreamTimeoutError
@@ -51,6 +52,17 @@ class BodyTooLargeError(BadRequestError):
     """A request's body exceeds what the server reads into memory."""
 
     status = 413
+
+
+class NoMarkingKeyError(ProxyError):
+    """No key marks the request now, and the operator lets nothing out unmarked."""
+
+    status = 503
+    wire_type = "service_unavailable"
+
+    def __init__(self) -> None:
+        # Who asks is no operator: what is missing stands in the log and in the metrics.
+        super().__init__("the service cannot answer for this model now; try again later")
 
 
 class UpstreamError(ProxyError):

@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from proxy.cli.demo import run_demo
+from proxy.cli.reload import run_reload
 from proxy.cli.serve import run_serve
 from proxy.cli.upstream import UpstreamOptions, run_upstream
 from watermark.errors import WatermarkError
@@ -39,6 +40,7 @@ def cli() -> None:
     Examples:
       watermark-proxy demo
       watermark-proxy serve --config configs/quickstart.toml
+      watermark-proxy reload --config configs/quickstart.toml
       watermark-proxy upstream --port 9090
     """
 
@@ -48,6 +50,20 @@ def cli() -> None:
 def serve(path: Path) -> None:
     """Run the proxy (and its embedded upstream, where the config has one)."""
     run_serve(path)
+
+
+@cli.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for the workers.",
+)
+def reload(path: Path, timeout: float) -> None:
+    """Have a running proxy read its keys again; fails where a worker refuses them."""
+    run_reload(path, timeout_s=timeout)
 
 
 @cli.command()

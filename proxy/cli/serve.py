@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
-from proxy.app import create_app
+from proxy.app import create_app, keyed_models
 from proxy.cli.first_key import marking_ring
+from proxy.cli.hardening import forbid_dumps
+from proxy.cli.reloading import Reloader, load_ring, utc_now
+from proxy.cli.reports import (
+    WorkerReport,
+    remove_stale_reports,
+    withdraw_report,
+    workers_folder,
+    write_report,
+)
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
+from proxy.cli.supervisor import Supervisor
+from proxy.cli.watching import watching
 from proxy.config import ProxyConfig, load_config
-from watermark.keys import load_keys
+from proxy.sampling.keys import KeyHolder
+from proxy.telemetry.metrics import Metrics
+from watermark.keys import KeysLoader
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
-    from watermark.keys import KeyRing
+    from collections.abc import AsyncIterator
+    from socket import socket
+
+    from proxy.sampling.keys import KeyedModel
+
+_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+_BACKLOG: Final = 2048  # as uvicorn
 
 
 def run_serve(path: Path) -> None:
@@ -26,6 +52,10 @@ def run_serve(path: Path) -> None:
     Raises:
         WatermarkError: The configuration, a key or a tokenizer cannot be used.
     """
+    forbid_dumps()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody is there to hear it
+    logging.basicConfig(format="watermark-proxy: %(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("proxy").setLevel(logging.INFO)
     config = load_config(path)
     with contextlib.ExitStack() as stack:
         if config.embedded is not None:
@@ -34,12 +64,111 @@ def run_serve(path: Path) -> None:
                 embedded_upstream(config.embedded, cache_dir=Path(config.state) / "cache")
             )
             config = with_embedded(config, ready)
-        app = create_app(config, _ring(config))
+        serving = prepare(config)
         listener = listen(config.server.host, config.server.port)
+        shared = f", {config.server.workers} workers" if config.server.workers > 1 else ""
         say(
-            f"listening on {listener.url}, marking {_names(config)}, upstream {config.upstream.url}"
+            f"listening on {listener.url}, marking {_names(config)}, "
+            f"upstream {config.upstream.url}{shared}"
         )
-        uvicorn_server(app).run(sockets=[listener.socket])
+        if config.server.workers == 1:
+            serving.work(listener.socket)
+            return
+        listener.socket.listen(_BACKLOG)
+        Supervisor(
+            count=config.server.workers,
+            work=lambda: serving.work(listener.socket, is_alone=False),
+            reloader=serving.reloader(is_quiet=False),
+            holder=serving.holder,
+            folder=serving.folder,
+        ).run()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What is ready to serve, before there is a process or an event loop for it.
+
+    Attributes:
+        config: The configuration.
+        loader: Reads the keys.
+        holder: Holds them.
+        models: What they have to mark.
+        folder: Where workers report.
+    """
+
+    config: ProxyConfig
+    loader: KeysLoader
+    holder: KeyHolder
+    models: tuple[KeyedModel, ...]
+    folder: Path
+
+    def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
+        """Return the watch over the keys, for this process."""
+        report = self.report if metrics is not None else _nothing
+        is_own = metrics is None or not is_quiet
+        return Reloader(
+            self.loader if is_own else _fork_safe(self.loader),
+            self.holder,
+            self.models,
+            metrics=metrics,
+            report=report,
+            is_quiet=is_quiet,
+        )
+
+    def report(self) -> None:
+        """Say which keys this process has."""
+        held = self.holder.current
+        report = WorkerReport(
+            pid=os.getpid(),
+            generation=held.generation,
+            loaded_at=held.loaded_at.isoformat().replace("+00:00", "Z"),
+            error=self.holder.error,
+        )
+        write_report(self.folder, report)
+
+    def work(self, bound: socket, *, is_alone: bool = True) -> None:
+        """Serve on a socket until told to stop.
+
+        Args:
+            bound: The socket.
+            is_alone: Whether no supervisor writes the log lines about keys.
+        """
+        metrics = Metrics()
+        reloader = self.reloader(metrics=metrics, is_quiet=not is_alone)
+
+        @contextlib.asynccontextmanager
+        async def beside() -> AsyncIterator[None]:
+            async with watching(reloader):
+                self.report()
+                try:
+                    yield
+                finally:
+                    withdraw_report(self.folder, os.getpid())
+
+        app = create_app(self.config, self.holder, metrics=metrics, beside=beside)
+        gc.collect()
+        gc.freeze()  # thousands of keys are not walked through again and again
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        server = uvicorn_server(app)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[bound]))
+
+
+def prepare(config: ProxyConfig) -> Serving:
+    """Read and check everything that can be checked before serving.
+
+    Raises:
+        WatermarkError: The configuration, a key or a tokenizer cannot be used.
+    """
+    models = keyed_models(config)
+    if config.keys.create_if_missing:
+        _first_keys(config)
+    loader, now = KeysLoader(Path(config.keys.file)), utc_now()
+    holder = KeyHolder(load_ring(loader, models, now=now), now=now)
+    folder = workers_folder(config.state)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_reports(folder)
+    return Serving(config=config, loader=loader, holder=holder, models=models, folder=folder)
 
 
 def say(message: str) -> None:
@@ -63,17 +192,27 @@ def with_embedded(config: ProxyConfig, ready: EmbeddedReady) -> ProxyConfig:
     return msgspec.structs.replace(config, models=models, upstream=upstream)
 
 
-def _ring(config: ProxyConfig) -> KeyRing:
+def _first_keys(config: ProxyConfig) -> None:
+    """Make a key for each unit that none marks."""
     path = Path(config.keys.file)
-    if not config.keys.create_if_missing:
-        return load_keys(path)
-    ring = None
     for model in config.models:
         if model.unit == WORDS_V1:
-            ring = marking_ring(path, WORDS_V1, say)
+            marking_ring(path, WORDS_V1, say)
         elif model.tokenizer:
-            ring = marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
-    return ring or load_keys(path)
+            marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
+
+
+def _fork_safe(loader: KeysLoader) -> KeysLoader:
+    """Return what a forked process may read with: no connection of the parent's is used twice."""
+    try:
+        keeps_connection = b"vault" in loader.path.read_bytes()
+    except OSError:
+        keeps_connection = True
+    return KeysLoader(loader.path) if keeps_connection else loader
+
+
+def _nothing() -> None:
+    """Report to nobody."""
 
 
 def _names(config: ProxyConfig) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
 _JSON: Final = (b"content-type", b"application/json")
+_UNAVAILABLE: Final = 503
+_RETRY: Final = (b"retry-after", b"10")  # an operator's edit is seen within a second
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # RFC 9112, 6.3
 
 
@@ -136,7 +138,8 @@ class Exchange:
         if isinstance(error, UpstreamStatusError):
             await self.answer(error.upstream_status, error.body, error.headers)
         else:
-            await self.answer(error.status, msgspec.json.encode(wire_error(error)))
+            headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
+            await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""

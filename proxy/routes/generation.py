@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.errors import ProxyError, UpstreamProtocolError
+from proxy.errors import NoMarkingKeyError, ProxyError, UpstreamProtocolError
 from proxy.routes.answering import merge, pieces_of
 from proxy.routes.exchange import (
     DISCLOSURE_HEADER,
@@ -21,8 +22,9 @@ from proxy.routes.exchange import (
 from proxy.sampling.choice import spell
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
+from proxy.sampling.keys import marks_alike
 from proxy.upstream.headers import asked_with
-from watermark.errors import SchemeParameterError, WireError
+from watermark.errors import KeysConfigError, SchemeParameterError, WireError
 from watermark.text import TextAssembler
 from watermark.wire.openai_answers import (
     AnswerFrame,
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from proxy.routes.passthrough import Passthrough
+    from proxy.sampling.keys import KeyHolder
     from proxy.sampling.questions import Draft, Drafted
     from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.token_ids import TokenIdUpstream
+    from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
 
 _STREAM_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-cache")]
@@ -55,16 +59,20 @@ class Marking:
 
     Attributes:
         models: The marked models by name.
+        keys: The keys in force.
+        passes_unmarked: Whether a request that no key marks goes through, rather than not at all.
         upstreams: How each of them is asked for continuations.
         trusted: Digests of the callers that are told of the mark, or `*`.
         max_body_bytes: Largest request body.
         metrics: The counters.
         clock: Monotonic seconds, for budgets.
-        now: Seconds since the epoch, for `created`.
+        now: Seconds since the epoch, for `created` and for whose key marks.
         entropy: Draws 256 fresh random bits.
     """
 
     models: Mapping[str, ServedModel]
+    keys: KeyHolder
+    passes_unmarked: bool
     upstreams: Mapping[str, TokenIdUpstream]
     trusted: frozenset[str]
     max_body_bytes: int
@@ -72,6 +80,22 @@ class Marking:
     clock: Callable[[], float]
     now: Callable[[], float]
     entropy: Callable[[], int]
+
+    def key_of(self, served: ServedModel, request: GenerationRequest) -> KeyedUniforms:
+        """Return the key that marks a request at this instant.
+
+        Raises:
+            NoMarkingKeyError: None does.
+        """
+        try:
+            return self.keys.current.marking(
+                served.unit.unit_id,
+                model=request.model,
+                route=request.dialect.value,
+                now=datetime.fromtimestamp(self.now(), UTC),
+            )
+        except KeysConfigError as err:
+            raise NoMarkingKeyError from err
 
 
 class GenerationEndpoint:
@@ -95,28 +119,58 @@ class GenerationEndpoint:
             await exchange.refuse(error)
             return
         request, served, decision = self._decide(body)
-        extra = self._disclosure(exchange, decision)
         if request is None or served is None or not decision.is_marked:
-            self._count(served, decision)
-            await self._passthrough.forward(exchange, body=body, extra=extra)
+            await self._pass(exchange, body, served, decision)
             return
         answer = MarkedAnswer(
             marking=self._marking,
             served=served,
             request=request,
+            decision=decision,
             exchange=exchange,
-            extra=extra,
         )
         try:
+            await self._mark(answer, exchange)
+        except UnmarkedError as unmarked:
+            await self._pass(exchange, body, served, Decision(unmarked.reason))
+        except NoMarkingKeyError as error:
+            await self._without_key(exchange, body, served, error)
+
+    async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
+        """Send a marked answer and count it, unless it turns out that it cannot be one."""
+        answer.take_key()
+        is_sent = True
+        try:
             await exchange.while_connected(answer.send())
-        except ContextFullError:
-            decision = Decision(Reason.CONTEXT_FULL)
-            extra = self._disclosure(exchange, decision)
-            await self._passthrough.forward(exchange, body=body, extra=extra)
         except ClientGoneError:
             pass
+        except (UnmarkedError, NoMarkingKeyError):
+            is_sent = False
+            raise
         finally:
+            if is_sent:
+                self._count(answer.served, answer.decision)
+
+    async def _pass(
+        self, exchange: Exchange, body: bytes, served: ServedModel | None, decision: Decision
+    ) -> None:
+        """Let a request through unmarked."""
+        self._count(served, decision)
+        is_told = exchange.is_from(self._marking.trusted)
+        extra = disclosure(decision) if is_told else []
+        await self._passthrough.forward(exchange, body=body, extra=extra)
+
+    async def _without_key(
+        self, exchange: Exchange, body: bytes, served: ServedModel, error: NoMarkingKeyError
+    ) -> None:
+        """Refuse a request that no key marks, or let it through, as the operator says."""
+        decision = Decision(Reason.NO_MARKING_KEY)
+        if self._marking.passes_unmarked:
+            await self._pass(exchange, body, served, decision)
+        else:
             self._count(served, decision)
+            self._marking.metrics.failed(error)
+            await exchange.refuse(error)
 
     def _count(self, served: ServedModel | None, decision: Decision) -> None:
         self._marking.metrics.decided(
@@ -138,18 +192,35 @@ class GenerationEndpoint:
         request = served.with_defaults(request)
         return request, served, served.decide(request)
 
-    def _disclosure(self, exchange: Exchange, decision: Decision) -> list[tuple[bytes, bytes]]:
-        if exchange.is_from(self._marking.trusted):
-            return [(DISCLOSURE_HEADER, decision.header().encode())]
-        return []
+
+def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """Return the header that tells a decision."""
+    return [(DISCLOSURE_HEADER, decision.header().encode())]
 
 
-class ContextFullError(Exception):
-    """The prompt leaves no room for a reply; the upstream's own refusal is the clearest."""
+class _OtherKeyError(Exception):
+    """Another key marks than when the reply was prepared; nothing was chosen yet."""
+
+
+class UnmarkedError(Exception):
+    """A reply that was to be marked cannot be; nothing was sent."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class MarkedAnswer:
-    """One marked answer: asks the upstream, writes to the client."""
+    """One marked answer: asks the upstream, writes to the client.
+
+    Attributes:
+        served: The model.
+        decision: What happens to the request, and by which key.
+
+    A reply belongs to the key that marks when its first token is chosen, which is when the first
+    draft has come. Where that is another key than when the draft was asked for, the reply is
+    prepared again, under it.
+    """
 
     def __init__(
         self,
@@ -157,28 +228,48 @@ class MarkedAnswer:
         marking: Marking,
         served: ServedModel,
         request: GenerationRequest,
+        decision: Decision,
         exchange: Exchange,
-        extra: list[tuple[bytes, bytes]],
     ) -> None:
         """Prepare to answer one request."""
         self._marking = marking
-        self._served = served
+        self.served = served
         self._request = request
+        self.decision = decision
         self._exchange = exchange
-        self._extra = extra
+        self._is_told = exchange.is_from(marking.trusted)
+        self._keyed: KeyedUniforms | None = None
+        self._has_begun = False
         self._upstream = marking.upstreams[request.model]
         self._headers = asked_with(exchange.headers)
         self._prompt: list[int] = []
         self._replies: list[Reply] = []
 
+    def take_key(self) -> KeyedUniforms:
+        """Return the key that marks now, and prepare to mark with it.
+
+        Raises:
+            NoMarkingKeyError: None does.
+            UnmarkedError: The reply ends before its mark could begin.
+        """
+        keyed = self._marking.key_of(self.served, self._request)
+        if self.served.is_too_short(self._request, keyed.record):
+            raise UnmarkedError(Reason.TOO_SHORT)
+        self._keyed = keyed
+        self.decision = replace(self.decision, key_id=keyed.record.key_id)
+        return keyed
+
     async def send(self) -> None:
         """Answer; errors become the client's, in its dialect.
 
         Raises:
-            ContextFullError: The prompt leaves no room; nothing was sent.
+            UnmarkedError: The prompt leaves no room: the upstream's own refusal is the clearest.
+            NoMarkingKeyError: The key went before the first token was chosen; nothing was sent.
         """
         try:
             await self._send()
+        except NoMarkingKeyError:
+            raise
         except ProxyError as error:
             await self._fail(error)
         except SchemeParameterError as error:
@@ -204,6 +295,14 @@ class MarkedAnswer:
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        while True:
+            try:
+                await self._answer_under(self.take_key())
+            except _OtherKeyError:
+                continue
+            return
+
+    async def _answer_under(self, keyed: KeyedUniforms) -> None:
         frame = AnswerFrame(
             answer_id=uuid.uuid4().hex,
             created=int(self._marking.now()),
@@ -215,23 +314,23 @@ class MarkedAnswer:
             with_usage=self._request.wants_usage,
         )
         dialect = answer_dialect(self._request.dialect, frame)
-        async with contextlib.aclosing(await self._batches()) as batches:
+        async with contextlib.aclosing(await self._batches(keyed)) as batches:
             if self._request.is_streamed:
                 await self._stream(dialect, batches)
             else:
                 await self._whole(dialect, batches)
 
-    async def _batches(self) -> AsyncGenerator[tuple[Piece, ...]]:
+    async def _batches(self, keyed: KeyedUniforms) -> AsyncGenerator[tuple[Piece, ...]]:
         """Return the pieces of all choices, in the order in which they become certain."""
         limit = await self._upstream.context_limit(self._request.model, self._headers)
         room = None if limit is None else limit - len(self._prompt)
         if room is not None and room < 1:
-            raise ContextFullError
-        served, request = self._served, self._request
+            raise UnmarkedError(Reason.CONTEXT_FULL)
+        served, request = self.served, self._request
         plan = served.plan(request, room=room)
         # Long conversations take a while to cut into units; others are served meanwhile.
         self._replies = await asyncio.to_thread(
-            served.replies, request, plan, self._marking.entropy
+            served.replies, request, plan, keyed, self._marking.entropy
         )
         return merge(
             [
@@ -252,12 +351,25 @@ class MarkedAnswer:
     async def _ask(self, draft: Draft) -> Drafted:
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
         self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
+        if not self._has_begun:
+            self._begin()
         return answer
+
+    def _begin(self) -> None:
+        """Hold the reply to the key that marks now; its first token is chosen next."""
+        prepared, keyed = self._keyed, self.take_key()
+        if prepared is None or not marks_alike(prepared.record, keyed.record):
+            raise _OtherKeyError
+        self._has_begun = True
+
+    @property
+    def _extra(self) -> list[tuple[bytes, bytes]]:
+        return disclosure(self.decision) if self._is_told else []
 
     def _writer(self) -> LogprobsWriter | None:
         if self._request.logprobs is None:
             return None
-        return LogprobsWriter(self._served.table, as_ids=self._request.labels_as_ids)
+        return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
     async def _whole(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]

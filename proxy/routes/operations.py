@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -10,24 +11,37 @@ from starlette.responses import PlainTextResponse, Response
 from proxy.routes.exchange import is_trusted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.requests import Request
 
+    from proxy.sampling.keys import KeyHolder
     from proxy.telemetry.metrics import Metrics
 
 
 class Operations:
     """The endpoints under `/watermark/`."""
 
-    def __init__(self, metrics: Metrics, trusted: frozenset[str]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        trusted: frozenset[str],
+        keys: KeyHolder,
+        now: Callable[[], float],
+    ) -> None:
         """Report on one proxy.
 
         Args:
             metrics: The counters.
             trusted: Who may read them: read before and after a request of one's own, they tell
                 whether it was marked.
+            keys: The keys in force.
+            now: Seconds since the epoch.
         """
         self._metrics = metrics
         self._trusted = trusted
+        self._keys = keys
+        self._now = now
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - a handler's form
         """Serve GET /watermark/health."""
@@ -38,6 +52,9 @@ class Operations:
         if not is_trusted(request.scope["headers"], self._trusted):
             message = "the counters are for the callers that disclosure.callers names\n"
             return PlainTextResponse(message, HTTPStatus.FORBIDDEN)
+        now = datetime.fromtimestamp(self._now(), UTC)
+        ends = self._keys.current.ends()
+        self._metrics.keys_expire({s: (end - now).total_seconds() for s, end in ends.items()})
         return PlainTextResponse(
             self._metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8"
         )

@@ -40,6 +40,7 @@ class Reason(enum.StrEnum):
     UNREADABLE = "unreadable"
     OTHER_PATH = "other-path"
     TOO_LARGE = "too-large"
+    NO_MARKING_KEY = "no-marking-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Decision:
     Attributes:
         reason: Why.
         path: The path that begins; `NONE` where the reply is not marked.
-        key_id: The marking key; None where the reply is not marked.
+        key_id: The marking key; None where the reply is not marked, or no key is chosen yet.
     """
 
     reason: Reason

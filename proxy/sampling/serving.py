@@ -1,7 +1,7 @@
 """What it takes to mark one model, and the plan of one request.
 
-A `ServedModel` joins what the config says of a model with its key and its tokenizer; it is made
-once, and everything about a request follows from the two.
+A `ServedModel` joins what the config says of a model with its tokenizer; it is made once. The key
+is the request's: whichever marks when its first token is chosen.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxy.sampling.reply import Reply, contexts_of
 from proxy.sampling.select import SelectPlan
 from proxy.sampling.splice import SplicePlan
 from proxy.sampling.units import TokenUnits, WordUnits
-from watermark.seeding import KeyedUniforms, private_seed
+from watermark.seeding import private_seed
 from watermark.text import WORDS_V1
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from proxy.config import LimitsConfig, ModelConfig
     from proxy.sampling.select import Units
     from watermark.keys import KeyRecord
+    from watermark.seeding import KeyedUniforms
     from watermark.text import TokenTable, Unit
     from watermark.wire.openai_requests import GenerationRequest
 
@@ -40,15 +41,13 @@ class ServedModel:
 
     Attributes:
         config: What the operator says of it.
-        record: The marking key's record.
-        unit: The key's unit, ready to cut earlier turns.
+        unit: The unit of the keys that mark it, ready to cut earlier turns.
         table: What its tokens look like.
         end_ids: Tokens that end a reply.
         vocab_size: Tokens that it can emit.
     """
 
     config: ModelConfig
-    record: KeyRecord
     unit: Unit
     table: TokenTable
     end_ids: frozenset[int]
@@ -62,16 +61,18 @@ class ServedModel:
         )
 
     def decide(self, request: GenerationRequest) -> Decision:
-        """Return whether and how the request is marked."""
+        """Return whether and how the request is marked, should there be a key."""
         reason = refusal(request)
         if reason is not None:
             return Decision(reason)
-        if request.max_tokens is not None and request.max_tokens <= self.record.context_width:
-            return Decision(Reason.TOO_SHORT)
         path = strongest_path(request, self.config)
         if path is Path.NONE:
             return Decision(Reason.NO_CAPABLE_PATH)
-        return Decision(Reason.MARKED, path, self.record.key_id)
+        return Decision(Reason.MARKED, path)
+
+    def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
+        """Return whether a reply ends before a key's first context is full."""
+        return request.max_tokens is not None and request.max_tokens <= record.context_width
 
     def plan(self, request: GenerationRequest, *, room: int | None) -> MarkPlan:
         """Return the paths of a request that `decide` marks.
@@ -120,26 +121,31 @@ class ServedModel:
         )
 
     def replies(
-        self, request: GenerationRequest, plan: MarkPlan, entropy: Callable[[], int]
+        self,
+        request: GenerationRequest,
+        plan: MarkPlan,
+        keyed: KeyedUniforms,
+        entropy: Callable[[], int],
     ) -> list[Reply]:
         """Return one empty reply a choice, each with private randomness of its own.
 
         Args:
             request: The request.
             plan: Its plan.
+            keyed: The key that marks it.
             entropy: Draws 256 fresh random bits.
         """
         if request.seed is None:
             root = entropy()
         else:
             root = private_seed(
-                self.record.secret, seed=request.seed, request_digest=request.shaping_digest()
+                keyed.record.secret, seed=request.seed, request_digest=request.shaping_digest()
             )
         turns = (m.text or "" for m in request.messages if m.role == "assistant")
-        earlier = contexts_of(map(self.unit.encode, turns), self.record.context_width)
+        earlier = contexts_of(map(self.unit.encode, turns), keyed.record.context_width)
         return [
             Reply(
-                KeyedUniforms(self.record),
+                keyed,
                 np.random.Generator(np.random.PCG64(sequence)),
                 max_tokens=plan.select.parameters.max_tokens,
                 repeats_seed=request.seed is not None,
@@ -149,7 +155,7 @@ class ServedModel:
         ]
 
     def _units(self) -> Units:
-        return WordUnits(self.table) if self.record.unit == WORDS_V1 else TokenUnits()
+        return WordUnits(self.table) if self.config.unit == WORDS_V1 else TokenUnits()
 
 
 def _parameters(request: GenerationRequest, room: int | None) -> SamplingParameters:

@@ -1,16 +1,20 @@
 """Counters in Prometheus' form.
 
-Labels come from closed sets (reasons, paths, configured models), so neither a caller nor a text
-can make a new one.
+Labels come from closed sets (reasons, paths, configured models, scopes of the keys), so neither a
+caller nor a text can make a new one.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 OTHER_MODEL: Final = "other"
+MAX_SCOPES: Final = 1000  # listed with their key's end; those that end first
 
 
 class Metrics:
@@ -49,6 +53,52 @@ class Metrics:
             ("kind",),
             registry=self._registry,
         )
+
+        self._reload_success = Gauge(
+            "watermark_config_last_reload_success",
+            "Whether the keys were taken when they were last read: 1 or 0",
+            registry=self._registry,
+        )
+        self._reload_failures = Counter(
+            "watermark_config_reload_failures",
+            "Reloads of the keys that were refused",
+            registry=self._registry,
+        )
+        self._reload_seconds = Gauge(
+            "watermark_config_last_reload_duration_seconds",
+            "How long the last reload of the keys took",
+            registry=self._registry,
+        )
+        self._expires = Gauge(
+            "watermark_key_expires_in_seconds",
+            "Time until the last key of a scope runs out; below zero since it has",
+            ("scope",),
+            registry=self._registry,
+        )
+        self._generation = Gauge(
+            "watermark_keys_generation_info",
+            "The keys in force; equal where processes hold the same",
+            ("generation",),
+            registry=self._registry,
+        )
+
+    def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
+        """Say which keys are in force, and how long it took to load them."""
+        self._generation.clear()
+        self._generation.labels(generation).set(1)
+        self._reload_success.set(1)
+        self._reload_seconds.set(seconds)
+
+    def keys_refused(self) -> None:
+        """Count keys that were refused."""
+        self._reload_success.set(0)
+        self._reload_failures.inc()
+
+    def keys_expire(self, seconds: Mapping[str, float]) -> None:
+        """Say when the last key of each scope runs out."""
+        self._expires.clear()
+        for scope, left in sorted(seconds.items(), key=lambda item: item[1])[:MAX_SCOPES]:
+            self._expires.labels(scope).set(left)
 
     def decided(
         self, model: str | None, *, reason: str, path: str = "none", key_id: str | None = None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from proxy.embedded.builtin import BuiltinModel
     from tests.e2e.conftest import Stage
 
+NOW = datetime.now(UTC)
 PROMPTS = ("What does the parser do?", "How is a class defined?", "When is a file closed?")
 
 
@@ -59,9 +60,7 @@ def test_the_text_shows_its_key_and_no_other(
         texts.append(answer.json()["choices"][0]["message"]["content"])
     is_words = path == "select-words"
     unit = WordsUnit() if is_words else TokenizerUnit.read(Path(builtin.tokenizer_path))
-    right = Detector(stage.ring.marking(unit.unit_id, now=datetime.now(UTC)), unit).detect_pooled(
-        texts
-    )
+    right = Detector(stage.ring.marking(unit.unit_id, now=NOW), unit).detect_pooled(texts)
     wrong = Detector(key_record(unit.unit_id, secret=b"w" * 32), unit).detect_pooled(texts)
     assert right.log10_pvalue < -6
     assert wrong.log10_pvalue > -4

@@ -1,0 +1,1 @@
+"""Keys that change under a running proxy: see `python -m benchmarks.rotation --help`."""
