@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from watermark.seeding import mix64
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,7 +18,8 @@ if TYPE_CHECKING:
 def first_occurrences(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Return True at the first position of every distinct value, shape (n,).
 
-    Exact for all inputs; n log n in the worst case, one vectorized sort in the common one.
+    Exact for all inputs; one vectorized sort where the high bits spread, as those of streams and
+    pair values do, n log n with a sort of its own for those that meet.
     """
     n = len(values)
     is_first = np.ones(n, np.bool_)
@@ -28,8 +27,7 @@ def first_occurrences(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
         return is_first
     index_bits = np.uint64((n - 1).bit_length())
     low = (np.uint64(1) << index_bits) - np.uint64(1)
-    packed = mix64(values)
-    packed &= ~low
+    packed = values & ~low
     packed |= np.arange(n, dtype=np.uint64)
     packed.sort()
     high = packed >> index_bits
