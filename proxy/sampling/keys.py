@@ -98,18 +98,8 @@ class KeyHolder:
 
 def marks_alike(one: KeyRecord, other: KeyRecord) -> bool:
     """Return whether two records make the same mark; their dates may differ."""
-    return one is other or (_what_marks(one) == _what_marks(other) and one.secret == other.secret)
-
-
-def _what_marks(record: KeyRecord) -> tuple[object, ...]:
-    return (
-        record.key_id,
-        record.unit,
-        record.context_width,
-        record.scheme,
-        record.rho,
-        record.account_share_q16,
-    )
+    same = one.mark_parameters == other.mark_parameters and one.secret == other.secret
+    return one is other or same
 
 
 @dataclass(frozen=True, slots=True)

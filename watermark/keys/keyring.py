@@ -399,12 +399,7 @@ def _index(records: Iterable[KeyRecord]) -> dict[tuple[str, str], tuple[KeyRecor
 def _public(record: KeyFields) -> tuple[object, ...]:
     """Return what a record says, without its secret."""
     return (
-        record.key_id,
-        record.unit,
-        record.context_width,
-        record.scheme,
-        record.rho,
-        record.account_share_q16,
+        *record.mark_parameters,
         record.state.value,
         record.scope,
         record.not_before,

@@ -255,6 +255,18 @@ class KeyFields:
                 )
         return ""
 
+    @property
+    def mark_parameters(self) -> tuple[object, ...]:
+        """What, with the secret, decides the mark: neither the state nor the dates."""
+        return (
+            self.key_id,
+            self.unit,
+            self.context_width,
+            self.scheme,
+            self.rho,
+            self.account_share_q16,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord(KeyFields):
