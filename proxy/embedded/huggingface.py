@@ -105,11 +105,7 @@ class FolderSession:
     def __init__(self, network: Any, *, context_limit: int) -> None:  # noqa: ANN401 - untyped library
         self._network = network
         self._device = network.device
-        self._keep_last = (
-            {"logits_to_keep": 1}
-            if "logits_to_keep" in inspect.signature(network.forward).parameters
-            else {}
-        )
+        self._keep_last = {"logits_to_keep": 1} if _takes(network, "logits_to_keep") else {}
         self._limit = context_limit
         shapes = _probe(network)
         slot_bytes = sum(2 * heads * size * 4 for heads, size in shapes) * (context_limit + 1)
@@ -120,7 +116,8 @@ class FolderSession:
             shape = (self.max_rows, heads, context_limit + 1, size)
             pair = [torch.zeros(shape, dtype=network.dtype, device=self._device) for _ in range(2)]
             self._stores.append((pair[0], pair[1]))
-        self._cache = Cache(layers=[_SlotLayer(self._plan, *pair) for pair in self._stores])
+        cache = Cache(layers=[_SlotLayer(self._plan, *pair) for pair in self._stores])
+        self._with_cache = _with_cache(network, cache)
         self._table = SlotTable(self.max_rows, context_limit + 1)
         self._slots: dict[TokenRow, int] = {}
 
@@ -237,8 +234,7 @@ class FolderSession:
             input_ids=self._tensor(ids),
             attention_mask=self._tensor(mask.astype(np.int64)),
             position_ids=self._tensor(positions),
-            past_key_values=self._cache,
-            use_cache=True,
+            **self._with_cache,
             **self._keep_last,
         )
         logits: torch.Tensor = output.logits
@@ -366,12 +362,26 @@ def _template(folder: Path, options: dict[str, Any], *, trust_remote_code: bool)
     )
 
 
+def _takes(network: Any, argument: str) -> bool:  # noqa: ANN401 - untyped library
+    return argument in inspect.signature(network.forward).parameters
+
+
+def _with_cache(network: Any, cache: Cache) -> dict[str, object]:  # noqa: ANN401 - untyped library
+    """Return the arguments that hand a cache to a forward pass.
+
+    From 5.24 on transformers' own models call it `cache`; code that a folder brings along, and
+    older versions, call it `past_key_values`.
+    """
+    name = "cache" if _takes(network, "cache") else "past_key_values"
+    return {name: cache, "use_cache": True}
+
+
 def _probe(network: Any) -> list[tuple[int, int]]:  # noqa: ANN401 - untyped library
     """Return each layer's heads and head size, as a forward pass leaves them in its cache."""
     cache = DynamicCache()
     ids = torch.zeros((1, 1), dtype=torch.int64, device=network.device)
     with torch.inference_mode():
-        network(input_ids=ids, past_key_values=cache, use_cache=True)
+        network(input_ids=ids, **_with_cache(network, cache))
     return [(layer.keys.shape[1], layer.keys.shape[3]) for layer in cache.layers]
 
 
