@@ -19,9 +19,10 @@ import msgspec
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
 from watermark.keys.record import KeyFields, KeyState, values_of
+from watermark.keys.ring_index import differing
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from watermark.keys.keyring import KeyRing
@@ -114,30 +115,28 @@ class History:
         return KeyHistoryError(f"{self.path}:{line}: line {message}")
 
     def find_regress(
-        self, ring: KeyRing, now: datetime, *, seen: Container[int] = ()
+        self, ring: KeyRing, now: datetime, *, seen: KeyRing | None = None
     ) -> tuple[str, str, str] | None:
         """Return the first key that a ring sets back; None where there is none.
 
         Args:
             ring: The ring.
             now: The instant.
-            seen: `id` of the records that were held against this history before.
+            seen: A ring that was held against this history before.
 
         Returns:
             Key id, unit, and a message with the remedy.
         """
         if not self.lines:
             return None
-        for one in (*ring.records, *ring.retired):
-            if id(one) in seen:
-                continue
+        records = differing(seen.records if seen else (), ring.records)[1]
+        retired = differing(seen.retired if seen else (), ring.retired)[1]
+        for one in (*records, *retired):
             known = self.last.get((one.key_id, one.unit))
             message = "" if known is None else one.regress_from(known, now)
             if message:
                 return one.key_id, one.unit, message
-        for record in ring.records:
-            if id(record) in seen:
-                continue
+        for record in records:
             name = self.fingerprints.get(record.key_id)
             if name and not record.secret.is_context_only and record.secret.fingerprint != name:
                 message = (

@@ -66,6 +66,8 @@ DETECTING_STATES: Final = frozenset(
         KeyState.DISCLOSED,
     }
 )
+RETIRED: Final = frozenset({KeyState.ARCHIVED, KeyState.DESTROYED})
+"""States in which the secret is not read."""
 _RANKS: Final = {
     KeyState.PENDING: 0,
     KeyState.MARKING: 1,

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watermark.keys.record import KeyFields, KeyRecord
+from watermark.keys.ring_index import differing
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,8 +26,7 @@ def find_regress(before: KeyRing, after: KeyRing, now: datetime) -> tuple[str, s
     Returns:
         Key id, unit, and a message with the remedy.
     """
-    kept = set(map(id, before.records))
-    changed = [fields for fields in after.records if id(fields) not in kept]
+    changed = differing(before.records, after.records)[1]
     if not changed and after.retired == before.retired:
         return None
     known: dict[tuple[str, str], KeyFields] = {
