@@ -18,8 +18,7 @@ import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import KeyFields, KeyState, values_of
-from watermark.keys.ring_index import differing
+from watermark.keys.record import KeyFields, KeyRecord, KeyState, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,14 +128,13 @@ class History:
         """
         if not self.lines:
             return None
-        records = differing(seen.records if seen else (), ring.records)[1]
-        retired = differing(seen.retired if seen else (), ring.retired)[1]
-        for one in (*records, *retired):
+        news = ring.edit_since(seen)[0][1] if seen else (*ring.records, *ring.retired)
+        for one in news:
             known = self.last.get((one.key_id, one.unit))
             message = "" if known is None else one.regress_from(known, now)
             if message:
                 return one.key_id, one.unit, message
-        for record in records:
+        for record in (one for one in news if isinstance(one, KeyRecord)):
             name = self.fingerprints.get(record.key_id)
             if name and not record.secret.is_context_only and record.secret.fingerprint != name:
                 message = (

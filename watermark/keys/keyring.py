@@ -19,6 +19,7 @@ import msgspec
 
 from watermark.errors import KeysConfigError
 from watermark.keys.agreement import find_conflict, in_scope
+from watermark.keys.edit import differing
 from watermark.keys.record import (
     DEFAULT_SCOPE,
     DETECTING_STATES,
@@ -27,12 +28,13 @@ from watermark.keys.record import (
     KeyRecord,
     KeyState,
 )
-from watermark.keys.ring_index import RingIndex, differing
+from watermark.keys.ring_index import RingIndex
 from watermark.keys.scope import ANY, Scope, find_scope, index_scopes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Hashable, Iterator
 
+    from watermark.keys.edit import Edit
     from watermark.keys.scope import Pattern
 
 WARNING_LEAD: Final = timedelta(hours=48)
@@ -168,9 +170,17 @@ class KeyRing:
         is_asked = among is None or DEFAULT_SCOPE in among
         return tuple(found if takes_all or not is_asked else [*found, DEFAULT_SCOPE])
 
+    def edit_since(self, before: KeyRing) -> tuple[Edit[KeyFields], Edit[Scope]]:
+        """Return what is gone of another ring's records and scopes, and what has come."""
+        index = self._index
+        if index.base is before._index.name:
+            return index.records, index.scopes
+        records = differing((*before.records, *before.retired), (*self.records, *self.retired))
+        return records, differing(before.scopes, self.scopes)
+
     def changed_scopes(self, before: KeyRing) -> frozenset[str]:
         """Return the scopes that another ring defines otherwise, or fills with other keys."""
-        gone, come = differing(before.records, self.records)
+        (gone, come), (old, new) = self.edit_since(before)
         known = {(record.key_id, record.unit): record for record in gone}
         changed = {
             record.scope
@@ -178,7 +188,6 @@ class KeyRing:
             if known.pop((record.key_id, record.unit), None) != record
         }
         changed |= {record.scope for record in known.values()}
-        old, new = differing(before.scopes, self.scopes)
         changed |= {scope.name for scope in {*old} ^ {*new}}
         if not {*old} <= {*new}:
             changed.add(DEFAULT_SCOPE)  # it takes what another scope took

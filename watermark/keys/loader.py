@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from watermark.errors import CommitmentError, KeysConfigError, KeysError
 from watermark.keys.agreement import find_conflict
 from watermark.keys.document import DocumentReader
+from watermark.keys.edit import differing
 from watermark.keys.history import History, HistoryReader, history_path
 from watermark.keys.keylog import LOG_HEADS, Commitments, KeyLog
 from watermark.keys.keyring import KeyRing
@@ -23,7 +24,7 @@ from watermark.keys.keysfile import read_text
 from watermark.keys.record import RETIRED, KeyFields, KeyRecord, KeyState
 from watermark.keys.references import Secrets
 from watermark.keys.regress import find_regress
-from watermark.keys.ring_index import Edit, RingIndex, differing
+from watermark.keys.ring_index import RingIndex
 from watermark.keys.roster import Roster
 from watermark.keys.scope import index_scopes
 from watermark.keys.watch import Stamp, stamp_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from watermark.keys.document import Document, KeyEntry
+    from watermark.keys.edit import Edit
 
 _SPARE: Final = 256  # secrets of records that are gone: forgotten once there are so many
 
@@ -152,17 +154,14 @@ class KeysLoader:
     def _ring_of(self, document: Document) -> KeyRing:
         """Return the ring, made from the last one by what has changed."""
         last = self._last
-        keys = differing(() if last.document is None else last.document.keys, document.keys)
-        scopes = differing(() if last.document is None else last.document.scopes, document.scopes)
+        keys, scopes = document.edit_since(last.document)
         roster = last.roster.revised(keys, scopes)
-        if roster is None or len(roster) != len(document.keys):
+        if roster is None or roster.sizes != (len(document.keys), len(document.scopes)):
             raise find_contradiction(document)
-        records = self._open(document, keys)
-        everything = tuple(map(records.__getitem__, map(id, document.keys)))
-        known = differing(tuple(last.records.values()), everything)
+        records, edit = self._open(document, keys)
         try:
-            index = last.index.revised(roster.patterns, known, scopes)
-            ring = self._assemble(document, everything, index)
+            index = last.index.revised(roster.patterns, edit, scopes)
+            ring = self._assemble(document, records, index)
         except KeysConfigError as err:
             raise document.source.error(str(err)) from err
         self._last = _Loaded(
@@ -170,25 +169,36 @@ class KeysLoader:
         )
         return ring
 
-    def _open(self, document: Document, keys: Edit[KeyEntry]) -> dict[int, KeyFields]:
-        """Return the records by their entries; new ones, and those whose files changed, opened."""
+    def _open(
+        self, document: Document, keys: Edit[KeyEntry]
+    ) -> tuple[dict[int, KeyFields], Edit[KeyFields]]:
+        """Return the records by their entries, and what has changed in them.
+
+        Opened are those of new entries, and those of which a file has changed.
+        """
+        last = self._last
         if self._secrets is None or not self._secrets.opens_as(document.options):
             self._secrets = Secrets(self.path.parent, document.options)
-        if self._secrets is not self._last.secrets:
-            return _opened(self._secrets, document, document.keys, self._last.records)
         if len(self._secrets) > len(document.keys) + _SPARE:
             self._secrets.keep(entry.reference for entry in document.keys)
-        records = self._last.records.copy()
+        stale = self._secrets.stale
+        again: Sequence[KeyEntry] = ()
+        if self._secrets is not last.secrets:
+            again = document.keys
+        elif stale:
+            again = [one for one in document.keys if one.reference in stale]
+        opened = _opened(self._secrets, document, [*again, *keys[1]], last.records)
+        records = last.records | opened
         for entry in keys[0]:
             del records[id(entry)]
-        stale = self._secrets.stale
-        again = [one for one in document.keys if one.reference in stale] if stale else []
-        return records | _opened(self._secrets, document, [*keys[1], *again], records)
+        gone = [last.records[id(one)] for one in (*again, *keys[0]) if id(one) in last.records]
+        return records, differing(gone, list(opened.values()))
 
     def _assemble(
-        self, document: Document, everything: tuple[KeyFields, ...], index: RingIndex
+        self, document: Document, by_entry: dict[int, KeyFields], index: RingIndex
     ) -> KeyRing:
-        """Return the ring of records."""
+        """Return the ring of records, in the order of the file."""
+        everything = list(map(by_entry.__getitem__, map(id, document.keys)))
         records = tuple([one for one in everything if isinstance(one, KeyRecord)])
         are_all = len(records) == len(everything)
         return KeyRing(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -17,14 +17,10 @@ from watermark.errors import KeysConfigError
 from watermark.keys.record import KeyFields, KeyRecord, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from watermark.keys.edit import Edit
     from watermark.keys.scope import Pattern, Scope
 
 _START: Final = attrgetter("start")
-_T = TypeVar("_T")
-Edit = tuple["Sequence[_T]", "Sequence[_T]"]
-"""What is gone, and what has come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +32,20 @@ class RingIndex:
         epochs: The records that may mark at some instant, by scope and unit, in order of time.
         owners: Which key has a material, by its digest, and how many records.
         total: The sum of the digests of all public content, which names it.
+        name: What tells this index from every other.
+        base: The name of the one that it was made from.
+        records: What that one held and this one does not, and the reverse.
+        scopes: The same of scopes.
     """
 
     patterns: dict[Pattern, str] = field(default_factory=dict)
     epochs: dict[tuple[str, str], tuple[KeyRecord, ...]] = field(default_factory=dict)
     owners: dict[bytes, tuple[str, int]] = field(default_factory=dict, repr=False)
     total: int = 0
+    name: object = field(default_factory=object, repr=False)
+    base: object = field(default=None, repr=False)
+    records: Edit[KeyFields] = ((), ())
+    scopes: Edit[Scope] = ((), ())
 
     def revised(
         self,
@@ -71,20 +75,15 @@ class RingIndex:
                 _own(owners, record)
                 _join(epochs, record)
         total += sum(map(_digest_of, scopes[1])) - sum(map(_digest_of, scopes[0]))
-        return RingIndex(patterns=patterns, epochs=epochs, owners=owners, total=total)
-
-
-def differing(before: Sequence[_T], after: Sequence[_T]) -> Edit[_T]:
-    """Return the objects that only the first holds, and those that only the second holds.
-
-    They are told apart by identity, which a reader of files keeps where nothing has changed.
-    """
-    old, new = set(map(id, before)), set(map(id, after))
-    if old == new:
-        return [], []
-    return [one for one in before if id(one) not in new], [
-        one for one in after if id(one) not in old
-    ]
+        return RingIndex(
+            patterns=patterns,
+            epochs=epochs,
+            owners=owners,
+            total=total,
+            base=self.name,
+            records=records,
+            scopes=scopes,
+        )
 
 
 def _own(owners: dict[bytes, tuple[str, int]], record: KeyRecord) -> None:

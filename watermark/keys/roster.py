@@ -13,9 +13,8 @@ from watermark.keys.record import DEFAULT_SCOPE
 from watermark.keys.scope import MAX_PATTERNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from watermark.keys.document import KeyEntry
+    from watermark.keys.edit import Edit
     from watermark.keys.record import KeyFields
     from watermark.keys.scope import Pattern, Scope
 
@@ -40,13 +39,15 @@ class Roster:
         self._uses: dict[str, int] = {}
         self._windows: dict[_Place, tuple[KeyFields, ...]] = {}
 
-    def __len__(self) -> int:
-        return len(self._pairs)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many records and scopes there are."""
+        return len(self._pairs), len(self._scopes)
 
     def revised(
         self,
-        keys: tuple[Sequence[KeyEntry], Sequence[KeyEntry]],
-        scopes: tuple[Sequence[Scope], Sequence[Scope]],
+        keys: Edit[KeyEntry],
+        scopes: Edit[Scope],
     ) -> Roster | None:
         """Return the roster after an edit; None where the file contradicts itself then.
 
