@@ -37,7 +37,7 @@ class HeldKeys:
     ring: KeyRing
     loaded_at: datetime
     _keyed: dict[int, KeyedUniforms] = field(default_factory=dict, repr=False)
-    _ends: dict[str, datetime] = field(default_factory=dict, repr=False)
+    _ends: list[dict[str, datetime]] = field(default_factory=list, repr=False)
 
     @property
     def generation(self) -> str:
@@ -60,17 +60,22 @@ class HeldKeys:
     def ends(self) -> Mapping[str, datetime]:
         """Return when the last key of each scope runs out, where one does; soonest unit first."""
         if not self._ends:
-            last: dict[tuple[str, str], KeyRecord] = {}
-            for record in self.ring:
-                place = (record.scope, record.unit)
-                is_marker = record.state is KeyState.MARKING
-                if is_marker and (place not in last or record.stop > last[place].stop):
-                    last[place] = record
-            for record in last.values():
-                if record.stop != END:
-                    known = self._ends.get(record.scope, record.stop)
-                    self._ends[record.scope] = min(known, record.stop)
-        return self._ends
+            self._ends.append(_ends_of(self.ring))
+        return self._ends[0]
+
+
+def _ends_of(ring: KeyRing) -> dict[str, datetime]:
+    last: dict[tuple[str, str], KeyRecord] = {}
+    for record in ring:
+        place = (record.scope, record.unit)
+        is_marker = record.state is KeyState.MARKING
+        if is_marker and (place not in last or record.stop > last[place].stop):
+            last[place] = record
+    ends: dict[str, datetime] = {}
+    for record in last.values():
+        if record.stop != END:
+            ends[record.scope] = min(ends.get(record.scope, record.stop), record.stop)
+    return ends
 
 
 class KeyHolder:

@@ -59,6 +59,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     not_after: datetime | None = None
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
+    destroy_at: datetime | None = None
 
 
 class ScopeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,9 +72,10 @@ class ScopeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class AgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[age]`: how encrypted key files are opened."""
+    """`[age]`: what opens encrypted key files, and to whom new ones are encrypted."""
 
     identity: str
+    recipients: tuple[str, ...] = ()
 
 
 class VaultOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -208,11 +210,9 @@ class DocumentReader:
     def _read_by_table(self, source: Source, text: str) -> Document | None:
         """Return what the text says, table by table; None where that way is not safe.
 
-        Tables that are TOML each by themselves, in a text without strings of several lines, and
-        with nothing but themselves in them, are together what the whole text is.
+        Tables that are TOML each by themselves, and hold nothing but themselves, are together
+        what the whole text is: where one ends, no string is open.
         """
-        if '"""' in text or "'''" in text:
-            return None
         head, *chunks = text.split(_OPENING)
         try:
             options = _options(tomllib.loads(head))
@@ -343,6 +343,7 @@ def _entry(row: Row) -> KeyEntry:
         not_after=row.not_after,
         compromised_at=row.compromised_at,
         disclosed_at=row.disclosed_at,
+        destroy_at=row.destroy_at,
     )
     if not row.secret and fields.state is not KeyState.DESTROYED:
         raise KeysConfigError("missing required field `secret`; see the key file form")

@@ -18,7 +18,7 @@ import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import KeyFields, KeyRecord, KeyState, values_of
+from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
-_TIMES: Final = frozenset({"not_before", "not_after", "compromised_at", "disclosed_at"})
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -261,7 +260,7 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
     values: dict[str, Any] = dict(plain)
     try:
         values["state"] = KeyState(values["state"])
-        for name in _TIMES & values.keys():
+        for name in values.keys() & set(TIME_FIELDS):
             values[name] = datetime.fromisoformat(values[name])
         return KeyFields(**values)
     except (KeyError, TypeError, ValueError, KeysConfigError) as err:

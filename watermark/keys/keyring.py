@@ -222,7 +222,9 @@ class KeyRing:
 
     def next_change(self, now: datetime) -> datetime | None:
         """Return the next instant after `now` at which a key's state changes by itself."""
-        later = (at for record in self.records for at in record.changes if at > now)
+        later = (
+            at for record in (*self.records, *self.retired) for at in record.changes if at > now
+        )
         return min(later, default=None)
 
     def detecting(self, now: datetime) -> tuple[KeyRecord, ...]:

@@ -21,7 +21,7 @@ from watermark.keys.history import History, HistoryReader, history_path
 from watermark.keys.keylog import LOG_HEADS, Commitments, KeyLog
 from watermark.keys.keyring import KeyRing
 from watermark.keys.keysfile import read_text
-from watermark.keys.record import RETIRED, KeyFields, KeyRecord, KeyState
+from watermark.keys.record import KeyFields, KeyRecord, KeyState
 from watermark.keys.references import Secrets
 from watermark.keys.regress import find_regress
 from watermark.keys.ring_index import RingIndex
@@ -204,7 +204,7 @@ class KeysLoader:
         return KeyRing(
             records,
             scopes=document.scopes,
-            retired=() if are_all else tuple(one for one in everything if one.state in RETIRED),
+            retired=() if are_all else tuple(one for one in everything if one.is_retired),
             uncommitted=self._uncommitted(document, records),
             index=index,
         )
@@ -303,7 +303,7 @@ def _opened(
     found: dict[int, KeyFields] = {}
     for entry in entries:
         fields, before = entry.fields, known.get(id(entry))
-        if fields.state in RETIRED:
+        if fields.is_retired:
             found[id(entry)] = fields
             continue
         try:
