@@ -20,13 +20,6 @@ from proxy.app import create_app, keyed_models
 from proxy.cli.first_key import marking_ring
 from proxy.cli.hardening import forbid_dumps
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.reports import (
-    WorkerReport,
-    remove_stale_reports,
-    withdraw_report,
-    workers_folder,
-    write_report,
-)
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
 from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import watching
@@ -34,6 +27,13 @@ from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
+from watermark.keys.reports import (
+    WorkerReport,
+    remove_stale_reports,
+    withdraw_report,
+    workers_folder,
+    write_report,
+)
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
