@@ -251,7 +251,7 @@ class Commitments:
         self._entries = {
             id(one): known.get(id(one)) or (one, entry_of(one))
             for one in records
-            if not one.secret.is_context_only
+            if one.secret.is_epoch_secret
         }
         return frozenset(
             (one.key_id, one.unit)
