@@ -1,7 +1,23 @@
 """A text and a key to one exact p-value."""
 
 from watermark.detection.detector import Detector
+from watermark.detection.key_scores import (
+    KeySums,
+    decoy_context_keys,
+    key_score_blocks,
+    key_statistics,
+    key_sums,
+)
 from watermark.detection.positions import first_occurrences
 from watermark.detection.result import DetectionResult
 
-__all__ = ["DetectionResult", "Detector", "first_occurrences"]
+__all__ = [
+    "DetectionResult",
+    "Detector",
+    "KeySums",
+    "decoy_context_keys",
+    "first_occurrences",
+    "key_score_blocks",
+    "key_statistics",
+    "key_sums",
+]
