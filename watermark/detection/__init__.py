@@ -8,7 +8,6 @@ from watermark.detection.key_scores import (
     key_statistics,
     key_sums,
 )
-from watermark.detection.positions import first_occurrences
 from watermark.detection.result import DetectionResult
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "Detector",
     "KeySums",
     "decoy_context_keys",
-    "first_occurrences",
     "key_score_blocks",
     "key_statistics",
     "key_sums",

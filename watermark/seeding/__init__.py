@@ -12,6 +12,7 @@ from watermark.seeding.context import (
     as_token_ids,
     context_windows,
 )
+from watermark.seeding.distinct import first_occurrences
 from watermark.seeding.keyed import ContextStream, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
@@ -36,6 +37,7 @@ __all__ = [
     "as_token_ids",
     "code_indices",
     "context_windows",
+    "first_occurrences",
     "flip_levels",
     "is_account_channel",
     "levels_to_uniforms",
