@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from watermark.cli import render
 from watermark.cli.desk import utc_now
 from watermark.detection import DetectionResult, Detector
 from watermark.detection.detector import correct_family
+from watermark.detection.result import LN_10
 from watermark.errors import (
     InputError,
     KeysConfigError,
@@ -130,9 +132,10 @@ def detect(
 ) -> int:
     """Hold every key of KEYS.toml that has marked against every FILE (- for standard input).
 
-    For each file and key, prints an exact p-value under the null that the text was produced
-    without the key, and its family-wise value (Holm) over all tests of this call. A file that
-    cannot be tested is reported, and the others are tested.
+    For each file and key, prints a p-value under the null that the text was produced without the
+    key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
+    family-wise value (Holm) over all tests of this call. A file that cannot be tested is
+    reported, and the others are tested.
     """
     _check_usage(files, tokenizers, as_ids=as_ids)
     records = select_records(load_keys(keys_file), key_ids, keys_file)
@@ -338,7 +341,10 @@ def _fields(test: _Test) -> dict[str, object]:
         "log10_pvalue": result.log10_pvalue,
         "log_pvalue_family": result.log_pvalue_family,
         "log10_pvalue_family": result.log10_pvalue_family,
+        "law": result.law.name,
     }
+    if math.isfinite(result.law.log_pvalue_floor):
+        fields["log10_pvalue_floor"] = result.law.log_pvalue_floor / LN_10
     if len(files) > 1:
         fields["files"] = list(files)
     if result.unit == WORDS_V1:
@@ -370,4 +376,17 @@ def _summary(tests: Sequence[_Test]) -> str:
         "Null hypothesis of each test: the text was produced without this key. Over "
         f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
         f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
+        f"{_floors(tests)}"
+    )
+
+
+def _floors(tests: Sequence[_Test]) -> str:
+    """Return a sentence about p-values that cannot be smaller, however marked a text is."""
+    laws = [test.result.law for test in tests if test.result.law.name == "decoys"]
+    if not laws:
+        return ""
+    lowest = max(law.log_pvalue_floor for law in laws) / LN_10
+    return (
+        f" Where p comes from decoy keys it cannot be smaller than 10^{lowest:z.2f}, however "
+        "marked the text."
     )

@@ -3,6 +3,7 @@
 Reads and writes files, and nothing else that is outside: the caller draws the secret bytes.
 """
 
+from watermark.keys.foreign import FOREIGN_SCHEMES, ForeignKey
 from watermark.keys.keyfile import (
     format_key_file,
     parse_key_file,
@@ -31,6 +32,7 @@ from watermark.keys.secret import (
 
 __all__ = [
     "DEFAULT_SCOPE",
+    "FOREIGN_SCHEMES",
     "KEYS_HEADER",
     "LABEL_ACCOUNT_CODE",
     "LABEL_ACCOUNT_TAG",
@@ -44,6 +46,7 @@ __all__ = [
     "WARNING_LEAD",
     "ContextKey",
     "Expiry",
+    "ForeignKey",
     "KeyFields",
     "KeyRecord",
     "KeyRing",

@@ -246,12 +246,14 @@ def append_history(
 def _plain(record: KeyFields) -> dict[str, str | int | float]:
     """Return a record as JSON holds it, what is not set left out."""
     values = values_of(record).items()
-    return {name: _json_of(value) for name, value in values if value is not None}
+    return {name: _json_of(value) for name, value in values if value is not None and value != ()}
 
 
-def _json_of(value: str | float | KeyState | datetime) -> str | int | float:
+def _json_of(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, KeyState):
         return value.value
+    if isinstance(value, tuple):
+        return dict(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -264,6 +266,7 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
     values: dict[str, Any] = dict(plain)
     try:
         values["state"] = KeyState(values["state"])
+        values["parameters"] = tuple(sorted(dict(values.get("parameters", {})).items()))
         for name in _TIMES & values.keys():
             values[name] = datetime.fromisoformat(values[name])
         return KeyFields(**values)

@@ -234,6 +234,6 @@ def find_uncommitted(
     return frozenset(
         (record.key_id, record.unit)
         for record in records
-        if not record.secret.is_context_only
+        if record.secret.is_epoch_secret
         and not logged.is_committed(entry_of(record), record.key_id, needs_stamp=needs_stamp)
     )

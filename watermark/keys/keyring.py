@@ -116,7 +116,7 @@ class KeyRing:
         """Refuse one secret under two ids: disclosing one epoch would disclose the other."""
         ids: dict[bytes, str] = {}
         for record in self.records:
-            if record.secret.is_context_only:
+            if not record.secret.is_epoch_secret:
                 continue
             other = ids.setdefault(record.secret.reveal(), record.key_id)
             if other != record.key_id:

@@ -162,7 +162,7 @@ class KeysLoader:
             raise CommitmentError(f"{document.source.place(line)}: {err}") from err
         known, kept, missing = self._entries, {}, set()
         for record in records:
-            if record.secret.is_context_only:
+            if not record.secret.is_epoch_secret:
                 continue
             found = known.get(id(record))
             entry = found[1] if found and found[0] is record else entry_of(record)

@@ -124,6 +124,11 @@ class SecretKey:
         return False
 
     @property
+    def is_epoch_secret(self) -> bool:
+        """Whether every subkey of an epoch follows from this, so that it can be committed to."""
+        return True
+
+    @property
     def fingerprint(self) -> str:
         """32 hex digits that tell this material from any other; not secret."""
         if not self._fingerprint:
@@ -218,6 +223,11 @@ class ContextKey(SecretKey):
     def is_context_only(self) -> bool:
         """Whether this holds the context subkey and nothing else."""
         return True
+
+    @property
+    def is_epoch_secret(self) -> bool:
+        """Whether every subkey of the epoch follows from this; one alone does not."""
+        return False
 
     def subkey(self, label: str, length: int) -> bytes:
         """Return the context subkey.
