@@ -1,6 +1,21 @@
 """A text and a key to one exact p-value."""
 
 from watermark.detection.detector import Detector
+from watermark.detection.key_scores import (
+    KeySums,
+    decoy_context_keys,
+    key_score_blocks,
+    key_statistics,
+    key_sums,
+)
 from watermark.detection.result import DetectionResult
 
-__all__ = ["DetectionResult", "Detector"]
+__all__ = [
+    "DetectionResult",
+    "Detector",
+    "KeySums",
+    "decoy_context_keys",
+    "key_score_blocks",
+    "key_statistics",
+    "key_sums",
+]

@@ -6,12 +6,18 @@ vectors. Samplers take single positions from `KeyedUniforms`, the detector whole
 """
 
 from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
-from watermark.seeding.context import as_token_ids, context_windows
+from watermark.seeding.context import (
+    MAX_CONTEXT_WIDTH,
+    PADDING,
+    as_token_ids,
+    context_windows,
+)
 from watermark.seeding.distinct import first_occurrences
 from watermark.seeding.keyed import ContextStream, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
+    TOKEN_STEP,
     flip_levels,
     levels_to_uniforms,
     mix64,
@@ -21,6 +27,9 @@ from watermark.seeding.uniforms import (
 )
 
 __all__ = [
+    "MAX_CONTEXT_WIDTH",
+    "PADDING",
+    "TOKEN_STEP",
     "AccountCode",
     "ContextPRF",
     "ContextStream",
