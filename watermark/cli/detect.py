@@ -13,7 +13,7 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import utc_now
-from watermark.detection import DetectionResult, Detector
+from watermark.detection import DetectionResult, Detector, TextForm, detect_forms, text_forms
 from watermark.detection.detector import correct_family
 from watermark.errors import (
     InputError,
@@ -26,12 +26,10 @@ from watermark.errors import (
 )
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
+from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from watermark.keys import KeyRecord, KeyRing
 
@@ -131,8 +129,10 @@ def detect(
     """Hold every key of KEYS.toml that has marked against every FILE (- for standard input).
 
     For each file and key, prints an exact p-value under the null that the text was produced
-    without the key, and its family-wise value (Holm) over all tests of this call. A file that
-    cannot be tested is reported, and the others are tested.
+    without the key, and its family-wise value (Holm) over all tests of this call. Text is tested
+    as it is and in its canonical form, without disguise and mark-up, where that is another; the
+    family-wise value counts both. A file that cannot be tested is reported, and the others are
+    tested.
     """
     _check_usage(files, tokenizers, as_ids=as_ids)
     records = select_records(load_keys(keys_file), key_ids, keys_file)
@@ -296,16 +296,23 @@ def _test_all(
     tests: list[_Test] = []
     errors: list[WatermarkError] = []
     for body in bodies:
-        cut = {name: [unit.encode(text) for text in body.texts] for name, unit in units.items()}
+        forms = {name: text_forms(body.texts, unit) for name, unit in units.items()}
         for detector in detectors:
-            replies: Sequence[NDArray[np.uint32] | list[int]]
-            replies = cut.get(detector.record.unit, body.ids)
             try:
-                tests.append(_Test(body, detector.detect_pooled(replies)))
+                tests.append(_Test(body, _test(detector, body, forms)))
             except InputError as err:
                 errors.append(type(err)(f"{_name(body)}: {err}"))
     corrected = correct_family([test.result for test in tests])
     return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
+
+
+def _test(
+    detector: Detector, body: Body, forms: Mapping[str, Sequence[TextForm]]
+) -> DetectionResult:
+    """Hold one key against one body: text in all its forms, unit ids as they are."""
+    if body.ids:
+        return detector.detect_pooled(body.ids)
+    return detect_forms(detector, forms[detector.record.unit])
 
 
 def _name(body: Body) -> str:
@@ -339,6 +346,10 @@ def _fields(test: _Test) -> dict[str, object]:
         "log_pvalue_family": result.log_pvalue_family,
         "log10_pvalue_family": result.log10_pvalue_family,
     }
+    if not test.body.ids:
+        fields["form"] = result.form
+        fields["n_forms"] = result.n_forms
+        fields["canonical"] = f"{CANONICAL_VERSION} {canonical_digest()}"
     if len(files) > 1:
         fields["files"] = list(files)
     if result.unit == WORDS_V1:

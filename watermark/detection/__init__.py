@@ -1,6 +1,7 @@
 """A text and a key to one exact p-value."""
 
 from watermark.detection.detector import Detector
+from watermark.detection.forms import TextForm, detect_forms, text_forms
 from watermark.detection.result import DetectionResult
 
-__all__ = ["DetectionResult", "Detector"]
+__all__ = ["DetectionResult", "Detector", "TextForm", "detect_forms", "text_forms"]
