@@ -14,7 +14,7 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import utc_now
-from watermark.detection import DetectionResult, Detector
+from watermark.detection import DetectionResult, Detector, TextForm, detect_forms, text_forms
 from watermark.detection.detector import correct_family
 from watermark.detection.result import LN_10
 from watermark.errors import (
@@ -28,12 +28,10 @@ from watermark.errors import (
 )
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
+from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from watermark.keys import KeyRecord, KeyRing
 
@@ -134,8 +132,9 @@ def detect(
 
     For each file and key, prints a p-value under the null that the text was produced without the
     key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
-    family-wise value (Holm) over all tests of this call. A file that cannot be tested is
-    reported, and the others are tested.
+    family-wise value (Holm) over all tests of this call. Text is tested as it is and in its
+    canonical form, without disguise and mark-up, where that is another; the family-wise value
+    counts both. A file that cannot be tested is reported, and the others are tested.
     """
     _check_usage(files, tokenizers, as_ids=as_ids)
     records = select_records(load_keys(keys_file), key_ids, keys_file)
@@ -299,16 +298,23 @@ def _test_all(
     tests: list[_Test] = []
     errors: list[WatermarkError] = []
     for body in bodies:
-        cut = {name: [unit.encode(text) for text in body.texts] for name, unit in units.items()}
+        forms = {name: text_forms(body.texts, unit) for name, unit in units.items()}
         for detector in detectors:
-            replies: Sequence[NDArray[np.uint32] | list[int]]
-            replies = cut.get(detector.record.unit, body.ids)
             try:
-                tests.append(_Test(body, detector.detect_pooled(replies)))
+                tests.append(_Test(body, _test(detector, body, forms)))
             except InputError as err:
                 errors.append(type(err)(f"{_name(body)}: {err}"))
     corrected = correct_family([test.result for test in tests])
     return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
+
+
+def _test(
+    detector: Detector, body: Body, forms: Mapping[str, Sequence[TextForm]]
+) -> DetectionResult:
+    """Hold one key against one body: text in all its forms, unit ids as they are."""
+    if body.ids:
+        return detector.detect_pooled(body.ids)
+    return detect_forms(detector, forms[detector.record.unit])
 
 
 def _name(body: Body) -> str:
@@ -345,6 +351,10 @@ def _fields(test: _Test) -> dict[str, object]:
     }
     if math.isfinite(result.law.log_pvalue_floor):
         fields["log10_pvalue_floor"] = result.law.log_pvalue_floor / LN_10
+    if not test.body.ids:
+        fields["form"] = result.form
+        fields["n_forms"] = result.n_forms
+        fields["canonical"] = f"{CANONICAL_VERSION} {canonical_digest()}"
     if len(files) > 1:
         fields["files"] = list(files)
     if result.unit == WORDS_V1:
