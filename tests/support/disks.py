@@ -126,7 +126,7 @@ class Disk(apsw.VFS):
         flags[1] = flags[0]
         return DiskFile(self, self.files.setdefault(path or "", Image()))
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, ARG002, FBT001
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802, ARG002
         if not self.is_dead:  # who tidies up after the cut finds nobody to complain to
             self.files.pop(filename, None)
 
