@@ -106,6 +106,10 @@ class _Job:
     done: Future[None] = field(default_factory=Future)
     row: Row | None = None
 
+    def __post_init__(self) -> None:
+        """Keep whoever waits from cancelling what is written all the same."""
+        self.done.set_running_or_notify_cancel()
+
     def made(self) -> Row:
         """Return the row, made once."""
         if self.row is None:
