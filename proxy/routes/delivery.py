@@ -130,7 +130,9 @@ class Delivery:
         Raises:
             LedgerDownError: The answer may not go on.
         """
-        if self._ledger is None or self._ledger.state is not State.BROKEN:
+        if self._ledger is None or self._entry is None:
+            return
+        if self._ledger.state is not State.BROKEN:
             return
         if not self._passes_unmarked:
             raise LedgerDownError

@@ -137,10 +137,11 @@ class Disk(apsw.VFS):
         return name
 
 
-class DiskFile:
+class DiskFile(apsw.VFSFile):
     """One open file of a disk."""
 
     def __init__(self, disk: Disk, image: Image) -> None:
+        # The base has a file of the machine's behind it; this one has none.
         self._disk = disk
         self._image = image
 

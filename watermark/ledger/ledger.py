@@ -78,6 +78,7 @@ class Ledger:
         now: Seconds since 1970.
         clock: Monotonic seconds.
         entropy: Returns so many random bytes.
+        vfs: SQLite's name of the file system; None for the machine's.
 
     Raises:
         LedgerConfigError: The ledger cannot be used as described.
@@ -93,6 +94,7 @@ class Ledger:
         now: Callable[[], float],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
+        vfs: str | None = None,
     ) -> None:
         secret = settings.secret()
         self._keeps = settings.keeps
@@ -101,7 +103,12 @@ class Ledger:
         self._open = 0
         self._vault: Vault | None = None
         self._writer = LedgerWriter(
-            settings.rows, settings.node_or(machine), now=now, clock=clock, limits=settings.limits
+            settings.rows,
+            settings.node_or(machine),
+            now=now,
+            clock=clock,
+            limits=settings.limits,
+            vfs=vfs,
         )
         if settings.keeps is Keeps.TOKENS:
             self._vault = Vault(settings.path.parent / VAULT_FILE, secret, entropy)

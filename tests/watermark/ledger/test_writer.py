@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,7 @@ def rows_of(folder: Path) -> list[Any]:
 def test_rows_are_durable_when_acknowledged_and_many_to_a_commit(tmp_path: Path) -> None:
     one = writer(tmp_path)
     begun = [one.begin(beginning(n)) for n in range(250)]
-    ended = [
-        one.end(beginning(n), ENDING, Keeps.CONTEXTS, lambda n=n: bytes([n])) for n in range(250)
-    ]
+    ended = [one.end(beginning(n), ENDING, Keeps.CONTEXTS, partial(bytes, [n])) for n in range(250)]
     for ack in (*begun, *ended):
         ack.result(10)
     assert one.stats.rows == {Kind.BEGIN: 250, Kind.END: 250, Kind.GAP: 0}
@@ -135,6 +134,7 @@ def test_after_an_error_nothing_is_tried_on_the_same_file(tmp_path: Path, operat
     one = writer(tmp_path, vfs=disk.name)
     one.begin(beginning(1)).result(5)
     broken = one.path
+    assert broken is not None
     disk.fault = {operation: apsw.FullError if operation == "write" else apsw.IOError}
     refused = one.begin(beginning(2))
     ended = one.end(beginning(1), ENDING, Keeps.NONE, lambda: None)
