@@ -23,6 +23,11 @@ key material or the text under test::
     │   └── UnitMismatchError
     ├── SchemeParameterError
     ├── WireError
+    ├── LedgerError
+    │   ├── LedgerConfigError
+    │   ├── LedgerUnavailableError
+    │   ├── LedgerFileError
+    │   └── SegmentError
     └── LogError
         ├── LogFormatError
         ├── LogVerificationError
@@ -112,6 +117,26 @@ class SchemeParameterError(WatermarkError):
 
 class WireError(WatermarkError):
     """Bytes from a peer do not follow the protocol they claim."""
+
+
+class LedgerError(WatermarkError):
+    """The ledger of what was delivered cannot be used."""
+
+
+class LedgerConfigError(LedgerError):
+    """The file that describes a ledger is malformed, or names what is not there."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger cannot be written now, so nothing may be marked."""
+
+
+class LedgerFileError(LedgerError):
+    """A file of the ledger cannot be opened, written or read."""
+
+
+class SegmentError(LedgerError):
+    """A sealed segment is missing, malformed, or not what its header says."""
 
 
 class LogError(WatermarkError):

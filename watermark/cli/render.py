@@ -24,6 +24,10 @@ from watermark.errors import (
     KeyHistoryError,
     KeysConfigError,
     KeysError,
+    LedgerConfigError,
+    LedgerError,
+    LedgerFileError,
+    LedgerUnavailableError,
     LogError,
     LogForkError,
     LogFormatError,
@@ -32,6 +36,7 @@ from watermark.errors import (
     LogVerificationError,
     SchemeParameterError,
     SecretSourceError,
+    SegmentError,
     TextEncodingError,
     TextTooShortError,
     TimestampError,
@@ -111,6 +116,17 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
         ),
         WireError: Outcome(EXIT_ERROR),
+        LedgerError: Outcome(EXIT_ERROR, "the forms are in watermark/spec/ledger.md"),
+        LedgerConfigError: Outcome(
+            EXIT_ERROR, "the form is in watermark/spec/ledger.md, section LEDGER.toml"
+        ),
+        LedgerUnavailableError: Outcome(EXIT_ERROR),
+        LedgerFileError: Outcome(
+            EXIT_ERROR, "a file that a worker writes is read once it is sealed, or the worker ends"
+        ),
+        SegmentError: Outcome(
+            EXIT_ERROR, "`watermark ledger verify` names every segment that does not hold"
+        ),
         # No command raises those of the log yet; their messages name the remedy.
         LogError: Outcome(EXIT_ERROR),
         LogFormatError: Outcome(EXIT_ERROR),
