@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 from proxy.sampling.keys import UnservedScopeError, check_ring, describe_ends
 from watermark.errors import KeysConfigError, WatermarkError
 from watermark.keys import WARNING_LEAD
-from watermark.keys.keysfile import find_regress, read_text
+from watermark.keys.keysfile import read_text
+from watermark.keys.regress import find_regress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -10,7 +10,8 @@ from watermark.keys.keyfile import (
     write_key_file,
 )
 from watermark.keys.keyring import WARNING_LEAD, Expiry, KeyRing
-from watermark.keys.keysfile import KEYS_HEADER, KeysLoader, format_record, load_keys
+from watermark.keys.keysfile import KEYS_HEADER, format_record
+from watermark.keys.loader import KeysLoader, load_keys
 from watermark.keys.record import DEFAULT_SCOPE, KeyFields, KeyRecord, KeyState
 from watermark.keys.scope import Scope
 from watermark.keys.secret import (

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,7 @@ import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import KeyFields, KeyState
+from watermark.keys.record import KeyFields, KeyState, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
-_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
 _TIMES: Final = frozenset({"not_before", "not_after", "compromised_at", "disclosed_at"})
 
 
@@ -153,9 +151,9 @@ class History:
         """Return the records that are not recorded as they stand, with their fingerprints."""
         found: list[tuple[KeyFields, str]] = []
         for record in ring.records:
-            if self.last.get((record.key_id, record.unit)) != _public(record):
+            if self.last.get((record.key_id, record.unit)) != record.public:
                 name = "" if record.secret.is_context_only else record.secret.fingerprint
-                found.append((_public(record), name))
+                found.append((record.public, name))
         found += [(one, "") for one in ring.retired if self.last.get((one.key_id, one.unit)) != one]
         return found
 
@@ -247,7 +245,7 @@ def append_history(
 
 def _plain(record: KeyFields) -> dict[str, str | int | float]:
     """Return a record as JSON holds it, what is not set left out."""
-    values = ((name, getattr(record, name)) for name in _NAMES)
+    values = values_of(record).items()
     return {name: _json_of(value) for name, value in values if value is not None}
 
 
@@ -271,8 +269,3 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
         return KeyFields(**values)
     except (KeyError, TypeError, ValueError, KeysConfigError) as err:
         raise KeyHistoryError("it holds no record") from err
-
-
-def _public(record: KeyFields) -> KeyFields:
-    """Return a record without its secret, to be compared."""
-    return KeyFields(**{name: getattr(record, name) for name in _NAMES})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from watermark.errors import KeysConfigError
+from watermark.keys.agreement import find_conflict, in_scope
 from watermark.keys.record import (
     BEGINNING,
     DEFAULT_SCOPE,
@@ -26,19 +27,17 @@ from watermark.keys.record import (
     KeyFields,
     KeyRecord,
     KeyState,
-    format_time,
 )
 from watermark.keys.scope import ANY, Scope, find_scope, index_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator
 
     from watermark.keys.scope import Pattern
 
 WARNING_LEAD: Final = timedelta(hours=48)
 """How long before a key runs out without a successor a warning starts."""
 
-_WHEN_UNDATED: Final = "set state 'detect' in the older one"
 _GENERATION_DIGITS: Final = 16
 
 
@@ -144,13 +143,13 @@ class KeyRing:
         record = _at(self._epochs.get((scope, unit), ()), now)
         if record is None:
             raise KeysConfigError(
-                f"no key marks unit {unit!a}{_in_scope(scope)}; add a record with this unit and "
+                f"no key marks unit {unit!a}{in_scope(scope)}; add a record with this unit and "
                 "state 'marking', `watermark keys new` prints one"
             )
         if record.state is not KeyState.MARKING:
             raise KeysConfigError(
                 f"key {record.key_id!a} is {record.state.value} and does not mark unit "
-                f"{unit!a}{_in_scope(scope)}; make a successor with `watermark keys rotate --now`"
+                f"{unit!a}{in_scope(scope)}; make a successor with `watermark keys rotate --now`"
             )
         if (record.key_id, record.unit) in self.uncommitted:
             raise KeysConfigError(
@@ -197,7 +196,7 @@ class KeyRing:
             if not epochs or epochs[-1].stop <= now:
                 raise KeysConfigError(
                     f"scope {scope!a} takes model {model!a}, and no key of it marks unit {unit!a} "
-                    f"now or later; add a record with this unit{_in_scope(scope)}, "
+                    f"now or later; add a record with this unit{in_scope(scope)}, "
                     "`watermark keys new` prints one"
                 )
 
@@ -262,124 +261,12 @@ class KeyRing:
         return len(self.records)
 
 
-def find_conflict(
-    fields: Sequence[KeyFields],
-    secrets: Sequence[Hashable],
-    scopes: Sequence[str] = (),
-    *,
-    only: Container[tuple[str, str]] | None = None,
-) -> tuple[int, str] | None:
-    """Return the first record that contradicts one before it, and why; None where all agree.
-
-    Args:
-        fields: The records, in the order of the file.
-        secrets: What identifies each one's secret: its reference, or the key itself.
-        scopes: The names of the scopes beside `default`.
-        only: The scopes and units whose windows are gone over; None for all.
-
-    Returns:
-        The position of the later record, from 0, and a message with the remedy.
-    """
-    known = {DEFAULT_SCOPE, *scopes}
-    pairs: set[tuple[str, str]] = set()
-    identities: dict[str, tuple[Hashable, str]] = {}
-    for index, (record, secret) in enumerate(zip(fields, secrets, strict=True)):
-        key_id, unit = record.key_id, record.unit
-        if (key_id, unit) in pairs:
-            return index, f"key {key_id!a} has two records for unit {unit!a}; remove one"
-        pairs.add((key_id, unit))
-        other_secret, other_scope = identities.setdefault(key_id, (secret, record.scope))
-        if other_secret != secret:
-            return index, (
-                f"key {key_id!a} is given two secrets; one id has one secret, "
-                "so name the same file in each of its records, or choose another id"
-            )
-        if other_scope != record.scope:
-            return index, (
-                f"key {key_id!a} is in scopes {other_scope!a} and {record.scope!a}; an epoch "
-                "belongs to one scope, so make another key for the other"
-            )
-        if record.scope not in known:
-            return index, (
-                f"scope {record.scope!a} is not defined; add a [[scope]] table with this name, "
-                "or correct it"
-            )
-    return _find_window_conflict(fields, only)
-
-
-def _find_window_conflict(
-    fields: Sequence[KeyFields], only: Container[tuple[str, str]] | None
-) -> tuple[int, str] | None:
-    """Return the first overlap or gap among the windows of each scope and unit."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for index, record in enumerate(fields):
-        if only is not None and (record.scope, record.unit) not in only:
-            continue
-        if record.claims or (record.is_dated and record.stop > record.start):
-            groups.setdefault((record.scope, record.unit), []).append(index)
-    for places in groups.values():
-        if len(places) == 1:
-            continue
-        found = _find_in_group(fields, places)
-        if found is not None:
-            return found
-    return None
-
-
-def _find_in_group(fields: Sequence[KeyFields], places: list[int]) -> tuple[int, str] | None:
-    """Return the first overlap or gap among the windows of one scope and unit."""
-    ordered = sorted(places, key=lambda place: (fields[place].start, place))
-    reach, last = BEGINNING, -1  # how far the windows reach, and whose reach it is
-    marker = -1  # the last that may still mark
-    for place in ordered:
-        record = fields[place]
-        is_marker = record.claims
-        if marker >= 0 and is_marker and record.start < fields[marker].stop:
-            return max(place, marker), _overlap(fields[marker], record)
-        if last >= 0 and record.start > reach:
-            return place, _gap(fields[last], record)
-        if is_marker:
-            marker = place
-        if record.stop > reach or last < 0:
-            reach, last = record.stop, place
-    return None
-
-
 def _at(epochs: tuple[KeyRecord, ...], now: datetime) -> KeyRecord | None:
     """Return the record whose window holds an instant."""
     place = bisect_right(epochs, now, key=attrgetter("start")) - 1
     if place < 0 or now >= epochs[place].stop:
         return None
     return epochs[place]
-
-
-def _overlap(older: KeyFields, newer: KeyFields) -> str:
-    """Return what is wrong with two windows that share an instant, and what helps."""
-    where = f"both mark unit {newer.unit!a}{_in_scope(newer.scope)}"
-    if not newer.is_dated:
-        return f"keys {older.key_id!a} and {newer.key_id!a} {where}; {_WHEN_UNDATED}"
-    stop = min(older.stop, newer.stop)
-    since = f" from {format_time(newer.start)}" if newer.start != BEGINNING else ""
-    until = f" to {format_time(stop)}" if stop != END else ""
-    remedy = f"set not_after = {format_time(newer.start)} in {older.key_id!a}"
-    if newer.start == older.start:
-        remedy = "give one of them another not_before"
-    return f"keys {older.key_id!a} and {newer.key_id!a} {where}{since}{until}; {remedy}"
-
-
-def _gap(older: KeyFields, newer: KeyFields) -> str:
-    """Return what is wrong where nothing marks between two windows, and what helps."""
-    return (
-        f"no key marks unit {newer.unit!a}{_in_scope(newer.scope)} from "
-        f"{format_time(older.stop)}, when {older.key_id!a} ends, to {format_time(newer.start)}; "
-        f"set not_before = {format_time(older.stop)} in {newer.key_id!a}, or a later not_after "
-        f"in {older.key_id!a}"
-    )
-
-
-def _in_scope(scope: str) -> str:
-    """Return words for a scope, none for the one that everybody has."""
-    return "" if scope == DEFAULT_SCOPE else f" in scope {scope!a}"
 
 
 def _index(records: Iterable[KeyRecord]) -> dict[tuple[str, str], tuple[KeyRecord, ...]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from watermark.errors import KeysConfigError
 
@@ -281,6 +281,20 @@ class KeyRecord(KeyFields):
 
     secret: SecretKey = field(repr=False)
 
+    @classmethod
+    def of(cls, public: KeyFields, secret: SecretKey) -> KeyRecord:
+        """Return a record of a public part and its secret.
+
+        Raises:
+            KeysConfigError: The secret is of another id, or may not be used so.
+        """
+        return cls(**values_of(public), secret=secret)
+
+    @property
+    def public(self) -> KeyFields:
+        """The public part alone."""
+        return KeyFields(**values_of(self))
+
     def __post_init__(self) -> None:
         KeyFields.__post_init__(self)
         if self.secret.key_id != self.key_id:
@@ -293,3 +307,12 @@ class KeyRecord(KeyFields):
                 f"key {self.key_id!a} is a disclosed context subkey, which anyone may hold; "
                 "it never marks: set state 'disclosed' and disclosed_at"
             )
+
+
+FIELD_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
+"""What a record says, by name: what files, histories and digests hold of it."""
+
+
+def values_of(record: KeyFields) -> dict[str, Any]:
+    """Return everything that a record says of its key, by name, without its secret."""
+    return {name: getattr(record, name) for name in FIELD_NAMES}

@@ -15,6 +15,7 @@ from watermark.seeding.channel import (
     is_account_channel,
 )
 from watermark.seeding.context import as_token_ids, context_windows
+from watermark.seeding.distinct import first_occurrences
 from watermark.seeding.keyed import ContextStream, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
@@ -39,6 +40,7 @@ __all__ = [
     "check_account",
     "code_indices",
     "context_windows",
+    "first_occurrences",
     "flip_levels",
     "is_account_channel",
     "levels_to_uniforms",
