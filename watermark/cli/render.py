@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watermark.errors import (
+    AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
     InputError,
@@ -88,6 +89,7 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         TokenIdError: Outcome(
             EXIT_ERROR, "a file for --ids looks like [314, 15, 926], or has one such array a line"
         ),
+        AccountsFileError: Outcome(EXIT_ERROR, "the form is in watermark/spec/accounts.md"),
         VectorsError: Outcome(
             EXIT_ERROR, "the form is in watermark/spec/seeding.md, section Test vectors"
         ),
@@ -199,6 +201,32 @@ def outcome_of(err: WatermarkError) -> Outcome:
 
 def write_table(rows: Sequence[Row], summary: str) -> None:
     """Write the tests as a table, and the sentence that says how to read it."""
+    lines = [
+        (
+            row.file,
+            row.key,
+            str(row.n_tokens),
+            str(row.n_scored),
+            f"{row.log10_pvalue:z.2f}",
+            f"{row.log10_pvalue_family:z.2f}",
+        )
+        for row in rows
+    ]
+    head = ("units", "scored", "log10 p", "log10 p family-wise")
+    write_lines(("file", "key"), head, lines, summary)
+
+
+def write_lines(
+    names: Sequence[str], numbers: Sequence[str], lines: Sequence[Sequence[str]], summary: str
+) -> None:
+    """Write a table, and below it what it says.
+
+    Args:
+        names: Headings of the columns of text, which come first.
+        numbers: Headings of the columns of numbers.
+        lines: One cell a column.
+        summary: A sentence or two.
+    """
     is_terminal = sys.stdout.isatty()
     table = Table(
         box=box.SIMPLE_HEAD if is_terminal else None,
@@ -207,21 +235,14 @@ def write_table(rows: Sequence[Row], summary: str) -> None:
         show_edge=False,
         pad_edge=False,
     )
-    for name in ("file", "key"):
+    for name in names:
         table.add_column(name, no_wrap=True)
-    for name in ("units", "scored", "log10 p", "log10 p family-wise"):
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(printable(row.file)),
-            Text(printable(row.key)),
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-    lines = _render(table, is_terminal=is_terminal).splitlines()
-    write_data("".join(f"{line.rstrip()}\n" for line in (*lines, "", summary)))
+    for line in lines:
+        table.add_row(*(Text(printable(cell)) for cell in line))
+    page = _render(table, is_terminal=is_terminal).splitlines()
+    write_data("".join(f"{line.rstrip()}\n" for line in (*page, "", summary)))
 
 
 def printable(text: str) -> str:
