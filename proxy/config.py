@@ -123,7 +123,12 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What the upstream can do for a model.
 
     Attributes:
-        continuation: `token-ids`: `/v1/completions` takes token arrays and returns token ids.
+        continuation: How it goes on with a reply. `token-ids`: `/v1/completions` takes token
+            arrays and returns token ids. `text`: it takes text only; conversations are not
+            marked. `prefix`: so does it, and `/v1/chat/completions` goes on with a last message
+            of the assistant's.
+        prefix: What tells it to: `continue-final-message` (vLLM, SGLang), `prefix` (the
+            message's own field: Mistral, DeepSeek), `trailing` (nothing: llama-server).
         logprobs: Most likeliest tokens that it lists a position; 0 for none.
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
@@ -131,12 +136,18 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         max_n: Most choices a request; select draws no more than this.
     """
 
-    continuation: Literal["token-ids", "none"] = "token-ids"
+    continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
+    prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False
     max_bias: _NonNegative = 1024
     max_n: _Positive = 1
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether a reply goes on from its text rather than from token ids."""
+        return self.continuation in ("text", "prefix")
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -210,9 +221,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         name: As clients ask for it.
-        tokenizer: Its `tokenizer.json`; filled in for the embedded model.
+        tokenizer: Its `tokenizer.json`; filled in for the embedded model. Not needed where
+            `words/v1` marks and the upstream continues text.
         end_tokens: Tokens that end a reply, as the tokenizer spells them; filled in for the
-            embedded model.
+            embedded model. Not needed where the upstream continues text.
         unit: `tokenizer` or `words/v1`: which of the keys' units marks it. Splice needs
             `tokenizer`.
         capabilities: What the upstream can do.
@@ -229,6 +241,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     defaults: DefaultsConfig = DefaultsConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether something has to know the model's tokens."""
+        return self.unit == "tokenizer" or not self.capabilities.continues_text
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -322,10 +339,10 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
     for model in config.models:
-        if config.embedded is None and model.tokenizer is None:
+        if config.embedded is None and model.tokenizer is None and model.needs_tokenizer:
             raise ConfigError(
                 f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
-                "made for that file"
+                'made for that file (unit = "words/v1" with continuation = "text" needs none)'
             )
 
 
