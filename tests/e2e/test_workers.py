@@ -108,7 +108,7 @@ def test_no_worker_leaves_its_memory_behind(stage: Stage) -> None:
         (line,) = [one for one in limits if one.startswith("Max core file size")]
         assert line.split()[4:6] == ["0", "0"]
     code = (
-        "from proxy.cli.hardening import forbid_dumps; import ctypes; forbid_dumps();"
+        "from watermark.keys.hardening import forbid_dumps; import ctypes; forbid_dumps();"
         "print(ctypes.CDLL(None).prctl(3))"  # PR_GET_DUMPABLE
     )
     assert ctypes.CDLL(None).prctl(3) == 1
