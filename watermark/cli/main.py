@@ -10,8 +10,9 @@ import click
 from watermark.cli import render
 from watermark.cli.detect import detect
 from watermark.cli.keys import keys
-from watermark.cli.keys_change import destroy, disclose, rollback, rotate, suspend
 from watermark.cli.keys_commit import commit, prove, verify
+from watermark.cli.keys_end import destroy, disclose, suspend
+from watermark.cli.keys_rotate import rollback, rotate
 from watermark.cli.keys_view import check, list_keys, plan, status
 from watermark.cli.seeding import seeding
 from watermark.cli.trace import trace
