@@ -9,12 +9,16 @@ from watermark.detection.key_scores import (
     key_statistics,
     key_sums,
 )
+from watermark.detection.localize import Level, Localization, Localizer
 from watermark.detection.result import DetectionResult
 
 __all__ = [
     "DetectionResult",
     "Detector",
     "KeySums",
+    "Level",
+    "Localization",
+    "Localizer",
     "TextForm",
     "decoy_context_keys",
     "detect_forms",

@@ -3,6 +3,7 @@
 A detector reaches a scheme through `reader_of(record)` and the `Reader` that it gives.
 """
 
+from watermark.schemes.copula_reader import CopulaReader
 from watermark.schemes.gumbel_copula import CopulaSampler, scores_from_levels
 from watermark.schemes.reader import (
     GAMMA,
@@ -21,6 +22,7 @@ __all__ = [
     "NO_CONTEXTS",
     "READERS",
     "Candidate",
+    "CopulaReader",
     "CopulaSampler",
     "NullLaw",
     "PairScores",

@@ -83,6 +83,11 @@ class CopulaReader:
         values = pair_values(*self._epoch_channel(positions))
         return Pairs(values, values)
 
+    def is_scored(self, positions: Positions) -> NDArray[np.bool_]:
+        """Return which positions belong to the epoch channel, shape (n,)."""
+        _, routes = self._prf.evaluate(positions.contexts)
+        return ~is_account_channel(routes, self.account_share_q16)
+
     def statistic(self, pairs: Pairs) -> float:
         """Return the sum of -log(1 - u) in nats."""
         return float(scores_from_levels(pair_levels(pairs.draws)).sum())
