@@ -300,9 +300,9 @@ class Sealer:
             return 0
         last = 0
         for header in self._kept():
-            if max(header.until_us, header.since_us) >= now_us - days * _DAY_US:
+            if (header.until_us or header.sealed_us) >= now_us - days * _DAY_US:
                 break
-            last = header.number
+            last = header.number if header.rows else last
         return last
 
     def _expire(self, header: Header) -> None:
