@@ -7,6 +7,7 @@ import secrets
 import tempfile
 import time
 from collections import deque
+from concurrent.futures import Future  # noqa: TC003 - a local's annotation
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,7 @@ def ends_per_second(folder: Path, keeps: Keeps, n_replies: int) -> tuple[float, 
         clock=time.monotonic,
         entropy=secrets.token_bytes,
     )
-    keyed = KeyedUniforms(
-        KeyRecord(key_id="k", unit="words/v1", secret=SecretKey("k", b"k" * 32))
-    )
+    keyed = KeyedUniforms(KeyRecord(key_id="k", unit="words/v1", secret=SecretKey("k", b"k" * 32)))
     rng = np.random.default_rng(0)
     replies = [rng.integers(50_000, size=TOKENS).tolist() for _ in range(500)]
     entries = [
@@ -48,23 +47,26 @@ def ends_per_second(folder: Path, keeps: Keeps, n_replies: int) -> tuple[float, 
     ]
     entries[-1].durable.result(600)
     before = ledger.stats.commits
-    waiting: deque[object] = deque()
+    waiting: deque[Future[None]] = deque()
     start = time.perf_counter()
     for n, entry in enumerate(entries):
         tokens = replies[n % len(replies)]
         ending = Ending(
             outcome=Outcome.FINISH, n_tokens=TOKENS, n_bytes=1500, digest=entry.beginning.reply * 2
         )
-        one = Delivered(tokens=tokens, units=lambda tokens=tokens: tokens)
-        waiting.append(ledger.end(entry, ending, [one], keyed))
+        waiting.append(ledger.end(entry, ending, [_delivered(tokens)], keyed))
         if len(waiting) > _WINDOW:
-            waiting.popleft().result(60)  # type: ignore[attr-defined]
+            waiting.popleft().result(60)
     for ack in waiting:
-        ack.result(60)  # type: ignore[attr-defined]
+        ack.result(60)
     seconds = time.perf_counter() - start
     commits = ledger.stats.commits - before
     ledger.close()
     return n_replies / seconds, n_replies / commits
+
+
+def _delivered(tokens: list[int]) -> Delivered:
+    return Delivered(tokens=tokens, units=lambda: tokens)
 
 
 def syncs_per_second(folder: Path, n_bytes: int = 240_000) -> float:

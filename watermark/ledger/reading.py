@@ -221,7 +221,7 @@ def _fingerprints(
         Delivered(tokens=tokens.tolist(), units=lambda tokens=tokens: tokens)  # type: ignore[misc]
         for tokens in unpack_tokens(plain)
     ]
-    return fingerprints(one, choices).tobytes() if choices else b""
+    return fingerprints([(one, choices)])[0].tobytes()
 
 
 def distinct(table: Any) -> Any:  # noqa: ANN401 - likewise

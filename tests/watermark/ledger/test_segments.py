@@ -28,7 +28,7 @@ from watermark.ledger import (
     files_in,
     fingerprints,
 )
-from watermark.ledger.files import LedgerFile
+from watermark.ledger.files import PAGE_BYTES, LedgerFile
 from watermark.ledger.headers import open_header, sign_header
 from watermark.ledger.reading import (
     count_contexts,
@@ -90,7 +90,8 @@ def counted(settings: LedgerSettings) -> dict[int, int]:
 
 
 def prints(tokens: Sequence[int]) -> list[int]:
-    found = fingerprints(KEYED, [Delivered(tokens=tokens, units=lambda: tokens)])
+    choices = [Delivered(tokens=tokens, units=lambda: tokens)]
+    (found,) = fingerprints([(KEYED, choices)])
     return [int(one) for one in found]
 
 
@@ -159,7 +160,7 @@ def test_what_is_missing_is_a_signed_fact(settings: LedgerSettings) -> None:
     paths = [settings.rows / str(name) for name in files_in(settings.rows)]
     paths[0].unlink()
     data = bytearray(paths[1].read_bytes())
-    data[8192 : 8192 + 4096] = b"\xff" * 4096
+    data[PAGE_BYTES : PAGE_BYTES + 4096] = b"\xff" * 4096
     paths[1].write_bytes(data)
     segment = seal(settings).segment
     assert segment is not None
