@@ -137,12 +137,12 @@ async def through_proxy(
         return row
     own = [np.array(choice["token_ids"], np.uint32) for choice in choices]
     own_effect, own_scored = pooled_effect(detector, own)
-    return replace(
-        row,
-        own_effect=own_effect,
-        lost=1 - (n_scored * effect) / (own_scored * own_effect),
-        **_distribution_figures(story, setting, temperature, args, own),
-    )
+    row.own_effect = own_effect
+    row.lost = 1 - (n_scored * effect) / (own_scored * own_effect)
+    figures = _distribution_figures(story, setting, temperature, args, own)
+    row.covered = figures.get("covered", math.nan)
+    row.expected = figures.get("expected", math.nan)
+    return row
 
 
 def _name(setting: Setting, story: Story) -> str:
