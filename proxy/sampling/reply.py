@@ -59,6 +59,7 @@ class Reply:
 
     Attributes:
         tokens: The reply's token ids so far, end tokens left out.
+        earlier: Contexts spent before it began.
         by_path: Number of tokens that each path chose; `NONE` once every budget was spent.
         rng: Private randomness of this reply alone.
         is_text: Whether the upstream continues text.
@@ -67,7 +68,7 @@ class Reply:
     """
 
     __slots__ = (
-        "_earlier",
+        "_is_marking",
         "_keyed",
         "_max_tokens",
         "_raced",
@@ -77,6 +78,7 @@ class Reply:
         "_spent",
         "_unit",
         "by_path",
+        "earlier",
         "is_text",
         "n_tokens",
         "rng",
@@ -118,7 +120,8 @@ class Reply:
         self._unit = unit
         self._raced: set[tuple[int, ...]] = set()
         self.by_path: Counter[Path] = Counter()
-        self._earlier = earlier
+        self.earlier = earlier
+        self._is_marking = True
         self._spent: set[tuple[int, ...]] = set()
         self._scored: set[tuple[tuple[int, ...], int]] = set()
 
@@ -129,7 +132,11 @@ class Reply:
 
     def __contains__(self, context: object) -> bool:
         """Return whether a context, in the key's unit, is spent."""
-        return context in self._spent or context in self._earlier
+        return context in self._spent or context in self.earlier
+
+    def stop_marking(self) -> None:
+        """Choose what is left with private randomness alone."""
+        self._is_marking = False
 
     @property
     def is_full(self) -> bool:
@@ -154,7 +161,8 @@ class Reply:
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
         context = tuple(self.tokens[-self.context_width :])
-        if len(context) < self.context_width or context in self or UNREAD_TOKEN in context:
+        is_short = len(context) < self.context_width
+        if is_short or not self._is_marking or context in self or UNREAD_TOKEN in context:
             return None
         return self._keyed.at(context)
 
@@ -212,7 +220,7 @@ class Reply:
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair; None where it is not keyed, or was asked before."""
-        if (context, unit) in self._scored:
+        if not self._is_marking or (context, unit) in self._scored:
             return None
         self._scored.add((context, unit))
         stream = self._keyed.at(context)

@@ -1,7 +1,25 @@
 """A text and a key to one exact p-value."""
 
 from watermark.detection.detector import Detector
-from watermark.detection.positions import first_occurrences
+from watermark.detection.forms import TextForm, detect_forms, text_forms
+from watermark.detection.key_scores import (
+    KeySums,
+    decoy_context_keys,
+    key_score_blocks,
+    key_statistics,
+    key_sums,
+)
 from watermark.detection.result import DetectionResult
 
-__all__ = ["DetectionResult", "Detector", "first_occurrences"]
+__all__ = [
+    "DetectionResult",
+    "Detector",
+    "KeySums",
+    "TextForm",
+    "decoy_context_keys",
+    "detect_forms",
+    "key_score_blocks",
+    "key_statistics",
+    "key_sums",
+    "text_forms",
+]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watermark.errors import SchemeParameterError
+from watermark.schemes import GAMMA, NullLaw
 
 LN_10: Final = math.log(10)
 
@@ -20,14 +21,18 @@ class DetectionResult:
     Attributes:
         statistic: Sum of the scores, in nats.
         n_tokens: Units in the text.
-        n_scored: Positions scored; under the null the statistic is Gamma(n_scored, 1).
+        n_scored: Pairs scored.
         n_repeated: Positions with a context that were left out as repeats.
-        log_pvalue: Natural log of the exact p-value of this one test.
-        log_pvalue_family: The same after Holm over all tests made together.
+        log_pvalue: Natural log of the p-value of this one test, from `law`.
+        log_pvalue_family: The same after correction for the forms looked at, and Holm over all
+            tests made together.
         key_id: The key tested.
         unit: The key's unit.
         scheme: The key's scheme.
         context_width: Preceding units in a context.
+        law: Where the p-value comes from; by default the statistic is Gamma(n_scored, 1).
+        form: Which form of the text this is: `raw` or `canonical`.
+        n_forms: Forms that were looked at; `log_pvalue_family` is corrected for them.
     """
 
     statistic: float
@@ -40,6 +45,9 @@ class DetectionResult:
     unit: str
     scheme: str
     context_width: int
+    law: NullLaw = GAMMA
+    form: str = "raw"
+    n_forms: int = 1
 
     @property
     def log10_pvalue(self) -> float:
@@ -54,7 +62,9 @@ class DetectionResult:
     @property
     def effect(self) -> float:
         """Mean excess of a score over its null mean, in null standard deviations; 0 if none."""
-        return self.statistic / self.n_scored - 1.0 if self.n_scored else 0.0
+        if not self.n_scored:
+            return 0.0
+        return (self.statistic / self.n_scored - self.law.score_mean) / self.law.score_sd
 
     def rejects_null(self, *, alpha: float) -> bool:
         """Return whether the family-wise p-value is at most alpha, fixed before looking.

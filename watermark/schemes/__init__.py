@@ -1,6 +1,34 @@
-"""How a key's uniforms choose tokens, and how they are scored: sampler and scorer side by side."""
+"""How a key's uniforms choose tokens, and how they are scored: sampler and scorer side by side.
+
+A detector reaches a scheme through `reader_of(record)` and the `Reader` that it gives.
+"""
 
 from watermark.schemes.gumbel_copula import CopulaSampler, scores_from_levels
+from watermark.schemes.reader import (
+    GAMMA,
+    NO_CONTEXTS,
+    NullLaw,
+    Pairs,
+    Positions,
+    Reader,
+    join,
+)
+from watermark.schemes.registry import READERS, reader_of
 from watermark.schemes.trie_race import Candidate, PairScores, race
 
-__all__ = ["Candidate", "CopulaSampler", "PairScores", "race", "scores_from_levels"]
+__all__ = [
+    "GAMMA",
+    "NO_CONTEXTS",
+    "READERS",
+    "Candidate",
+    "CopulaSampler",
+    "NullLaw",
+    "PairScores",
+    "Pairs",
+    "Positions",
+    "Reader",
+    "join",
+    "race",
+    "reader_of",
+    "scores_from_levels",
+]
