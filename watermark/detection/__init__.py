@@ -9,13 +9,17 @@ from watermark.detection.key_scores import (
     key_statistics,
     key_sums,
 )
+from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DetectionResult
 
 __all__ = [
+    "CoarseAnswer",
     "DetectionResult",
     "Detector",
     "KeySums",
+    "Oracle",
     "TextForm",
+    "Verdict",
     "decoy_context_keys",
     "detect_forms",
     "key_score_blocks",
