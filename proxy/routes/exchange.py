@@ -148,10 +148,10 @@ class Exchange:
 
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
     """Return whether a request's API key is among these digests; `*` stands for everybody."""
-    return EVERYBODY in callers or _caller_digest(headers) in callers
+    return EVERYBODY in callers or caller_digest(headers) in callers
 
 
-def _caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
