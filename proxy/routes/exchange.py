@@ -141,6 +141,11 @@ class Exchange:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
             await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
+    @property
+    def account(self) -> str:
+        """The digest of the caller's API key, as the config and the keys' scopes name accounts."""
+        return _caller_digest(self.headers) or ""
+
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""
         return is_trusted(self.headers, callers)
