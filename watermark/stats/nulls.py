@@ -78,11 +78,11 @@ def _log_density_factor(shape: float, statistic: float) -> float:
     if shape < 32:  # noqa: PLR2004 - below this the series has too few digits
         base = shape * math.log(shape) - shape - math.lgamma(shape)
     else:
-        base = 0.5 * math.log(shape / (2 * math.pi)) - _stirling_remainder(shape)
+        base = 0.5 * math.log(shape / (2 * math.pi)) - stirling_remainder(shape)
     return base + shape * (math.log1p(excess) - excess)
 
 
-def _stirling_remainder(a: float) -> float:
+def stirling_remainder(a: float) -> float:
     """Return log Gamma(a) - ((a - 1/2) log a - a + log(2 pi)/2); NIST DLMF 5.11.1."""
     square = a * a
     return (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * square)) / square) / square) / a
