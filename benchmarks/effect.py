@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from benchmarks.marked import marked_replies
 from benchmarks.story import (
     Setting,
     Story,
@@ -34,10 +35,7 @@ from benchmarks.story import (
     proxied,
     story_upstream,
 )
-from proxy.sampling.candidates import CandidateList
-from proxy.sampling.reply import Reply
 from watermark.detection import Detector
-from watermark.seeding import KeyedUniforms
 
 if TYPE_CHECKING:
     from proxy.cli.servers import EmbeddedReady
@@ -175,20 +173,9 @@ def in_process(story: Story, temperature: float, args: argparse.Namespace) -> Ro
     """Return the row of sampling over the full distribution without any API between."""
     record = story.key(1)
     detector = Detector(record, story.unit)
-    prompts = story.prompts(args.prompts)
-    sequences = [list(prompt) for prompt in prompts]
-    keyed = KeyedUniforms(record)
-    replies = [Reply(keyed, np.random.default_rng(i), max_tokens=None) for i in range(len(prompts))]
-    every = np.arange(story.model.vocab_size, dtype=np.uint32)
-    for _, logits in zip(range(args.tokens), story.logits(sequences), strict=False):
-        p = probabilities(logits, temperature, story.end_id)
-        for row, (reply, sequence) in enumerate(zip(replies, sequences, strict=True)):
-            token = reply.choose(CandidateList(every, p[row], 0.0), reply.stream())
-            assert token is not None
-            reply.spend(tuple(reply.tokens), (token,))
-            reply.extend((token,))
-            sequence.append(token)
-    own = [np.array(reply.tokens, np.uint32) for reply in replies]
+    own = marked_replies(
+        story, record, story.prompts(args.prompts), tokens=args.tokens, temperature=temperature
+    )
     texts = [story.unit.decode(ids.tolist()) for ids in own]
     again = [story.unit.encode(text) for text in texts]
     effect, n_scored = pooled_effect(detector, again)

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from proxy.errors import ConfigError
+from proxy.routes.book import Book
 from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from proxy.config import ModelConfig, ProxyConfig
+    from watermark.ledger import Ledger
 
 
 def serve_model(config: ModelConfig) -> ServedModel:
@@ -50,6 +52,7 @@ def serve_model(config: ModelConfig) -> ServedModel:
     return ServedModel(
         config=config,
         unit=WordsUnit() if config.unit == WORDS_V1 else tokens,
+        tokenizer=tokens.unit_id,
         table=build_token_table(tokens.tokenizer, tokens.vocab_size),
         end_ids=_end_ids(config, tokens),
         vocab_size=tokens.vocab_size,
@@ -97,6 +100,7 @@ def create_app(
     *,
     metrics: Metrics | None = None,
     beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    open_ledger: Callable[[], Ledger] | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,  # noqa: TID251 - the composition root
@@ -109,6 +113,7 @@ def create_app(
         keys: The keys; a ring stays, a holder's may be replaced.
         metrics: The counters; new ones where none are given.
         beside: What runs while the application does.
+        open_ledger: Opens the ledger of this process, once it serves; None for no ledger.
         transport: Stands in for the network in tests.
         clock: Monotonic seconds.
         now: Seconds since the epoch.
@@ -125,6 +130,7 @@ def create_app(
     holder = KeyHolder(keys, now=start) if isinstance(keys, KeyRing) else keys
     check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
     metrics.keys_loaded(holder.current.generation)
+    book = Book(open_ledger)
     marking = Marking(
         models=models,
         keys=holder,
@@ -136,13 +142,16 @@ def create_app(
         clock=clock,
         now=now,
         entropy=entropy,
+        ledger=book.ledger,
+        passes_unlogged=config.ledger is not None
+        and config.ledger.on_unavailable == "pass-unmarked",
     )
     passthrough = Passthrough(client, metrics)
-    operations = Operations(metrics, marking.trusted, holder, now)
+    operations = Operations(metrics, marking.trusted, holder, now, book.ledger)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
-        async with client, beside():
+        async with client, beside(), book:
             yield
 
     return Starlette(

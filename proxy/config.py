@@ -91,6 +91,22 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_missing: Literal["block", "pass-unmarked"] = "block"
 
 
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where it is written what was delivered.
+
+    Attributes:
+        file: The `LEDGER.toml`.
+        create_if_missing: Make one where there is none; for first steps on one machine.
+        on_unavailable: What happens to a request while the ledger cannot be written: `block`
+            refuses it with 503, `pass-unmarked` lets it through unmarked; either is counted as
+            `ledger-down`. Nothing is marked and not in the ledger.
+    """
+
+    file: str
+    create_if_missing: bool = False
+    on_unavailable: Literal["block", "pass-unmarked"] = "block"
+
+
 class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is told whether a reply was marked, and how.
 
@@ -224,6 +240,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         upstream: The model API.
         embedded: An embedded upstream to start, None for none.
         keys: Which keys mark.
+        ledger: Where it is written what was delivered, None for nowhere.
         disclosure: Who is told about the mark.
         models: The models that are marked, `[[model]]` in the file.
     """
@@ -233,6 +250,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     server: ServerConfig = ServerConfig()
     state: str = "."
     embedded: EmbeddedConfig | None = None
+    ledger: LedgerConfig | None = None
     disclosure: DisclosureConfig = DisclosureConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
 
@@ -319,9 +337,13 @@ def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
         for model in config.models
     ]
     state = folder / config.state
+    ledger = config.ledger
+    if ledger is not None:
+        ledger = msgspec.structs.replace(ledger, file=str(folder / ledger.file))
     return msgspec.structs.replace(
         config,
         state=str(state),
         keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
+        ledger=ledger,
         models=models,
     )

@@ -41,6 +41,7 @@ class Reason(enum.StrEnum):
     OTHER_PATH = "other-path"
     TOO_LARGE = "too-large"
     NO_MARKING_KEY = "no-marking-key"
+    LEDGER_DOWN = "ledger-down"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,12 +49,13 @@ class Reply:
 
     Attributes:
         tokens: The reply's token ids so far, end tokens left out.
+        earlier: Contexts spent before it began.
         by_path: Number of tokens that each path chose; `NONE` once every budget was spent.
         rng: Private randomness of this reply alone.
     """
 
     __slots__ = (
-        "_earlier",
+        "_is_marking",
         "_keyed",
         "_max_tokens",
         "_repeats_seed",
@@ -62,6 +63,7 @@ class Reply:
         "_scored",
         "_spent",
         "by_path",
+        "earlier",
         "rng",
         "tokens",
     )
@@ -91,7 +93,8 @@ class Reply:
         self.rng = rng
         self.tokens: list[int] = []
         self.by_path: Counter[Path] = Counter()
-        self._earlier = earlier
+        self.earlier = earlier
+        self._is_marking = True
         self._spent: set[tuple[int, ...]] = set()
         self._scored: set[tuple[tuple[int, ...], int]] = set()
 
@@ -102,7 +105,11 @@ class Reply:
 
     def __contains__(self, context: object) -> bool:
         """Return whether a context, in the key's unit, is spent."""
-        return context in self._spent or context in self._earlier
+        return context in self._spent or context in self.earlier
+
+    def stop_marking(self) -> None:
+        """Choose what is left with private randomness alone."""
+        self._is_marking = False
 
     @property
     def is_full(self) -> bool:
@@ -127,7 +134,8 @@ class Reply:
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
         context = tuple(self.tokens[-self.context_width :])
-        if len(context) < self.context_width or context in self:
+        is_short = len(context) < self.context_width
+        if is_short or not self._is_marking or context in self:
             return None
         return self._keyed.at(context)
 
@@ -157,7 +165,7 @@ class Reply:
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair; None where it is not keyed, or was asked before."""
-        if (context, unit) in self._scored:
+        if not self._is_marking or (context, unit) in self._scored:
             return None
         self._scored.add((context, unit))
         stream = self._keyed.at(context)

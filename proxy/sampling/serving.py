@@ -42,6 +42,7 @@ class ServedModel:
     Attributes:
         config: What the operator says of it.
         unit: The unit of the keys that mark it, ready to cut earlier turns.
+        tokenizer: The unit of its own tokens.
         table: What its tokens look like.
         end_ids: Tokens that end a reply.
         vocab_size: Tokens that it can emit.
@@ -49,6 +50,7 @@ class ServedModel:
 
     config: ModelConfig
     unit: Unit
+    tokenizer: str
     table: TokenTable
     end_ids: frozenset[int]
     vocab_size: int

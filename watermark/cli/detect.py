@@ -14,7 +14,7 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import utc_now
-from watermark.detection import DetectionResult, Detector
+from watermark.detection import DetectionResult, Detector, TextForm, detect_forms, text_forms
 from watermark.detection.detector import correct_family
 from watermark.detection.result import LN_10
 from watermark.errors import (
@@ -28,12 +28,10 @@ from watermark.errors import (
 )
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
+from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from watermark.keys import KeyRecord, KeyRing
 
@@ -76,7 +74,8 @@ class _Test:
     result: DetectionResult
 
 
-def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+    """Return a level that lies between 0 and 1."""
     if not 0.0 < alpha < 1.0:  # refuses NaN too
         raise click.BadParameter(f"{alpha} is not between 0 and 1")
     return alpha
@@ -114,7 +113,7 @@ def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> 
     type=float,
     default=DEFAULT_ALPHA,
     show_default=True,
-    callback=_check_alpha,
+    callback=check_alpha,
     help="Level for --exit-code; nothing else depends on it.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no test rejects its null.")
@@ -134,13 +133,14 @@ def detect(
 
     For each file and key, prints a p-value under the null that the text was produced without the
     key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
-    family-wise value (Holm) over all tests of this call. A file that cannot be tested is
-    reported, and the others are tested.
+    family-wise value (Holm) over all tests of this call. Text is tested as it is and in its
+    canonical form, without disguise and mark-up, where that is another; the family-wise value
+    counts both. A file that cannot be tested is reported, and the others are tested.
     """
-    _check_usage(files, tokenizers, as_ids=as_ids)
+    check_usage(files, tokenizers, as_ids=as_ids)
     records = select_records(load_keys(keys_file), key_ids, keys_file)
     units = {} if as_ids else units_of(records, tokenizers)
-    bodies, errors = _read_all(files, as_ids=as_ids)
+    bodies, errors = read_all(files, as_ids=as_ids)
     if pooled and bodies:
         bodies = [pool(bodies)]
     tests, failed = _test_all(bodies, [Detector(record) for record in records], units)
@@ -268,7 +268,7 @@ def _parse_line(line: bytes, where: str) -> list[int]:
         ) from None
 
 
-def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
+def check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
     """Refuse arguments that contradict each other."""
     if files.count(STANDARD_INPUT) > 1:
         raise click.UsageError("standard input can be read once; give - once")
@@ -276,7 +276,7 @@ def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bo
         raise click.UsageError("--ids needs no --tokenizer; leave one of them out")
 
 
-def _read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
+def read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
     """Return what could be read, and what could not."""
     bodies: list[Body] = []
     errors: list[WatermarkError] = []
@@ -299,19 +299,26 @@ def _test_all(
     tests: list[_Test] = []
     errors: list[WatermarkError] = []
     for body in bodies:
-        cut = {name: [unit.encode(text) for text in body.texts] for name, unit in units.items()}
+        forms = {name: text_forms(body.texts, unit) for name, unit in units.items()}
         for detector in detectors:
-            replies: Sequence[NDArray[np.uint32] | list[int]]
-            replies = cut.get(detector.record.unit, body.ids)
             try:
-                tests.append(_Test(body, detector.detect_pooled(replies)))
+                tests.append(_Test(body, _test(detector, body, forms)))
             except InputError as err:
-                errors.append(type(err)(f"{_name(body)}: {err}"))
+                errors.append(type(err)(f"{body_name(body)}: {err}"))
     corrected = correct_family([test.result for test in tests])
     return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
 
 
-def _name(body: Body) -> str:
+def _test(
+    detector: Detector, body: Body, forms: Mapping[str, Sequence[TextForm]]
+) -> DetectionResult:
+    """Hold one key against one body: text in all its forms, unit ids as they are."""
+    if body.ids:
+        return detector.detect_pooled(body.ids)
+    return detect_forms(detector, forms[detector.record.unit])
+
+
+def body_name(body: Body) -> str:
     """Return what to call a body in one word or two."""
     return body.files[0] if len(body.files) == 1 else f"{len(body.files)} files"
 
@@ -345,6 +352,10 @@ def _fields(test: _Test) -> dict[str, object]:
     }
     if math.isfinite(result.law.log_pvalue_floor):
         fields["log10_pvalue_floor"] = result.law.log_pvalue_floor / LN_10
+    if not test.body.ids:
+        fields["form"] = result.form
+        fields["n_forms"] = result.n_forms
+        fields["canonical"] = f"{CANONICAL_VERSION} {canonical_digest()}"
     if len(files) > 1:
         fields["files"] = list(files)
     if result.unit == WORDS_V1:
@@ -357,7 +368,7 @@ def _row(test: _Test) -> render.Row:
     result = test.result
     unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})"
     return render.Row(
-        file=_name(test.body),
+        file=body_name(test.body),
         key=result.key_id + unit,
         n_tokens=result.n_tokens,
         n_scored=result.n_scored,

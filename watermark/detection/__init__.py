@@ -1,6 +1,7 @@
 """A text and a key to one exact p-value."""
 
 from watermark.detection.detector import Detector
+from watermark.detection.forms import TextForm, detect_forms, text_forms
 from watermark.detection.key_scores import (
     KeySums,
     decoy_context_keys,
@@ -14,8 +15,11 @@ __all__ = [
     "DetectionResult",
     "Detector",
     "KeySums",
+    "TextForm",
     "decoy_context_keys",
+    "detect_forms",
     "key_score_blocks",
     "key_statistics",
     "key_sums",
+    "text_forms",
 ]

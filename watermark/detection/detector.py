@@ -149,8 +149,11 @@ class Detector:
 
 
 def correct_family(results: Sequence[DetectionResult]) -> list[DetectionResult]:
-    """Return results of tests made together with their family-wise p-values (Holm)."""
-    adjusted = holm([result.log_pvalue for result in results])
+    """Return results of tests made together with their family-wise p-values (Holm).
+
+    Each comes with the correction for its own forms of the text; that stays.
+    """
+    adjusted = holm([result.log_pvalue_family for result in results])
     return [
         replace(result, log_pvalue_family=log_pvalue)
         for result, log_pvalue in zip(results, adjusted, strict=True)

@@ -24,12 +24,15 @@ class DetectionResult:
         n_scored: Pairs scored.
         n_repeated: Positions with a context that were left out as repeats.
         log_pvalue: Natural log of the p-value of this one test, from `law`.
-        log_pvalue_family: The same after Holm over all tests made together.
+        log_pvalue_family: The same after correction for the forms looked at, and Holm over all
+            tests made together.
         key_id: The key tested.
         unit: The key's unit.
         scheme: The key's scheme.
         context_width: Preceding units in a context.
         law: Where the p-value comes from; by default the statistic is Gamma(n_scored, 1).
+        form: Which form of the text this is: `raw` or `canonical`.
+        n_forms: Forms that were looked at; `log_pvalue_family` is corrected for them.
     """
 
     statistic: float
@@ -43,6 +46,8 @@ class DetectionResult:
     scheme: str
     context_width: int
     law: NullLaw = GAMMA
+    form: str = "raw"
+    n_forms: int = 1
 
     @property
     def log10_pvalue(self) -> float:

@@ -12,6 +12,7 @@ from watermark.stats.keywise import keywise_log_evalue, keywise_rate
 from watermark.stats.lattice import integer_sum_log_sf
 from watermark.stats.multiplicity import holm
 from watermark.stats.nulls import gamma_log_sf
+from watermark.stats.rademacher import rademacher_log_sf
 from watermark.stats.rotation import RotationPrice, rotation_price, tokens_needed
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 
@@ -26,6 +27,7 @@ __all__ = [
     "integer_sum_log_sf",
     "keywise_log_evalue",
     "keywise_rate",
+    "rademacher_log_sf",
     "rotation_price",
     "smallest_log_pvalue",
     "tokens_needed",
