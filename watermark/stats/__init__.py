@@ -4,6 +4,7 @@ from watermark.stats.binomial import binomial_log_sf
 from watermark.stats.decoys import (
     decoy_log_pvalue,
     decoys_for,
+    decoys_reached,
     smallest_log_pvalue,
 )
 from watermark.stats.evalues import BettingEvalue
@@ -11,7 +12,7 @@ from watermark.stats.hypoexponential import weighted_gammas_log_sf
 from watermark.stats.keywise import keywise_log_evalue, keywise_rate
 from watermark.stats.lattice import integer_sum_log_sf
 from watermark.stats.multiplicity import holm
-from watermark.stats.nulls import gamma_log_sf
+from watermark.stats.nulls import gamma_log_sf, gamma_log_sfs
 from watermark.stats.rademacher import rademacher_log_sf
 from watermark.stats.rotation import RotationPrice, rotation_price, tokens_needed
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
@@ -22,7 +23,9 @@ __all__ = [
     "binomial_log_sf",
     "decoy_log_pvalue",
     "decoys_for",
+    "decoys_reached",
     "gamma_log_sf",
+    "gamma_log_sfs",
     "holm",
     "integer_sum_log_sf",
     "keywise_log_evalue",

@@ -29,24 +29,32 @@ MAX_WORK: Final = 10**11
 _PER_ALPHA: Final = 3.0  # with 3 / alpha decoys, two may reach the statistic at a p of alpha
 
 
-def decoy_log_pvalue(statistic: float, decoys: NDArray[np.float64]) -> float:
-    """Return log (1 + #{T_b >= T}) / (B + 1), in nats.
+def decoys_reached(
+    statistics: NDArray[np.float64], decoys: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return #{T_b >= T} for every T, shape (k,).
 
     Args:
-        statistic: T, under the key that is tested.
-        decoys: T_b, the same statistic under B decoy keys, shape (B,); larger speaks against
-            the null.
-
-    Returns:
-        A number in [-log(B + 1), 0].
+        statistics: T under the keys that are tested, shape (k,); larger speaks against the null.
+        decoys: T_b, the same statistic under B decoy keys, shape (B,).
 
     Raises:
         SchemeParameterError: A statistic is not a number.
     """
-    if math.isnan(statistic) or np.isnan(decoys).any():
+    if np.isnan(statistics).any() or np.isnan(decoys).any():
         raise SchemeParameterError("a statistic is not a number; decoys cannot rank it")
-    n_reached = int(np.count_nonzero(decoys >= statistic))
-    return math.log((1 + n_reached) / (len(decoys) + 1))
+    below = np.searchsorted(np.sort(decoys), statistics, side="left")
+    return (len(decoys) - below).astype(np.int64)
+
+
+def decoy_log_pvalue(n_reached: int, n_decoys: int) -> float:
+    """Return log (1 + #{T_b >= T}) / (B + 1), in nats: a number in [-log(B + 1), 0].
+
+    Args:
+        n_reached: Decoys whose statistic is at least the tested one.
+        n_decoys: B.
+    """
+    return math.log((1 + n_reached) / (n_decoys + 1))
 
 
 def smallest_log_pvalue(n_decoys: int) -> float:

@@ -7,11 +7,15 @@ Rule 2: no floor: where the tail itself underflows, its logarithm does not.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from scipy import special
 
 from watermark.errors import SchemeParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _DIRECT: Final = 1e-280  # below this, gammaincc nears the underflow of float64
 _TINY: Final = 1e-300
@@ -47,6 +51,31 @@ def gamma_log_sf(statistic: float, shape: int) -> float:
     if tail > _DIRECT:
         return math.log(tail)
     return _far_tail(float(shape), statistic)
+
+
+def gamma_log_sfs(
+    statistics: NDArray[np.float64], shapes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return `gamma_log_sf` of many sums, shape (k,).
+
+    Args:
+        statistics: The sums, shape (k,), >= 0.
+        shapes: Number of scores in each, shape (k,), >= 0.
+
+    Raises:
+        SchemeParameterError: A statistic is negative or not finite, or a shape negative.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tails = special.gammaincc(shapes, statistics)
+        logs: NDArray[np.float64] = np.log(tails)
+        is_near_one = tails > 0.5  # noqa: PLR2004 - log1p keeps the digits near 1
+        logs[is_near_one] = np.log1p(
+            -special.gammainc(shapes[is_near_one], statistics[is_near_one])
+        )
+    # What is left is far out, or not a tail at all: the scalar form decides.
+    for i in np.flatnonzero(~(tails > _DIRECT) | (statistics <= 0) | (shapes <= 0)):
+        logs[i] = gamma_log_sf(float(statistics[i]), int(shapes[i]))
+    return logs
 
 
 def _far_tail(shape: float, statistic: float) -> float:

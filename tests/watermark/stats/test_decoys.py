@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,20 +14,26 @@ from watermark.errors import SchemeParameterError
 from watermark.stats import (
     decoy_log_pvalue,
     decoys_for,
+    decoys_reached,
     keywise_log_evalue,
     keywise_rate,
     smallest_log_pvalue,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def p_value(statistic: float, decoys: NDArray[np.float64]) -> float:
+    (reached,) = decoys_reached(np.array([statistic]), decoys)
+    return math.exp(decoy_log_pvalue(int(reached), len(decoys)))
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 40))
 def test_every_exchangeable_sample_keeps_every_level(values: list[int], of_ten: int) -> None:
     """By enumeration: whichever of the values was the true one, p <= alpha at most that often."""
     sample = np.array(values, np.float64)
-    p = [
-        math.exp(decoy_log_pvalue(float(sample[i]), np.delete(sample, i)))
-        for i in range(len(sample))
-    ]
+    p = [p_value(float(sample[i]), np.delete(sample, i)) for i in range(len(sample))]
     alpha = of_ten / 40
     assert np.mean(np.array(p) <= alpha + 1e-12) <= alpha + 1e-12
 
@@ -36,16 +43,21 @@ def test_leaving_out_the_ones_or_the_ties_breaks_the_level() -> None:
     rng = np.random.default_rng(0)
     samples = rng.integers(0, 3, (4000, 20)).astype(float)
     naive = (samples[:, 1:] > samples[:, :1]).mean(axis=1)
-    right = np.array([math.exp(decoy_log_pvalue(row[0], row[1:])) for row in samples])
+    right = np.array([p_value(row[0], row[1:]) for row in samples])
     assert (right <= 0.05).mean() <= 0.05
     assert (naive <= 0.05).mean() > 0.2
 
 
 def test_the_smallest_is_what_the_number_of_decoys_supports() -> None:
-    assert decoy_log_pvalue(9.0, np.zeros(999)) == smallest_log_pvalue(999) == -math.log(1000)
-    assert decoy_log_pvalue(0.0, np.zeros(999)) == 0.0
-    with pytest.raises(SchemeParameterError):
-        decoy_log_pvalue(math.nan, np.zeros(3))
+    assert p_value(9.0, np.zeros(999)) == pytest.approx(1e-3)
+    assert decoy_log_pvalue(0, 999) == smallest_log_pvalue(999) == -math.log(1000)
+    assert p_value(0.0, np.zeros(999)) == 1.0
+    for statistics, decoys in (
+        (np.array([np.nan]), np.zeros(3)),
+        (np.zeros(1), np.full(3, np.nan)),
+    ):
+        with pytest.raises(SchemeParameterError):
+            decoys_reached(statistics, decoys)
 
 
 def test_the_default_follows_the_level_as_far_as_the_work_allows() -> None:
