@@ -8,7 +8,7 @@ vectors. Samplers take single positions from `KeyedUniforms`, the detector whole
 from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
 from watermark.seeding.context import as_token_ids, context_windows
 from watermark.seeding.distinct import first_occurrences
-from watermark.seeding.keyed import ContextStream, KeyedUniforms
+from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
@@ -24,6 +24,7 @@ __all__ = [
     "AccountCode",
     "ContextPRF",
     "ContextStream",
+    "ContextStreams",
     "KeyedUniforms",
     "as_token_ids",
     "code_indices",
