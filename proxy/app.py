@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from proxy.accounts.usage import FILE_NAME, UsageStore
 from proxy.errors import ConfigError
+from proxy.middleware.gate import Gate
+from proxy.routes.access import Access
 from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from proxy.accounts.book import AccountHolder
+    from proxy.accounts.watch import Watch
     from proxy.config import ModelConfig, ProxyConfig
 
 
@@ -96,6 +102,8 @@ def create_app(
     keys: KeyRing | KeyHolder,
     *,
     metrics: Metrics | None = None,
+    accounts: AccountHolder | None = None,
+    watch: Watch | None = None,
     beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -108,6 +116,8 @@ def create_app(
         config: The configuration.
         keys: The keys; a ring stays, a holder's may be replaced.
         metrics: The counters; new ones where none are given.
+        accounts: Who may call; None for everybody.
+        watch: What is noted of accounts; None where there are none.
         beside: What runs while the application does.
         transport: Stands in for the network in tests.
         clock: Monotonic seconds.
@@ -125,6 +135,8 @@ def create_app(
     holder = KeyHolder(keys, now=start) if isinstance(keys, KeyRing) else keys
     check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
     metrics.keys_loaded(holder.current.generation)
+    usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
+    access = Access(usage, watch, now)
     marking = Marking(
         models=models,
         keys=holder,
@@ -132,18 +144,21 @@ def create_app(
         upstreams={name: _token_id_upstream(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
+        access=access,
         metrics=metrics,
         clock=clock,
         now=now,
         entropy=entropy,
     )
-    passthrough = Passthrough(client, metrics)
+    passthrough = Passthrough(client, metrics, access)
     operations = Operations(metrics, marking.trusted, holder, now)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
         async with client, beside():
             yield
+        if usage is not None:
+            usage.close()
 
     return Starlette(
         routes=[
@@ -155,5 +170,15 @@ def create_app(
             Route("/watermark/metrics", operations.metrics),
             Everything(passthrough),
         ],
+        middleware=_door(accounts, usage, metrics),
         lifespan=lifespan,
     )
+
+
+def _door(
+    accounts: AccountHolder | None, usage: UsageStore | None, metrics: Metrics
+) -> list[Middleware]:
+    """Return what stands before every route where there are accounts."""
+    if accounts is None or usage is None:
+        return []
+    return [Middleware(Gate, accounts=accounts, usage=usage, metrics=metrics)]

@@ -41,6 +41,7 @@ class Reason(enum.StrEnum):
     OTHER_PATH = "other-path"
     TOO_LARGE = "too-large"
     NO_MARKING_KEY = "no-marking-key"
+    ACCOUNT_UNMARKED = "account-unmarked"
 
 
 @dataclass(frozen=True, slots=True)
