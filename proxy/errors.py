@@ -8,6 +8,7 @@ to guess::
     ├── BadRequestError
     │   └── BodyTooLargeError
     ├── NoMarkingKeyError
+    ├── LedgerDownError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
     │   ├── UpstreamTimeoutError
@@ -63,6 +64,17 @@ class NoMarkingKeyError(ProxyError):
     def __init__(self) -> None:
         # Who asks is no operator: what is missing stands in the log and in the metrics.
         super().__init__("the service cannot answer for this model now; try again later")
+
+
+class LedgerDownError(ProxyError):
+    """The ledger cannot be written, and the operator lets nothing out unmarked."""
+
+    status = 503
+    wire_type = "service_unavailable"
+
+    def __init__(self) -> None:
+        # Who asks is no operator: the cause stands in the log and in the metrics.
+        super().__init__("the service cannot answer for this model now; try again shortly")
 
 
 class UpstreamError(ProxyError):

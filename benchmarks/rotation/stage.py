@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from proxy.cli.reports import WorkerReport, read_reports
 from tests.support.servers import END, byte_tokenizer
 from watermark.detection import Detector
 from watermark.keys import KEYS_HEADER, KeyRecord, SecretKey, format_key_file, format_record
+from watermark.keys.reports import WorkerReport, read_reports
 from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:

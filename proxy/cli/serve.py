@@ -19,14 +19,8 @@ import msgspec
 from proxy.app import create_app, keyed_models
 from proxy.cli.first_key import marking_ring
 from proxy.cli.hardening import forbid_dumps
+from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.reports import (
-    WorkerReport,
-    remove_stale_reports,
-    withdraw_report,
-    workers_folder,
-    write_report,
-)
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
 from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import watching
@@ -34,6 +28,13 @@ from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
+from watermark.keys.reports import (
+    WorkerReport,
+    remove_stale_reports,
+    withdraw_report,
+    workers_folder,
+    write_report,
+)
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Serving:
         holder: Holds them.
         models: What they have to mark.
         folder: Where workers report.
+        ledger: Opens the ledger in a process that serves; None for no ledger.
     """
 
     config: ProxyConfig
@@ -101,6 +103,7 @@ class Serving:
     holder: KeyHolder
     models: tuple[KeyedModel, ...]
     folder: Path
+    ledger: LedgerOpener | None = None
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
@@ -126,6 +129,9 @@ class Serving:
         )
         write_report(self.folder, report)
 
+    def _sealing(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self.ledger is None else self.ledger.sealing()
+
     def work(self, bound: socket, *, is_alone: bool = True) -> None:
         """Serve on a socket until told to stop.
 
@@ -138,14 +144,20 @@ class Serving:
 
         @contextlib.asynccontextmanager
         async def beside() -> AsyncIterator[None]:
-            async with watching(reloader):
+            async with watching(reloader), self._sealing():
                 self.report()
                 try:
                     yield
                 finally:
                     withdraw_report(self.folder, os.getpid())
 
-        app = create_app(self.config, self.holder, metrics=metrics, beside=beside)
+        app = create_app(
+            self.config,
+            self.holder,
+            metrics=metrics,
+            beside=beside,
+            open_ledger=None if self.ledger is None else self.ledger.open,
+        )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -168,7 +180,14 @@ def prepare(config: ProxyConfig) -> Serving:
     folder = workers_folder(config.state)
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_reports(folder)
-    return Serving(config=config, loader=loader, holder=holder, models=models, folder=folder)
+    return Serving(
+        config=config,
+        loader=loader,
+        holder=holder,
+        models=models,
+        folder=folder,
+        ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
+    )
 
 
 def say(message: str) -> None:

@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from proxy.cli.hardening import end_with_parent
-from proxy.cli.reports import read_reports, withdraw_report
 from proxy.cli.watching import until_next_look
+from watermark.keys.reports import read_reports, withdraw_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from proxy.telemetry.ledger import LedgerCollector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from watermark.ledger import State, WriterStats
 
 OTHER_MODEL: Final = "other"
 MAX_SCOPES: Final = 1000  # listed with their key's end; those that end first
@@ -81,6 +85,13 @@ class Metrics:
             ("generation",),
             registry=self._registry,
         )
+
+        self._ledger = LedgerCollector()
+        self._registry.register(self._ledger)
+
+    def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
+        """Say what the ledger has written; it counts for itself."""
+        self._ledger.take(state, stats, n_open=n_open)
 
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""

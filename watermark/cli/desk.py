@@ -218,7 +218,7 @@ class Desk:
         if options is None or options.log is None:
             return
         if options.log.signer or options.require_commitment:
-            entries = [entry_of(record) for record in ring if not record.secret.is_context_only]
+            entries = [entry_of(record) for record in ring if record.secret.is_epoch_secret]
             KeyLog(self.folder, options).append([*entries, *gap(ring)])
 
     def send_stamps(self) -> bool:

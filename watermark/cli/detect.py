@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from watermark.cli import render
 from watermark.cli.desk import utc_now
 from watermark.detection import DetectionResult, Detector, TextForm, detect_forms, text_forms
 from watermark.detection.detector import correct_family
+from watermark.detection.result import LN_10
 from watermark.errors import (
     InputError,
     KeysConfigError,
@@ -72,7 +74,8 @@ class _Test:
     result: DetectionResult
 
 
-def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+    """Return a level that lies between 0 and 1."""
     if not 0.0 < alpha < 1.0:  # refuses NaN too
         raise click.BadParameter(f"{alpha} is not between 0 and 1")
     return alpha
@@ -110,7 +113,7 @@ def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> 
     type=float,
     default=DEFAULT_ALPHA,
     show_default=True,
-    callback=_check_alpha,
+    callback=check_alpha,
     help="Level for --exit-code; nothing else depends on it.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no test rejects its null.")
@@ -128,16 +131,16 @@ def detect(
 ) -> int:
     """Hold every key of KEYS.toml that has marked against every FILE (- for standard input).
 
-    For each file and key, prints an exact p-value under the null that the text was produced
-    without the key, and its family-wise value (Holm) over all tests of this call. Text is tested
-    as it is and in its canonical form, without disguise and mark-up, where that is another; the
-    family-wise value counts both. A file that cannot be tested is reported, and the others are
-    tested.
+    For each file and key, prints a p-value under the null that the text was produced without the
+    key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
+    family-wise value (Holm) over all tests of this call. Text is tested as it is and in its
+    canonical form, without disguise and mark-up, where that is another; the family-wise value
+    counts both. A file that cannot be tested is reported, and the others are tested.
     """
-    _check_usage(files, tokenizers, as_ids=as_ids)
+    check_usage(files, tokenizers, as_ids=as_ids)
     records = select_records(load_keys(keys_file), key_ids, keys_file)
     units = {} if as_ids else units_of(records, tokenizers)
-    bodies, errors = _read_all(files, as_ids=as_ids)
+    bodies, errors = read_all(files, as_ids=as_ids)
     if pooled and bodies:
         bodies = [pool(bodies)]
     tests, failed = _test_all(bodies, [Detector(record) for record in records], units)
@@ -265,7 +268,7 @@ def _parse_line(line: bytes, where: str) -> list[int]:
         ) from None
 
 
-def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
+def check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
     """Refuse arguments that contradict each other."""
     if files.count(STANDARD_INPUT) > 1:
         raise click.UsageError("standard input can be read once; give - once")
@@ -273,7 +276,7 @@ def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bo
         raise click.UsageError("--ids needs no --tokenizer; leave one of them out")
 
 
-def _read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
+def read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
     """Return what could be read, and what could not."""
     bodies: list[Body] = []
     errors: list[WatermarkError] = []
@@ -301,7 +304,7 @@ def _test_all(
             try:
                 tests.append(_Test(body, _test(detector, body, forms)))
             except InputError as err:
-                errors.append(type(err)(f"{_name(body)}: {err}"))
+                errors.append(type(err)(f"{body_name(body)}: {err}"))
     corrected = correct_family([test.result for test in tests])
     return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
 
@@ -315,7 +318,7 @@ def _test(
     return detect_forms(detector, forms[detector.record.unit])
 
 
-def _name(body: Body) -> str:
+def body_name(body: Body) -> str:
     """Return what to call a body in one word or two."""
     return body.files[0] if len(body.files) == 1 else f"{len(body.files)} files"
 
@@ -345,7 +348,10 @@ def _fields(test: _Test) -> dict[str, object]:
         "log10_pvalue": result.log10_pvalue,
         "log_pvalue_family": result.log_pvalue_family,
         "log10_pvalue_family": result.log10_pvalue_family,
+        "law": result.law.name,
     }
+    if math.isfinite(result.law.log_pvalue_floor):
+        fields["log10_pvalue_floor"] = result.law.log_pvalue_floor / LN_10
     if not test.body.ids:
         fields["form"] = result.form
         fields["n_forms"] = result.n_forms
@@ -362,7 +368,7 @@ def _row(test: _Test) -> render.Row:
     result = test.result
     unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})"
     return render.Row(
-        file=_name(test.body),
+        file=body_name(test.body),
         key=result.key_id + unit,
         n_tokens=result.n_tokens,
         n_scored=result.n_scored,
@@ -381,4 +387,17 @@ def _summary(tests: Sequence[_Test]) -> str:
         "Null hypothesis of each test: the text was produced without this key. Over "
         f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
         f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
+        f"{_floors(tests)}"
+    )
+
+
+def _floors(tests: Sequence[_Test]) -> str:
+    """Return a sentence about p-values that cannot be smaller, however marked a text is."""
+    laws = [test.result.law for test in tests if test.result.law.name == "decoys"]
+    if not laws:
+        return ""
+    lowest = max(law.log_pvalue_floor for law in laws) / LN_10
+    return (
+        f" Where p comes from decoy keys it cannot be smaller than 10^{lowest:z.2f}, however "
+        "marked the text."
     )

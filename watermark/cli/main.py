@@ -14,6 +14,7 @@ from watermark.cli.keys_change import destroy, disclose, rollback, rotate, suspe
 from watermark.cli.keys_commit import commit, prove, verify
 from watermark.cli.keys_view import check, list_keys, plan, status
 from watermark.cli.seeding import seeding
+from watermark.cli.trace import trace
 from watermark.errors import WatermarkError
 from watermark.version import __version__
 
@@ -93,3 +94,4 @@ for command in (commit, prove, verify, plan):
 cli.add_command(keys)
 cli.add_command(detect)
 cli.add_command(seeding)
+cli.add_command(trace)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watermark.errors import (
+    AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
     InputError,
@@ -24,6 +25,10 @@ from watermark.errors import (
     KeyHistoryError,
     KeysConfigError,
     KeysError,
+    LedgerConfigError,
+    LedgerError,
+    LedgerFileError,
+    LedgerUnavailableError,
     LogError,
     LogForkError,
     LogFormatError,
@@ -32,6 +37,7 @@ from watermark.errors import (
     LogVerificationError,
     SchemeParameterError,
     SecretSourceError,
+    SegmentError,
     TextEncodingError,
     TextTooShortError,
     TimestampError,
@@ -83,6 +89,7 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         TokenIdError: Outcome(
             EXIT_ERROR, "a file for --ids looks like [314, 15, 926], or has one such array a line"
         ),
+        AccountsFileError: Outcome(EXIT_ERROR, "the form is in watermark/spec/accounts.md"),
         VectorsError: Outcome(
             EXIT_ERROR, "the form is in watermark/spec/seeding.md, section Test vectors"
         ),
@@ -111,6 +118,17 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
         ),
         WireError: Outcome(EXIT_ERROR),
+        LedgerError: Outcome(EXIT_ERROR, "the forms are in watermark/spec/ledger.md"),
+        LedgerConfigError: Outcome(
+            EXIT_ERROR, "the form is in watermark/spec/ledger.md, section LEDGER.toml"
+        ),
+        LedgerUnavailableError: Outcome(EXIT_ERROR),
+        LedgerFileError: Outcome(
+            EXIT_ERROR, "a file that a worker writes is read once it is sealed, or the worker ends"
+        ),
+        SegmentError: Outcome(
+            EXIT_ERROR, "`watermark ledger verify` names every segment that does not hold"
+        ),
         # No command raises those of the log yet; their messages name the remedy.
         LogError: Outcome(EXIT_ERROR),
         LogFormatError: Outcome(EXIT_ERROR),
@@ -183,6 +201,32 @@ def outcome_of(err: WatermarkError) -> Outcome:
 
 def write_table(rows: Sequence[Row], summary: str) -> None:
     """Write the tests as a table, and the sentence that says how to read it."""
+    lines = [
+        (
+            row.file,
+            row.key,
+            str(row.n_tokens),
+            str(row.n_scored),
+            f"{row.log10_pvalue:z.2f}",
+            f"{row.log10_pvalue_family:z.2f}",
+        )
+        for row in rows
+    ]
+    head = ("units", "scored", "log10 p", "log10 p family-wise")
+    write_lines(("file", "key"), head, lines, summary)
+
+
+def write_lines(
+    names: Sequence[str], numbers: Sequence[str], lines: Sequence[Sequence[str]], summary: str
+) -> None:
+    """Write a table, and below it what it says.
+
+    Args:
+        names: Headings of the columns of text, which come first.
+        numbers: Headings of the columns of numbers.
+        lines: One cell a column.
+        summary: A sentence or two.
+    """
     is_terminal = sys.stdout.isatty()
     table = Table(
         box=box.SIMPLE_HEAD if is_terminal else None,
@@ -191,21 +235,14 @@ def write_table(rows: Sequence[Row], summary: str) -> None:
         show_edge=False,
         pad_edge=False,
     )
-    for name in ("file", "key"):
+    for name in names:
         table.add_column(name, no_wrap=True)
-    for name in ("units", "scored", "log10 p", "log10 p family-wise"):
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(printable(row.file)),
-            Text(printable(row.key)),
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-    lines = _render(table, is_terminal=is_terminal).splitlines()
-    write_data("".join(f"{line.rstrip()}\n" for line in (*lines, "", summary)))
+    for line in lines:
+        table.add_row(*(Text(printable(cell)) for cell in line))
+    page = _render(table, is_terminal=is_terminal).splitlines()
+    write_data("".join(f"{line.rstrip()}\n" for line in (*page, "", summary)))
 
 
 def printable(text: str) -> str:

@@ -2,16 +2,28 @@
 
 from watermark.detection.detector import Detector
 from watermark.detection.forms import TextForm, detect_forms, text_forms
+from watermark.detection.key_scores import (
+    KeySums,
+    decoy_context_keys,
+    key_score_blocks,
+    key_statistics,
+    key_sums,
+)
 from watermark.detection.localize import Level, Localization, Localizer
 from watermark.detection.result import DetectionResult
 
 __all__ = [
     "DetectionResult",
     "Detector",
+    "KeySums",
     "Level",
     "Localization",
     "Localizer",
     "TextForm",
+    "decoy_context_keys",
     "detect_forms",
+    "key_score_blocks",
+    "key_statistics",
+    "key_sums",
     "text_forms",
 ]

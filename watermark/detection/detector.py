@@ -144,7 +144,7 @@ class Detector:
             unit=record.unit,
             scheme=record.scheme,
             context_width=reader.context_width,
-            law=reader.law,
+            law=reader.law(pairs),
         )
 
 

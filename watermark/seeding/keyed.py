@@ -82,3 +82,14 @@ class KeyedUniforms:
                 return None
             is_flipped = bool(self._code.bits(code_indices(routes))[0])
         return ContextStream(streams[0], is_flipped)
+
+    def streams(self, contexts: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Return the stream of every context: what tells it from all others, under this key.
+
+        Args:
+            contexts: Shape (n, `record.context_width`), oldest token first.
+
+        Returns:
+            Shape (n,); as secret as the uniforms that follow from them.
+        """
+        return self._prf.evaluate(contexts)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from watermark.cli import desk
 from watermark.keys import KEYS_HEADER, KeyState, load_keys
 from watermark.keys import folder as folders
 from watermark.keys.history import HistoryReader, history_path
+from watermark.keys.reports import WorkerReport, workers_folder, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,6 +141,35 @@ def test_status_counts_hours_and_warns_two_days_ahead(ready: Shell, clock: Clock
     )
     rows = [json.loads(line) for line in run(ready, "list", "--json").stdout.splitlines()]
     assert [(row["key_id"], row["state"]) for row in rows] == [("a", "detect"), ("b", "marking")]
+
+
+def test_status_says_which_worker_has_what(ready: Shell) -> None:
+    assert "no worker reports" in run(ready, "status", "--state", ready.folder / "s").stderr
+    generation = load_keys(ready.keys).generation
+    folder = workers_folder(ready.folder / "s")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            now = {"generation": generation, "loaded_at": "2026-11-01T12:00:00Z"}
+            write_report(folder, WorkerReport(pid=os.getpid(), **now))
+            old = {**now, "generation": "0" * 16, "error": "KEYS.toml:3: not TOML"}
+            write_report(folder, WorkerReport(pid=other.pid, **old))
+            config = ready.file("proxy.toml", 'state = "s"\n[server]\nworkers = 2\n')
+            done = run(ready, "status", "--config", config)
+            fields = json.loads(run(ready, "status", "--state", folder.parent, "--json").stdout)
+        finally:
+            other.kill()
+    assert f"worker {os.getpid()}  {generation}  as the file" in done.stdout
+    assert f"worker {other.pid}  {'0' * 16}  not as the file" in done.stdout
+    assert f"worker {other.pid} keeps its keys: KEYS.toml:3: not TOML" in done.stderr
+    assert "hint: `watermark-proxy reload" in done.stderr
+    assert {one["pid"]: one["is_current"] for one in fields["workers"]} == {
+        os.getpid(): True,
+        other.pid: False,
+    }
+    for bad, says in (("state = 1\n", "`state` is no path"), ("state = \n", "cannot read")):
+        config.write_text(bad)
+        assert says in run(ready, "status", "--config", config, code=1).stderr
+    run(ready, "status", "--config", config, "--state", folder, code=2)
 
 
 def test_check_names_file_and_line_and_exits_with_one(ready: Shell) -> None:

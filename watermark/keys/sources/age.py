@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Final
 from watermark.errors import KeyFileError, KeysConfigError
 from watermark.keys.keyfile import expect_key, parse_key_file, read_private_file
 from watermark.keys.sources.extras import need
-from watermark.keys.sources.local import stamp_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from watermark.keys.secret import SecretKey
-    from watermark.keys.sources.local import Stamp
 
 MAX_ENCRYPTED_BYTES: Final = 64 * 1024
 MAX_IDENTITY_BYTES: Final = 64 * 1024
@@ -41,7 +39,10 @@ class AgeSource:
             )
         self._folder = folder
         self._identity = folder / identity.removeprefix(_FILE_PREFIX)
-        self._known: dict[str, tuple[Stamp, str, SecretKey]] = {}
+
+    def files(self, place: str) -> tuple[Path, ...]:
+        """Return the encrypted key file, and the identity that opens it."""
+        return (self._folder / place, self._identity)
 
     def open(self, place: str, key_id: str) -> SecretKey:
         """Return the key in an encrypted file.
@@ -52,10 +53,6 @@ class AgeSource:
         """
         path = self._folder / place
         try:
-            stamp = stamp_of(path.stat())
-            known = self._known.get(place)
-            if known is not None and known[:2] == (stamp, key_id):
-                return known[2]
             with path.open("rb") as file:
                 data = file.read(MAX_ENCRYPTED_BYTES + 1)
         except (OSError, ValueError) as err:
@@ -64,9 +61,7 @@ class AgeSource:
             ) from err
         if len(data) > MAX_ENCRYPTED_BYTES:
             raise KeyFileError(f"{path} is too long for an encrypted key file; restore it")
-        key = expect_key(parse_key_file(self._decrypt(data, path), path=path), key_id, path=path)
-        self._known[place] = (stamp, key_id, key)
-        return key
+        return expect_key(parse_key_file(self._decrypt(data, path), path=path), key_id, path=path)
 
     def _decrypt(self, data: bytes, path: Path) -> bytes:
         """Return what the file holds."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from watermark.keys.secret import SecretKey
 
 
 class SecretSource(Protocol):
-    """One place where secrets lie."""
+    """One place where secrets lie; asked for each once, and again when a file has changed."""
+
+    def files(self, place: str) -> tuple[Path, ...]:
+        """Return the files on which the key at a place depends.
+
+        Args:
+            place: The reference after its scheme; it may be malformed.
+        """
+        ...
 
     def open(self, place: str, key_id: str) -> SecretKey:
         """Return the key at a place.
