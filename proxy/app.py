@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from proxy.errors import ConfigError
 from proxy.routes.book import Book
+from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
@@ -53,7 +54,7 @@ def serve_model(config: ModelConfig) -> ServedModel:
         return ServedModel(
             config=config,
             unit=WordsUnit(),
-            tokenizer="",
+            tokenizer=WORDS_V1,
             table=None,
             end_ids=frozenset(),
             vocab_size=0,
@@ -164,6 +165,15 @@ def create_app(
         and config.ledger.on_unavailable == "pass-unmarked",
     )
     passthrough = Passthrough(client, metrics)
+    detection = DetectionService(
+        config=config.detection,
+        keys=holder,
+        units={unit.unit_id: unit for unit in (WordsUnit(), *(m.unit for m in models.values()))},
+        book=QueryBook(Path(config.state) / "detection"),
+        metrics=metrics,
+        max_body_bytes=config.server.max_body_bytes,
+        now=now,
+    )
     operations = Operations(metrics, marking.trusted, holder, now, book.ledger)
 
     @contextlib.asynccontextmanager
@@ -177,6 +187,7 @@ def create_app(
                 Route(name.value, GenerationEndpoint(name, marking, passthrough), methods=["POST"])
                 for name in DialectName
             ),
+            Route("/watermark/detect", DetectionEndpoint(detection), methods=["POST"]),
             Route("/watermark/health", operations.health),
             Route("/watermark/metrics", operations.metrics),
             Everything(passthrough),

@@ -24,6 +24,7 @@ _Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 # No user and password: they would be shown, and sent in place of the caller's.
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")]
+_NamedCaller = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 _CallerDigest = Annotated[str, msgspec.Meta(pattern=r"^(\*|sha256:[0-9a-f]{64})$")]
 
 
@@ -117,6 +118,24 @@ class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     callers: list[_CallerDigest] = []
+
+
+class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask over HTTP whether a text carries a mark, and how often.
+
+    Answers are levels of a noisy p-value; whoever asks often enough still learns about the key.
+
+    Attributes:
+        callers: `sha256:` digests (hex) of the API keys of those who may, each by name.
+        queries_per_day: Questions a caller and key, counted by the day (UTC), over all workers.
+        min_units: Distinct units in context that a text must have.
+        sigma: Standard deviation of the noise, in those of the score without a mark.
+    """
+
+    callers: list[_NamedCaller] = []
+    queries_per_day: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    min_units: Annotated[int, msgspec.Meta(ge=200)] = 400
+    sigma: Annotated[float, msgspec.Meta(ge=1, le=100)] = 1.0
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -259,6 +278,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         keys: Which keys mark.
         ledger: Where it is written what was delivered, None for nowhere.
         disclosure: Who is told about the mark.
+        detection: Who may ask about a text.
         models: The models that are marked, `[[model]]` in the file.
     """
 
@@ -269,6 +289,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     embedded: EmbeddedConfig | None = None
     ledger: LedgerConfig | None = None
     disclosure: DisclosureConfig = DisclosureConfig()
+    detection: DetectionConfig = DetectionConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
 
 

@@ -97,8 +97,10 @@ class Marking:
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
 
-    def key_of(self, served: ServedModel, request: GenerationRequest) -> KeyedUniforms:
-        """Return the key that marks a request at this instant.
+    def key_of(
+        self, served: ServedModel, request: GenerationRequest, *, account: str
+    ) -> KeyedUniforms:
+        """Return the key that marks a request of an account at this instant.
 
         Raises:
             NoMarkingKeyError: None does.
@@ -108,6 +110,7 @@ class Marking:
                 served.unit.unit_id,
                 model=request.model,
                 route=request.dialect.value,
+                account=account,
                 now=datetime.fromtimestamp(self.now(), UTC),
             )
         except KeysConfigError as err:
@@ -279,7 +282,7 @@ class MarkedAnswer:
             NoMarkingKeyError: None does.
             UnmarkedError: The reply ends before its mark could begin.
         """
-        keyed = self._marking.key_of(self.served, self._request)
+        keyed = self._marking.key_of(self.served, self._request, account=self._exchange.account)
         if self.served.is_too_short(self._request, keyed.record):
             raise UnmarkedError(Reason.TOO_SHORT)
         self._keyed = keyed

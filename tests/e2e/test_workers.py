@@ -107,7 +107,7 @@ def test_no_worker_leaves_its_memory_behind(stage: Stage) -> None:
         (line,) = [one for one in limits if one.startswith("Max core file size")]
         assert line.split()[4:6] == ["0", "0"]
     code = (
-        "from proxy.cli.hardening import forbid_dumps; import ctypes\n"
+        "from watermark.keys.hardening import forbid_dumps; import ctypes\n"
         "is_dumpable = lambda: ctypes.CDLL(None).prctl(3)\n"  # PR_GET_DUMPABLE
         "before = is_dumpable(); forbid_dumps(); print(before, is_dumpable())"
     )

@@ -10,16 +10,20 @@ from watermark.detection.key_scores import (
     key_sums,
 )
 from watermark.detection.localize import Level, Localization, Localizer
+from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DetectionResult
 
 __all__ = [
+    "CoarseAnswer",
     "DetectionResult",
     "Detector",
     "KeySums",
     "Level",
     "Localization",
     "Localizer",
+    "Oracle",
     "TextForm",
+    "Verdict",
     "decoy_context_keys",
     "detect_forms",
     "key_score_blocks",

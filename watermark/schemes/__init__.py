@@ -12,7 +12,10 @@ from watermark.schemes.reader import (
     Pairs,
     Positions,
     Reader,
+    all_windows,
+    counted,
     join,
+    text_identities,
 )
 from watermark.schemes.registry import READERS, reader_of
 from watermark.schemes.trie_race import Candidate, PairScores, race
@@ -29,8 +32,11 @@ __all__ = [
     "Pairs",
     "Positions",
     "Reader",
+    "all_windows",
+    "counted",
     "join",
     "race",
     "reader_of",
     "scores_from_levels",
+    "text_identities",
 ]
