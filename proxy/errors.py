@@ -6,7 +6,10 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
-    │   └── BodyTooLargeError
+    │   ├── BodyTooLargeError
+    │   ├── NotAllowedError
+    │   ├── UnknownKeyError
+    │   └── BudgetSpentError
     ├── NoMarkingKeyError
     ├── LedgerDownError
     ├── UpstreamError
@@ -53,6 +56,26 @@ class BodyTooLargeError(BadRequestError):
     """A request's body exceeds what the server reads into memory."""
 
     status = 413
+
+
+class NotAllowedError(BadRequestError):
+    """The caller is not one of those whom the config names for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+
+class UnknownKeyError(BadRequestError):
+    """The key named cannot be asked about here."""
+
+    status = 404
+
+
+class BudgetSpentError(BadRequestError):
+    """The caller has asked about a key as often as one day allows."""
+
+    status = 429
+    wire_type = "rate_limit_error"
 
 
 class NoMarkingKeyError(ProxyError):

@@ -18,7 +18,6 @@ import msgspec
 
 from proxy.app import create_app, keyed_models
 from proxy.cli.first_key import marking_ring
-from proxy.cli.hardening import forbid_dumps
 from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.reloading import Reloader, load_ring, utc_now
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
@@ -28,6 +27,7 @@ from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
+from watermark.keys.hardening import forbid_dumps
 from watermark.keys.reports import (
     WorkerReport,
     remove_stale_reports,

@@ -141,6 +141,11 @@ class Exchange:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
             await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
+    @property
+    def account(self) -> str:
+        """The digest of the caller's API key, as the config and the keys' scopes name accounts."""
+        return _caller_digest(self.headers) or ""
+
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""
         return is_trusted(self.headers, callers)
@@ -148,10 +153,10 @@ class Exchange:
 
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
     """Return whether a request's API key is among these digests; `*` stands for everybody."""
-    return EVERYBODY in callers or _caller_digest(headers) in callers
+    return EVERYBODY in callers or caller_digest(headers) in callers
 
 
-def _caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":

@@ -36,7 +36,6 @@ from watermark.errors import (
     SchemeParameterError,
     WireError,
 )
-from watermark.text import TextAssembler
 from watermark.wire.openai_answers import (
     AnswerFrame,
     LogprobsWriter,
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
-    from proxy.upstream.token_ids import TokenIdUpstream
+    from proxy.upstream.continuing import Upstream
     from watermark.ledger import Ledger
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
@@ -88,7 +87,7 @@ class Marking:
     models: Mapping[str, ServedModel]
     keys: KeyHolder
     passes_unmarked: bool
-    upstreams: Mapping[str, TokenIdUpstream]
+    upstreams: Mapping[str, Upstream]
     trusted: frozenset[str]
     max_body_bytes: int
     metrics: Metrics
@@ -98,8 +97,10 @@ class Marking:
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
 
-    def key_of(self, served: ServedModel, request: GenerationRequest) -> KeyedUniforms:
-        """Return the key that marks a request at this instant.
+    def key_of(
+        self, served: ServedModel, request: GenerationRequest, *, account: str
+    ) -> KeyedUniforms:
+        """Return the key that marks a request of an account at this instant.
 
         Raises:
             NoMarkingKeyError: None does.
@@ -109,6 +110,7 @@ class Marking:
                 served.unit.unit_id,
                 model=request.model,
                 route=request.dialect.value,
+                account=account,
                 now=datetime.fromtimestamp(self.now(), UTC),
             )
         except KeysConfigError as err:
@@ -261,6 +263,7 @@ class MarkedAnswer:
         self._upstream = marking.upstreams[request.model]
         self._headers = asked_with(exchange.headers)
         self._prompt: list[int] = []
+        self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
         self._delivery = Delivery(
@@ -279,7 +282,7 @@ class MarkedAnswer:
             NoMarkingKeyError: None does.
             UnmarkedError: The reply ends before its mark could begin.
         """
-        keyed = self._marking.key_of(self.served, self._request)
+        keyed = self._marking.key_of(self.served, self._request, account=self._exchange.account)
         if self.served.is_too_short(self._request, keyed.record):
             raise UnmarkedError(Reason.TOO_SHORT)
         self._keyed = keyed
@@ -323,6 +326,7 @@ class MarkedAnswer:
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        self._prompt_tokens = len(self._prompt)
         while True:
             try:
                 await self._answer_under(self.take_key())
@@ -374,7 +378,7 @@ class MarkedAnswer:
                 pieces_of(
                     spell(
                         mark(reply, plan, self._marking.clock),
-                        TextAssembler(served.table, self._prompt, request.stop),
+                        served.assembler(self._prompt, request.stop),
                         choice=choice,
                         end_ids=served.end_ids,
                         logprobs=request.logprobs,
@@ -392,6 +396,7 @@ class MarkedAnswer:
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
         self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
         if not self._has_begun:
+            self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
             self._begin()
         await self._delivery.durable()
         return answer
@@ -408,7 +413,7 @@ class MarkedAnswer:
         return disclosure(self.decision) if self._is_told else []
 
     def _writer(self) -> LogprobsWriter | None:
-        if self._request.logprobs is None:
+        if self._request.logprobs is None or self.served.table is None:
             return None
         return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
@@ -416,7 +421,7 @@ class MarkedAnswer:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
         async for pieces in batches:
             choices[pieces[0].choice].extend(pieces)
-        usage = self._usage(sum(map(len, choices)))
+        usage = self._usage(sum(piece.n_tokens for pieces in choices for piece in pieces))
         body = msgspec.json.encode(dialect.whole(choices, usage))
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
@@ -430,7 +435,7 @@ class MarkedAnswer:
             if not self._exchange.is_started:  # the upstream works: it is safe to say 200
                 await self._exchange.start(200, [*_STREAM_HEADERS, *self._extra])
                 await self._write(dialect.opening())
-            count += len(pieces)
+            count += sum(piece.n_tokens for piece in pieces)
             await self._write([dialect.chunk(pieces[0].choice, pieces)], pieces)
         await self._write(dialect.closing(self._usage(count)))
         await self._hand(DONE, more=False)
@@ -446,4 +451,4 @@ class MarkedAnswer:
         self._delivery.handed(data, pieces)
 
     def _usage(self, completion_tokens: int) -> Usage:
-        return Usage(prompt_tokens=len(self._prompt), completion_tokens=completion_tokens)
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

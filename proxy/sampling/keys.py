@@ -44,13 +44,15 @@ class HeldKeys:
         """The ring's public name: equal where processes hold the same keys."""
         return self.ring.generation
 
-    def marking(self, unit: str, *, model: str, route: str, now: datetime) -> KeyedUniforms:
+    def marking(
+        self, unit: str, *, model: str, route: str, account: str, now: datetime
+    ) -> KeyedUniforms:
         """Return the key that marks a request at an instant, its subkey derived once.
 
         Raises:
             KeysConfigError: None does.
         """
-        scope = self.ring.scope_of(model=model, route=route)
+        scope = self.ring.scope_of(model=model, route=route, account=account)
         record = self.ring.marking(unit, now=now, scope=scope)
         keyed = self._keyed.get(id(record))  # the ring keeps the record, and so its id
         if keyed is None:

@@ -58,6 +58,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._questions = Counter(
+            "watermark_detection_questions",
+            "Questions about texts, by how they were answered",
+            ("outcome",),
+            registry=self._registry,
+        )
         self._reload_success = Gauge(
             "watermark_config_last_reload_success",
             "Whether the keys were taken when they were last read: 1 or 0",
@@ -129,6 +135,10 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def asked(self, outcome: str) -> None:
+        """Count a question about a text by its outcome."""
+        self._questions.labels(outcome).inc()
 
     def exposition(self) -> bytes:
         """Return all counters in Prometheus' text form."""

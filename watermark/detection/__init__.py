@@ -10,17 +10,25 @@ from watermark.detection.key_scores import (
     key_statistics,
     key_sums,
 )
+from watermark.detection.localize import Level, Localization, Localizer
 from watermark.detection.many import Document, detect_many
+from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DecoyRank, DetectionResult
 
 __all__ = [
+    "CoarseAnswer",
     "DecoyRank",
     "DetectionFamily",
     "DetectionResult",
     "Detector",
     "Document",
     "KeySums",
+    "Level",
+    "Localization",
+    "Localizer",
+    "Oracle",
     "TextForm",
+    "Verdict",
     "decoy_context_keys",
     "detect_forms",
     "detect_many",
