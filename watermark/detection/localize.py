@@ -202,7 +202,7 @@ class Localizer:
             )
         count = samples_for(alpha / n_tests)
         null = (
-            decoy_null(self._reader, found.positions, count, rng)
+            decoy_null(found.positions, count, rng, account_share_q16=self.record.account_share_q16)
             if with_decoys
             else self._simulated(len(found.places), count, rng)
         )

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import special
 
+from watermark.detection.key_scores import decoy_context_keys, key_score_blocks
 from watermark.errors import SchemeParameterError
 from watermark.schemes import scores_from_levels
 from watermark.seeding import pair_levels
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from watermark.schemes import CopulaReader, Pairs, Positions
+    from watermark.schemes import Pairs, Positions
 
 SHORTEST: Final = 16
 HALF: Final = SHORTEST // 2
@@ -164,21 +165,32 @@ def simulated_null(n_scored: int, count: int, rng: np.random.Generator) -> Maxim
 
 
 def decoy_null(
-    reader: CopulaReader, positions: Positions, count: int, rng: np.random.Generator
+    positions: Positions, count: int, rng: np.random.Generator, *, account_share_q16: int = 0
 ) -> MaximumNull:
-    """Return the null of a document by holding random keys of the same scheme against it.
+    """Return the null of a document by holding random keys against it.
 
     Args:
-        reader: The own key, which is not used but for its scheme.
         positions: The distinct pairs of the document.
         count: Decoy keys.
         rng: Draws them.
+        account_share_q16: The own key's account share: every key leaves out its own positions.
     """
+    blocks = key_score_blocks(
+        decoy_context_keys(count, rng),
+        positions.contexts,
+        positions.tokens,
+        account_share_q16=account_share_q16,
+    )
     maxima = np.empty(count)
-    for row in range(count):
-        scores = pair_scores(reader.decoy(rng).evaluate(positions))
-        maxima[row] = maximum(scores) if len(scores) else 0.0
+    for rows, scores in blocks:
+        maxima[rows] = _kept_maxima(scores) if account_share_q16 else maximum(scores)
     return _null(len(positions), maxima, "decoy keys")
+
+
+def _kept_maxima(scores: NDArray[np.float64]) -> list[float]:
+    """Return the largest statistic of each row, without the positions that score 0."""
+    kept = (row[row > 0.0] for row in scores)
+    return [float(maximum(row)) if len(row) else 0.0 for row in kept]
 
 
 def pair_scores(pairs: Pairs) -> NDArray[np.float64]:

@@ -33,10 +33,12 @@ def document(seed: int = 0, n: int = 3000, start: int = 1200) -> np.ndarray:
 NULLS: dict[tuple[int, int], MaximumNull] = {}
 
 
-def find(ids: np.ndarray, seed: int = 0, **options: float) -> Localization:
+def find(ids: np.ndarray, seed: int = 0, *, alpha: float = 1e-3, n_tests: int = 1) -> Localization:
     localizer = Localizer(make_record(seed, width=2))
     localizer._nulls = NULLS  # one null for all documents with as many pairs
-    return localizer.localize(ids, rng=np.random.default_rng(RNG_SEED), **options)
+    return localizer.localize(
+        ids, rng=np.random.default_rng(RNG_SEED), alpha=alpha, n_tests=n_tests
+    )
 
 
 def test_a_marked_passage_is_found_with_its_edges() -> None:

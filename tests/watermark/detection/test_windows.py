@@ -32,8 +32,9 @@ def test_windows_are_the_definitions(m: int, seed: int) -> None:
     scores = np.random.default_rng(seed).standard_exponential(m)
     found = {}
     for level in window_sums(scores):
-        for start, total in zip(np.arange(len(level.sums)) * level.step, level.sums, strict=True):
-            found[int(start), int(start) + level.length] = total
+        starts = [place * level.step for place in range(len(level.sums))]
+        for start, total in zip(starts, level.sums, strict=True):
+            found[start, start + level.length] = total
     expected = {(0, m)}
     length = 16
     while length < m:
@@ -59,7 +60,7 @@ def test_decoy_keys_and_drawn_scores_have_one_law() -> None:
     rng = np.random.default_rng(0)
     rows = np.unique(rng.integers(0, 12, (4000, 3)).astype(np.uint32), axis=0)
     positions = Positions(rows[:, :2].copy(), rows[:, 2].copy())
-    decoys = decoy_null(reader_of(make_record(0, width=2)), positions, 1500, rng)
+    decoys = decoy_null(positions, 1500, rng)
     drawn = simulated_null(len(rows), 1500, rng)
     assert (decoys.source, drawn.source) == ("decoy keys", "simulated scores")
     assert stats.ks_2samp(decoys.maxima, drawn.maxima).pvalue > 1e-3
