@@ -161,9 +161,8 @@ class Reply:
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
         context = tuple(self.tokens[-self.context_width :])
-        if not self._is_marking or len(context) < self.context_width:
-            return None
-        if context in self or UNREAD_TOKEN in context:
+        is_short = len(context) < self.context_width
+        if is_short or not self._is_marking or context in self or UNREAD_TOKEN in context:
             return None
         return self._keyed.at(context)
 

@@ -43,7 +43,7 @@ class ServedModel:
     Attributes:
         config: What the operator says of it.
         unit: The unit of the keys that mark it, ready to cut earlier turns.
-        tokenizer: The unit of its own tokens; empty where it is not known.
+        tokenizer: The unit of its own tokens; the key's unit where nothing needs to know them.
         table: What its tokens look like; None where nothing needs to know.
         end_ids: Tokens that end a reply; none where the upstream continues text and says so.
         vocab_size: Tokens that it can emit.

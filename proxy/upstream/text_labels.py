@@ -92,7 +92,8 @@ class LabelReader:
         Raises:
             UpstreamProtocolError: The labels do not spell the text.
         """
-        positions = _positions(logprobs)
+        is_nothing = finish is Finish.STOP and not text  # some list the end, and some nothing
+        positions = [] if is_nothing else _positions(logprobs)
         tokens: list[int] = []
         pieces: list[TextPiece] = []
         place = 0

@@ -31,7 +31,12 @@ SPLICE = SpliceConfig(logprobs=100, drafts=2)
 
 def able(**fields: Any) -> Capabilities:
     """What the embedded upstream can do when nobody asks it for ids."""
-    given = {"continuation": "prefix", "logprobs": 4096, "logprobs_mode": "tempered", "max_n": 64}
+    given: dict[str, Any] = {
+        "continuation": "prefix",
+        "logprobs": 4096,
+        "logprobs_mode": "tempered",
+        "max_n": 64,
+    }
     return Capabilities(**(given | {"logit_bias": True} | fields))
 
 
