@@ -122,9 +122,8 @@ class Serving:
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
         report = self.report if metrics is not None else _nothing
-        is_own = metrics is None or not is_quiet
         return Reloader(
-            self.loader if is_own else _fork_safe(self.loader),
+            self.loader,
             self.holder,
             self.models,
             metrics=metrics,
@@ -243,15 +242,6 @@ def _first_keys(config: ProxyConfig) -> None:
             marking_ring(path, WORDS_V1, say)
         elif model.tokenizer:
             marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
-
-
-def _fork_safe(loader: KeysLoader) -> KeysLoader:
-    """Return what a forked process may read with: no connection of the parent's is used twice."""
-    try:
-        keeps_connection = b"vault" in loader.path.read_bytes()
-    except OSError:
-        keeps_connection = True
-    return KeysLoader(loader.path) if keeps_connection else loader
 
 
 def _nothing() -> None:
