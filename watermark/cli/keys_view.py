@@ -163,6 +163,13 @@ def warn(desk: Desk, ring: KeyRing) -> None:
             f"warning: key {expiry.key_id} of scope {expiry.scope} runs out in {left:.1f} h and "
             "has no successor; run `watermark keys rotate`"
         )
+    for one in ring.retired:
+        if one.destroy_at is not None:
+            step = "--restore` takes it back" if one.destroy_at > desk.now else "--yes` deletes it"
+            render.write_note(
+                f"warning: the secret of key {one.key_id} is to be deleted from "
+                f"{format_time(one.destroy_at)} on; `watermark keys destroy {one.key_id} {step}"
+            )
     for key_id in sorted({key_id for key_id, _ in ring.uncommitted}):
         render.write_note(
             f"warning: key {key_id} may not mark before its commitment is logged; "

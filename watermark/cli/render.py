@@ -245,6 +245,43 @@ def write_lines(
     write_data("".join(f"{line.rstrip()}\n" for line in (*page, "", summary)))
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of somebody's text.
+
+    Attributes:
+        text: Its characters, of any kind.
+        style: How a terminal shows it, in rich's words; empty for plain.
+        before: What stands before it where there are no colors.
+        after: What stands behind it where there are no colors.
+    """
+
+    text: str
+    style: str = ""
+    before: str = ""
+    after: str = ""
+
+
+def write_styled(pieces: Iterable[Piece]) -> None:
+    """Write a text, in colors on a terminal, with brackets elsewhere; it can act on nothing."""
+    console = Console(file=io.StringIO(), force_terminal=sys.stdout.isatty())
+    is_colored = console.is_terminal and not console.no_color
+    if not is_colored:
+        plain = (f"{one.before}{_lines_printable(one.text)}{one.after}" for one in pieces)
+        write_data("".join(plain) + "\n")
+        return
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, width=_UNBOUNDED)
+    parts = [(_lines_printable(one.text), one.style) for one in pieces]
+    console.print(Text.assemble(*parts), soft_wrap=True)
+    write_data(page.getvalue())
+
+
+def _lines_printable(text: str) -> str:
+    """Return text of several lines with everything else escaped that a terminal would act on."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def printable(text: str) -> str:
     """Return `text` with everything escaped that a terminal would act on."""
     return text if text.isprintable() else ascii(text)[1:-1]

@@ -70,12 +70,15 @@ def text_forms(texts: Sequence[str], unit: Unit) -> list[TextForm]:
     return [raw, TextForm(name=CANONICAL, texts=forms, ids=ids)]
 
 
-def detect_forms(detector: Detector, forms: Sequence[TextForm]) -> DetectionResult:
+def detect_forms(
+    detector: Detector, forms: Sequence[TextForm], *, exclude: Replies = ()
+) -> DetectionResult:
     """Test one body of evidence in all its forms and return the result of the best one.
 
     Args:
         detector: One key.
         forms: As `text_forms` gives them.
+        exclude: Units of texts that the writer had in view; see `Detector.detect`.
 
     Returns:
         The result with the smallest p-value; `form` names it, and `log_pvalue_family` holds the
@@ -85,7 +88,10 @@ def detect_forms(detector: Detector, forms: Sequence[TextForm]) -> DetectionResu
         TextTooShortError: No form has a position with a whole context before it.
     """
     testable = [form for form in forms if _is_testable(detector, form)] or list(forms[:1])
-    results = [replace(detector.detect_pooled(form.ids), form=form.name) for form in testable]
+    results = [
+        replace(detector.detect_pooled(form.ids, exclude=exclude), form=form.name)
+        for form in testable
+    ]
     best = min(results, key=lambda result: result.log_pvalue)
     family = min(0.0, best.log_pvalue + math.log(len(forms)))
     return replace(best, n_forms=len(forms), log_pvalue_family=family)

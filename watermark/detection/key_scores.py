@@ -8,13 +8,8 @@ Rule 1: the pairs given are distinct; which they are depends on the text only.
 Rule 2: a position of a key's account channel scores 0 under that key and is not counted.
 Rule 3: rows of scores are for use inside the detector; while a key is secret none leaves it.
 
-How the sum is taken: the logarithm is the dearest operation, so `FACTORS` values of 1 - u are
-multiplied before one logarithm is taken. Each is at least 2^-53 and 19 * 53 < 1022, so no product
-of `FACTORS` leaves the normal range. A product of m factors carries at most m - 1 roundings, a
-relative error below m * 2^-53 and so an absolute error of its logarithm below m * 2^-53; the
-logarithm and numpy's pairwise sum add a few roundings of their own. Over n pairs the error is
-below n * 2^-53 + (log2(n) + 8) * 2^-53 * sum: 1.2e-16 a pair, less than what summing n rounded
-logarithms is bound by.
+Sums are taken as `score_sum` takes them, block by block and factor by factor, so that a key gets
+the same bits here and alone.
 
 Source: `watermark/spec/seeding.md` for the bits; SplitMix64 as in `watermark.seeding`.
 """
@@ -28,17 +23,16 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from watermark.errors import SchemeParameterError
+from watermark.schemes import FACTORS, SUM_BLOCK
 from watermark.seeding import MAX_CONTEXT_WIDTH, PADDING, TOKEN_STEP, is_account_channel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cryptography.hazmat.primitives.ciphers import CipherContext
     from numpy.typing import NDArray
 
 KEY_BYTES: Final = 16
-FACTORS: Final = 16
-BLOCK_PAIRS: Final = 1 << 14  # 256 KiB in, as much out: the rest lives in a core's second cache
 BLOCK_SCORES: Final = 1 << 20  # 8 MiB of scores a block of rows
 _GROUP_KEYS: Final = 1 << 10  # ciphers kept alive at once: about 1 MiB
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
@@ -108,15 +102,15 @@ def key_sums(
     statistics = np.zeros(len(context_keys))
     n_scored = np.zeros(len(context_keys), np.int64)
     for first in range(0, len(context_keys), _GROUP_KEYS):
-        keys = context_keys[first : first + _GROUP_KEYS]
-        ciphers = [_cipher(key) for key in keys]
-        for start in range(0, len(tokens), BLOCK_PAIRS):
-            stop = start + BLOCK_PAIRS
+        ciphers = [_cipher(key) for key in context_keys[first : first + _GROUP_KEYS]]
+        for start in range(0, len(tokens), SUM_BLOCK):
+            stop = start + SUM_BLOCK
             kernel = _Kernel(contexts[start:stop], tokens[start:stop], account_share_q16)
-            for row, cipher in enumerate(ciphers, start=first):
-                kernel.load(cipher)
-                statistics[row] += kernel.score_sum()
-                n_scored[row] += kernel.n_scored
+            for i in range(0, len(ciphers), kernel.rows):
+                n_loaded = kernel.load(ciphers[i : i + kernel.rows])
+                rows = slice(first + i, first + i + n_loaded)
+                statistics[rows] += kernel.score_sums(n_loaded)
+                n_scored[rows] += kernel.n_scored[:n_loaded]
     return KeySums(statistics, n_scored)
 
 
@@ -152,58 +146,67 @@ def key_score_blocks(
         rows = slice(first, min(first + n_rows, len(context_keys)))
         block = scores[: rows.stop - rows.start]
         ciphers = [_cipher(key) for key in context_keys[rows]]
-        for start in range(0, n, BLOCK_PAIRS):
-            stop = start + BLOCK_PAIRS
+        for start in range(0, n, SUM_BLOCK):
+            stop = start + SUM_BLOCK
             kernel = _Kernel(contexts[start:stop], tokens[start:stop], account_share_q16)
-            for row, cipher in enumerate(ciphers):
-                kernel.load(cipher)
-                np.negative(np.log(kernel.complements), out=block[row, start:stop])
+            for i in range(0, len(ciphers), kernel.rows):
+                n_loaded = kernel.load(ciphers[i : i + kernel.rows])
+                np.log(kernel.complements(n_loaded), out=block[i : i + n_loaded, start:stop])
+        np.negative(block, out=block)
         yield rows, block
 
 
 class _Kernel:
-    """Up to `BLOCK_PAIRS` pairs, laid out for one AES call, and the room to score them."""
+    """Up to `SUM_BLOCK` pairs, laid out for AES, and room to score them under several keys.
 
-    __slots__ = (
-        "_blocks",
-        "_room",
-        "_share",
-        "_steps",
-        "_words",
-        "_work",
-        "_z",
-        "complements",
-        "n_scored",
-    )
+    Few pairs leave room for many keys, so that what a vector operation costs to start is shared
+    among them. Pairs are padded to a multiple of `FACTORS` with complements of 1, which add 0.
+    """
+
+    __slots__ = ("_blocks", "_n", "_room", "_share", "_steps", "_words", "_work", "_z", "n_scored")
 
     def __init__(
         self, contexts: NDArray[np.uint32], tokens: NDArray[np.uint32], account_share_q16: int
     ) -> None:
         n, width = contexts.shape
-        blocks = np.full((n, MAX_CONTEXT_WIDTH), PADDING, np.dtype("<u4"))
-        blocks[:, :width] = contexts
+        padded = -(-n // FACTORS) * FACTORS
+        rows = SUM_BLOCK // padded
+        blocks = np.full((padded, MAX_CONTEXT_WIDTH), PADDING, np.dtype("<u4"))
+        blocks[:n, :width] = contexts
+        self._n = n
         self._blocks = blocks.data.cast("B")
         # cryptography asks for room for one block less a byte beyond the input.
-        room = np.empty(n * KEY_BYTES + KEY_BYTES - 1, np.uint8)
+        room = np.empty(rows * padded * KEY_BYTES + KEY_BYTES - 1, np.uint8)
         self._room = room.data
-        self._words = room[: n * KEY_BYTES].view(np.dtype("<u8")).reshape(-1, 2)
-        self._steps = tokens.astype(np.uint64) * TOKEN_STEP
+        self._words = room[: -KEY_BYTES + 1].view(np.dtype("<u8")).reshape(rows, padded, 2)
+        self._steps = np.zeros(padded, np.uint64)
+        np.multiply(tokens, TOKEN_STEP, out=self._steps[:n])
         self._share = account_share_q16
-        self._work = np.empty(n, np.uint64)
-        self._z = np.empty(n, np.uint64)
-        self.complements: NDArray[np.float64] = self._z.view(np.float64)
-        self.n_scored = n
+        self._work = np.empty((rows, padded), np.uint64)
+        self._z = np.empty((rows, padded), np.uint64)
+        self.n_scored: NDArray[np.int64] = np.full(rows, n, np.int64)
 
-    def load(self, cipher: CipherContext) -> None:
-        """Fill `complements` with 1 - u of every pair under a key; 1 where it is not scored.
+    @property
+    def rows(self) -> int:
+        """Keys that can be loaded at once, >= 1."""
+        return len(self._z)
+
+    def complements(self, n_loaded: int) -> NDArray[np.float64]:
+        """Return 1 - u of every pair under the loaded keys, 1 where it is not scored."""
+        return self._z[:n_loaded, : self._n].view(np.float64)
+
+    def load(self, ciphers: Sequence[CipherContext]) -> int:
+        """Fill the complements under up to `rows` keys; return how many were loaded.
 
         The bits of SplitMix64's output become 1 - u without a conversion: with k' the complement
         of the level, 1 + k' 2^-52 is put together from bits, and subtracting 1 - 2^-53 leaves
         (k' + 1/2) 2^-52, exactly.
         """
-        cipher.update_into(self._blocks, self._room)
-        z, work, f = self._z, self._work, self.complements
-        np.add(self._words[:, 0], self._steps, out=z)
+        size, rows = len(self._blocks), len(ciphers)
+        for row, cipher in enumerate(ciphers):
+            cipher.update_into(self._blocks, self._room[row * size :])
+        z, work = self._z[:rows], self._work[:rows]
+        np.add(self._words[:rows, :, 0], self._steps, out=z)
         np.right_shift(z, _SHIFT_1, out=work)
         np.bitwise_xor(z, work, out=z)
         np.multiply(z, _FACTOR_1, out=z)
@@ -214,19 +217,20 @@ class _Kernel:
         np.bitwise_xor(z, work, out=z)
         np.right_shift(z, _TO_LEVEL, out=z)
         np.bitwise_xor(z, _COMPLEMENT_AS_FLOAT, out=z)
+        f = z.view(np.float64)
         np.subtract(f, _BEFORE_HALF_LEVEL, out=f)
+        f[:, self._n :] = 1.0
         if self._share:
-            is_account = is_account_channel(self._words[:, 1], self._share)
-            f[is_account] = 1.0
-            self.n_scored = len(f) - int(np.count_nonzero(is_account))
+            is_account = is_account_channel(self._words[:rows, : self._n, 1], self._share)
+            f[:, : self._n][is_account] = 1.0
+            self.n_scored[:rows] = self._n - np.count_nonzero(is_account, axis=1)
+        return rows
 
-    def score_sum(self) -> float:
-        """Return the sum of -log of the complements."""
-        f = self.complements
-        whole = len(f) // FACTORS * FACTORS
-        products = np.multiply.reduce(f[:whole].reshape(FACTORS, -1), axis=0)
-        rest = float(np.multiply.reduce(f[whole:]))
-        return -float(np.log(products).sum() + np.log(rest))
+    def score_sums(self, n_loaded: int) -> NDArray[np.float64]:
+        """Return the sum of -log of the complements under each loaded key."""
+        f = self._z[:n_loaded].view(np.float64).reshape(n_loaded, FACTORS, -1)
+        sums: NDArray[np.float64] = np.log(np.multiply.reduce(f, axis=1)).sum(axis=1)
+        return np.negative(sums, out=sums)
 
 
 def _cipher(key: NDArray[np.uint8]) -> CipherContext:

@@ -210,6 +210,21 @@ def check_parameters(scheme: str, parameters: Parameters) -> None:
             )
 
 
+def check_integers(scheme: str, key: ForeignKey) -> None:
+    """Refuse a key of more or fewer integers than a scheme takes.
+
+    Raises:
+        KeysConfigError: It is one.
+    """
+    least, most = FOREIGN_SCHEMES[scheme].integers
+    if not least <= len(key.integers) <= most:
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        raise KeysConfigError(
+            f"key {key.key_id!a} holds {len(key.integers)} integers, scheme {scheme!a} takes "
+            f"{wanted}; correct `scheme`, or import the key again"
+        )
+
+
 def parameter_of(scheme: str, parameters: Parameters, name: str) -> Scalar:
     """Return a parameter as it was given, or the engine's default."""
     given = dict(parameters).get(name, FOREIGN_SCHEMES[scheme].parameters[name].default)

@@ -19,6 +19,7 @@ from watermark.keys.foreign import (
     ForeignKey,
     Parameters,
     Scalar,
+    check_integers,
     check_parameters,
     parameter_of,
 )
@@ -371,6 +372,8 @@ class KeyRecord(KeyFields):
                 f"key {self.key_id!a} has scheme {self.scheme!a}, which needs {kind} key file; "
                 f"correct `scheme`, or give a file that `watermark keys {made}` wrote"
             )
+        if isinstance(self.secret, ForeignKey):
+            check_integers(self.scheme, self.secret)
         if self.secret.is_context_only and self.state is not KeyState.DISCLOSED:
             raise KeysConfigError(
                 f"key {self.key_id!a} is a disclosed context subkey, which anyone may hold; "

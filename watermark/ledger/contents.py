@@ -37,7 +37,8 @@ class Delivered:
     """One choice of an answer, as far as it was handed over.
 
     Attributes:
-        tokens: Ids of the model's own tokens, free text only.
+        tokens: Ids of the model's own tokens, free text only; of an upstream that continues text
+            and does not tell them, the ids of that text in the key's unit.
         units: The same in the key's unit, made when asked for.
         earlier: Contexts that earlier turns of the conversation hold.
     """
@@ -51,45 +52,85 @@ class Delivered:
         return f"<Delivered {len(self.tokens)} tokens>"
 
 
-def contents_of(
-    keeps: Keeps,
-    begun: Beginning,
-    choices: Sequence[Delivered],
-    keyed: KeyedUniforms,
-    vault: Vault | None,
-) -> bytes | None:
-    """Return what is kept of an answer.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was handed over of an answer.
+
+    Attributes:
+        begun: How it began.
+        choices: Its choices; none where nothing left.
+        keyed: The key that marked it.
+    """
+
+    begun: Beginning
+    choices: Sequence[Delivered]
+    keyed: KeyedUniforms
+
+
+def contents_of(keeps: Keeps, answers: Sequence[Answer], vault: Vault | None) -> list[bytes | None]:
+    """Return what is kept of some answers.
 
     Raises:
         LedgerFileError: The account's data key cannot be had.
         TokenIdError: An id is outside 0..2^32 - 2.
     """
-    if keeps is Keeps.NONE or not choices:
-        return None
+    if keeps is Keeps.NONE:
+        return [None] * len(answers)
     if keeps is Keeps.CONTEXTS:
-        return fingerprints(keyed, choices).tobytes()
+        return [
+            streams.tobytes()
+            for streams in fingerprints([(one.keyed, one.choices) for one in answers])
+        ]
     if vault is None:
         raise LedgerFileError("tokens are kept under data keys, and there is no vault")
-    return vault.seal(begun.account, begun.reply, pack_tokens([one.tokens for one in choices]))
+    return [
+        vault.seal(
+            one.begun.account, one.begun.reply, pack_tokens([part.tokens for part in one.choices])
+        )
+        for one in answers
+    ]
 
 
-def fingerprints(keyed: KeyedUniforms, choices: Sequence[Delivered]) -> NDArray[np.uint64]:
-    """Return the streams of the contexts that an answer adds to its conversation.
+def fingerprints(
+    answers: Sequence[tuple[KeyedUniforms, Sequence[Delivered]]],
+) -> list[NDArray[np.uint64]]:
+    """Return the streams of the contexts that each answer adds to its conversation.
+
+    The keyed function is evaluated once for all answers of a key: its fixed cost would else be
+    most of what an answer costs.
 
     Args:
-        keyed: The key that marked it.
-        choices: Its choices.
+        answers: The key that marked each, and its choices.
 
     Returns:
-        Distinct and ascending, shape (n,).
+        One array an answer: distinct and ascending, shape (n,).
     """
-    width = keyed.record.context_width
-    windows = [_new_contexts(one, width) for one in choices]
-    contexts = windows[0] if len(windows) == 1 else np.concatenate(windows)
-    streams = np.sort(keyed.streams(np.ascontiguousarray(contexts)))
-    if len(streams) > 1:  # not np.unique, whose fixed cost is that of the rest
-        streams = streams[np.concatenate(([True], streams[1:] != streams[:-1]))]
-    return streams.astype(_STREAM, copy=False)
+    found: list[NDArray[np.uint64]] = [np.zeros(0, _STREAM)] * len(answers)
+    by_key: dict[int, list[int]] = {}
+    for place, (keyed, _) in enumerate(answers):
+        by_key.setdefault(id(keyed), []).append(place)
+    for places in by_key.values():
+        keyed = answers[places[0]][0]
+        width = keyed.record.context_width
+        windows = [[_new_contexts(one, width) for one in answers[place][1]] for place in places]
+        flat = [part for parts in windows for part in parts]
+        streams = keyed.streams(np.concatenate(flat)) if flat else found[0][:0]
+        end = 0
+        for place, parts in zip(places, windows, strict=True):
+            start, end = end, end + sum(map(len, parts))
+            found[place] = _distinct(streams[start:end])
+    return found
+
+
+def _distinct(streams: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the values in ascending order, each once."""
+    if len(streams) <= 1:
+        return streams
+    ordered = np.sort(streams)
+    is_new = np.empty(len(ordered), np.bool_)  # np.unique has many times the fixed cost
+    is_new[0] = True
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    return ordered[is_new]
 
 
 def _new_contexts(one: Delivered, width: int) -> NDArray[np.uint32]:

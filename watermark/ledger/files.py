@@ -12,6 +12,7 @@ Source: sqlite.org/wal.html; sqlite.org/lockingv3.html; `watermark/spec/ledger.m
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ SUFFIX: Final = ".ledger"
 MIN_SQLITE: Final = (3, 51, 3)  # older ones may lose a commit when a WAL is reset
 APPLICATION_ID: Final = 0x574D4C31  # "WML1"
 CHECKPOINT_BYTES: Final = 16 << 20
-PAGE_BYTES: Final = 8192  # three rows of 300 contexts
+PAGE_BYTES: Final = 16384  # six rows of 300 contexts: few pages are half empty
 _FRAME_HEADER_BYTES: Final = 24
+_BATCH_ROWS: Final = 1000
 _NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,62})_(\d{1,5})_(\d{1,12})\.ledger")
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 
@@ -212,6 +214,70 @@ class FileRows:
     is_whole: bool
 
 
+class RowReader:
+    """Reads a file whose writer has ended, a batch of rows at a time.
+
+    Attributes:
+        name: The file's name.
+        n_rows: Rows read so far.
+        is_closed: Whether its writer said that nothing is missing at the end; once all is read.
+        is_whole: Whether the numbers so far are without holes, and nothing is damaged.
+    """
+
+    def __init__(self, name: FileName, db: apsw.Connection) -> None:
+        """Begin to read; `open_rows` opens the file."""
+        self.name = name
+        self.n_rows = 0
+        self.is_closed = False
+        self.is_whole = True
+        self._db = db
+
+    def batches(self, size: int) -> Iterator[tuple[Row, ...]]:
+        """Yield the rows in order; what comes before damage is kept."""
+        if not self._db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'closed'").get:
+            return  # it was cut off before its first row
+        try:
+            cursor = self._db.execute(_SELECT)
+            while batch := tuple(map(Row._make, itertools.islice(cursor, size))):
+                numbers = range(self.n_rows + 1, self.n_rows + 1 + len(batch))
+                self.is_whole = self.is_whole and [row.seq for row in batch] == list(numbers)
+                self.n_rows += len(batch)
+                yield batch
+            self.is_closed = bool(self._db.execute("SELECT count(*) FROM closed").get)
+        except apsw.CorruptError:
+            self.is_whole = False
+
+
+@contextlib.contextmanager
+def open_rows(path: Path) -> Iterator[RowReader]:
+    """Open a file whose writer has ended.
+
+    Raises:
+        LedgerFileError: A writer holds it, or it cannot be read at all.
+    """
+    name = FileName.parse(path.name)
+    if name is None:
+        raise LedgerFileError(f"{path} is not named as a file of a ledger; name it as it was")
+    try:
+        with _reading(path) as db:
+            yield RowReader(name, db)
+    except apsw.Error as err:
+        raise _file_error("cannot read", path, err) from err
+
+
+def read_file(path: Path) -> FileRows:
+    """Return the rows of a file whose writer has ended.
+
+    Raises:
+        LedgerFileError: A writer holds it, or it cannot be read at all.
+    """
+    with open_rows(path) as reader:
+        rows = tuple(itertools.chain.from_iterable(reader.batches(_BATCH_ROWS)))
+    return FileRows(
+        name=reader.name, rows=rows, is_closed=reader.is_closed, is_whole=reader.is_whole
+    )
+
+
 def is_live(path: Path) -> bool:
     """Return whether a writer holds a file."""
     try:
@@ -222,32 +288,6 @@ def is_live(path: Path) -> bool:
     except apsw.Error:
         return False
     return False
-
-
-def read_file(path: Path) -> FileRows:
-    """Return the rows of a file whose writer has ended.
-
-    Raises:
-        LedgerFileError: A writer holds it, or it cannot be read at all.
-    """
-    name = FileName.parse(path.name)
-    if name is None:
-        raise LedgerFileError(f"{path} is not named as a file of a ledger; name it as it was")
-    rows: list[Row] = []
-    is_closed, is_damaged = False, False
-    try:
-        with _reading(path) as db:
-            if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'closed'").get:
-                return FileRows(name=name, rows=(), is_closed=False, is_whole=True)
-            try:
-                rows.extend(map(Row._make, db.execute(_SELECT)))
-                is_closed = bool(db.execute("SELECT count(*) FROM closed").get)
-            except apsw.CorruptError:
-                is_damaged = True  # what was read before the damage is kept
-    except (apsw.Error, OSError) as err:
-        raise _file_error("cannot read", path, err) from err
-    is_whole = not is_damaged and all(row.seq == n for n, row in enumerate(rows, start=1))
-    return FileRows(name=name, rows=tuple(rows), is_closed=is_closed, is_whole=is_whole)
 
 
 def remove_file(path: Path) -> None:

@@ -15,7 +15,7 @@ from watermark.keys import (
     LABEL_LEDGER_CONVERSATION,
     SUBKEY_BYTES,
 )
-from watermark.ledger.contents import contents_of
+from watermark.ledger.contents import Answer, contents_of
 from watermark.ledger.rows import PSEUDONYM_BYTES, REPLY_BYTES, Beginning, Keeps
 from watermark.ledger.vault import VAULT_FILE, Vault
 from watermark.ledger.writer import LedgerWriter, State
@@ -108,6 +108,7 @@ class Ledger:
             now=now,
             clock=clock,
             limits=settings.limits,
+            contents=self._contents,
             vfs=vfs,
         )
         if settings.keeps is Keeps.TOKENS:
@@ -181,14 +182,15 @@ class Ledger:
             Done once that is on the disk; nobody has to wait for it.
         """
         self._open -= 1
-        begun, keeps, vault = entry.beginning, self._keeps, self._vault
-        return self._writer.end(
-            begun, ending, keeps, lambda: contents_of(keeps, begun, choices, keyed, vault)
-        )
+        answer = Answer(begun=entry.beginning, choices=choices, keyed=keyed)
+        return self._writer.end(entry.beginning, ending, self._keeps, answer)
 
     def drop(self, entry: Entry) -> None:  # noqa: ARG002 - the counterpart of `end`
         """Forget a reply whose beginning could not be written; it is in the gap."""
         self._open -= 1
+
+    def _contents(self, answers: Sequence[Answer]) -> list[bytes | None]:
+        return contents_of(self._keeps, answers, self._vault)
 
     def close(self) -> None:
         """Write what waits, and let the files go."""

@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import structs
 
@@ -28,9 +28,10 @@ from watermark.ledger.rows import Gap, Kind, Row
 from watermark.ledger.seats import Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from watermark.ledger.contents import Answer
     from watermark.ledger.rows import Beginning, Ending, Keeps
 
 MAX_COMMIT_ROWS: Final = 1000
@@ -39,6 +40,8 @@ _IDLE_S: Final = 0.25  # how soon a disk that fills up is noticed
 _SCAN_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
+
+Contents: TypeAlias = "Callable[[Sequence[Answer]], list[bytes | None]]"
 
 
 class State(enum.Enum):
@@ -99,22 +102,20 @@ class WriterStats:
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A row that is to be written; its contents are made on the writer's thread."""
+    """A row that is to be written; an end's contents are made with those of its commit."""
 
-    make: Callable[[], Row]
-    is_end: bool
+    row: Row
+    answer: Answer | None = None
     done: Future[None] = field(default_factory=Future)
-    row: Row | None = None
 
     def __post_init__(self) -> None:
         """Keep whoever waits from cancelling what is written all the same."""
         self.done.set_running_or_notify_cancel()
 
-    def made(self) -> Row:
-        """Return the row, made once."""
-        if self.row is None:
-            self.row = self.make()
-        return self.row
+    @property
+    def is_end(self) -> bool:
+        """Whether it is of a reply that has left."""
+        return self.row.kind == Kind.END
 
 
 class LedgerWriter:
@@ -126,6 +127,7 @@ class LedgerWriter:
         now: Seconds since 1970.
         clock: Monotonic seconds.
         limits: When to commit, and what may be used up.
+        contents: Makes what is kept of the answers of a commit, on the writer's thread.
         vfs: SQLite's name of the file system; None for the machine's.
 
     Raises:
@@ -141,11 +143,13 @@ class LedgerWriter:
         now: Callable[[], float],
         clock: Callable[[], float],
         limits: WriterLimits | None = None,
+        contents: Contents = lambda answers: [None] * len(answers),
         vfs: str | None = None,
     ) -> None:
         self.limits = limits or WriterLimits()
         self._now = now
         self._clock = clock
+        self._contents = contents
         self._vfs = vfs
         self._seat = Seat(folder, node)
         self._jobs: deque[_Job] = deque()
@@ -199,14 +203,14 @@ class LedgerWriter:
             if self._state is not State.OPEN or self._is_closing:
                 self._refuse()
                 raise LedgerUnavailableError(self._reason())
-        return self._submit(_Job(lambda: row, is_end=False))
+        return self._submit(_Job(row))
 
     def end(
         self,
         begun: Beginning,
         ending: Ending,
         keeps: Keeps,
-        contents: Callable[[], bytes | None],
+        answer: Answer,
     ) -> Future[None]:
         """Write what was handed over of a reply.
 
@@ -214,15 +218,13 @@ class LedgerWriter:
             begun: How it began.
             ending: How it ended.
             keeps: What the contents are.
-            contents: Makes them, on the writer's thread.
+            answer: What they are made of.
 
         Returns:
             Done once the row is durable.
         """
-        at_us = self._now_us()
-        return self._submit(
-            _Job(lambda: ending.row(at_us, begun, keeps, _made(contents)), is_end=True)
-        )
+        row = ending.row(self._now_us(), begun, keeps, None)
+        return self._submit(_Job(row, answer))
 
     def close(self) -> None:
         """Write what waits, say that nothing is missing, and give the place up."""
@@ -270,13 +272,33 @@ class LedgerWriter:
             self._set_aside(jobs)
             return
         try:
-            self._append(self._file, [job.made() for job in jobs])
+            self._append(self._file, self._made(jobs))
         except LedgerFileError as err:
             self._break(err)
             self._set_aside(jobs)
             return
         for job in jobs:
             job.done.set_result(None)
+
+    def _made(self, jobs: list[_Job]) -> list[Row]:
+        """Return the rows, with the contents of ends; those cost the answer one time."""
+        ends = [(job, job.answer) for job in jobs if job.answer is not None]
+        try:
+            made = self._contents([answer for _, answer in ends])
+        except Exception:  # noqa: BLE001 - one answer's fault is not the others'
+            made = [self._made_alone(answer) for _, answer in ends]
+        for (job, _), contents in zip(ends, made, strict=True):
+            job.row, job.answer = job.row._replace(contents=contents), None
+        return [job.row for job in jobs]
+
+    def _made_alone(self, answer: Answer) -> bytes | None:
+        """Return one answer's contents; an end without them is better than none."""
+        try:
+            return self._contents([answer])[0]
+        except Exception as err:  # noqa: BLE001 - whatever it is, the row is written
+            name = type(err).__name__  # its text may be a caller's
+            logger.error("the contents of a reply cannot be kept: %s", name)  # noqa: TRY400
+            return None
 
     def _append(self, file: LedgerFile, rows: list[Row]) -> None:
         start = self._clock()
@@ -294,13 +316,14 @@ class LedgerWriter:
 
     def _set_aside(self, jobs: list[_Job]) -> None:
         """Refuse beginnings; keep ends in memory as far as they may go."""
+        self._made(jobs)
         for job in jobs:
             if not job.is_end:
                 with self._wake:
                     self._refuse()
                 job.done.set_exception(LedgerUnavailableError(self._reason()))
                 continue
-            size = _ROW_BYTES + len(job.made().contents or b"")
+            size = _ROW_BYTES + len(job.row.contents or b"")
             if self._waiting_bytes + size > self.limits.waiting_bytes:
                 self._lose(job)
                 continue
@@ -372,7 +395,7 @@ class LedgerWriter:
         jobs = list(self._waiting)
         try:
             file = self._new_file()
-            self._append(file, [self._gap_row(), *(job.made() for job in jobs)])
+            self._append(file, [self._gap_row(), *(job.row for job in jobs)])
         except LedgerFileError as err:
             if file is not None:
                 file.abandon()
@@ -451,15 +474,6 @@ class LedgerWriter:
 
     def _now_us(self) -> int:
         return int(self._now() * 1e6)
-
-
-def _made(contents: Callable[[], bytes | None]) -> bytes | None:
-    """Return contents; an end without them is better than none."""
-    try:
-        return contents()
-    except Exception as err:  # noqa: BLE001 - whatever it is, the row is written
-        logger.error("the contents of a reply cannot be kept: %s", type(err).__name__)  # noqa: TRY400 - its text may be a caller's
-        return None
 
 
 def _detail(err: LedgerFileError) -> str:

@@ -4,7 +4,8 @@ Rule 1: NFKC. Rule 2: characters without a picture of their own go: category Cf 
 controls, soft hyphens, tags), the other default-ignorable ones (variation selectors, fillers, the
 grapheme joiner), and controls that are no white space. Rule 3: every line end is a line feed,
 every other white space a space or a tab. Rule 4: a combining mark of no script of its own that
-composes with no Latin letter, digit, sign or space before it goes (struck, underlined, stacked).
+composes with no Latin letter, digit, sign or space before it goes (struck out,
+underlined, stacked).
 
 Source: `watermark/spec/canonical.md`, Characters.
 """
