@@ -115,7 +115,7 @@ def test_the_law_over_keys_is_that_of_the_scores() -> None:
             reply.append(token)
             ids = [[*ids[0], token]]
         sequences.append(tuple(reply))
-    law = {
+    law: dict[tuple[int, ...], float] = {
         (a, b, c): float(masses[a] * masses[b] * masses[c])
         for a in range(3)
         for b in range(3)
