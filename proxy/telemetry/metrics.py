@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from proxy.telemetry.ledger import LedgerCollector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from watermark.ledger import State, WriterStats
 
 OTHER_MODEL: Final = "other"
 MAX_SCOPES: Final = 1000  # listed with their key's end; those that end first
@@ -54,6 +58,24 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._questions = Counter(
+            "watermark_detection_questions",
+            "Questions about texts, by how they were answered",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._refusals = Counter(
+            "watermark_refusals",
+            "Requests that an account's state, rules or quota refused, and streams ended by them",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._accounts_success = Gauge(
+            "watermark_accounts_last_reload_success",
+            "Whether the accounts were taken when they were last read: 1 or 0",
+            registry=self._registry,
+        )
+
         self._reload_success = Gauge(
             "watermark_config_last_reload_success",
             "Whether the keys were taken when they were last read: 1 or 0",
@@ -81,6 +103,13 @@ class Metrics:
             ("generation",),
             registry=self._registry,
         )
+
+        self._ledger = LedgerCollector()
+        self._registry.register(self._ledger)
+
+    def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
+        """Say what the ledger has written; it counts for itself."""
+        self._ledger.take(state, stats, n_open=n_open)
 
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""
@@ -118,6 +147,18 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def asked(self, outcome: str) -> None:
+        """Count a question about a text by its outcome."""
+        self._questions.labels(outcome).inc()
+
+    def refused(self, error: Exception) -> None:
+        """Count a refusal by its reason, or by its class where it has none."""
+        self._refusals.labels(getattr(error, "reason", type(error).__name__)).inc()
+
+    def accounts_read(self, *, is_taken: bool) -> None:
+        """Say whether the accounts were taken when they were last read."""
+        self._accounts_success.set(is_taken)
 
     def exposition(self) -> bytes:
         """Return all counters in Prometheus' text form."""

@@ -231,6 +231,21 @@ def write_private_file(path: Path, data: bytes) -> None:
     sync_folder(path)
 
 
+def remove_file(path: Path) -> None:
+    """Delete a file that holds a secret, durably; one that is not there is deleted.
+
+    Raises:
+        KeyFileError: It cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError) as err:
+        raise KeyFileError(
+            f"cannot delete {_shown(path)}: {_reason(err)}; delete it by hand"
+        ) from err
+    sync_folder(path)
+
+
 def check_private(status: os.stat_result, path: Path) -> None:
     """Refuse what is no regular file, or what others than its owner could read.
 

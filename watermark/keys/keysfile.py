@@ -20,6 +20,7 @@ from watermark.keys.record import (
     DEFAULT_RHO,
     DEFAULT_SCHEME,
     DEFAULT_SCOPE,
+    TIME_FIELDS,
     KeyFields,
     KeyState,
     format_time,
@@ -125,7 +126,7 @@ def format_fields(fields: KeyFields, reference: str) -> str:
         values["parameters"] = f"{{ {', '.join(pairs)} }}"
     if fields.scope != DEFAULT_SCOPE:
         values["scope"] = _toml_string(fields.scope)
-    for name in ("not_before", "not_after", "compromised_at", "disclosed_at"):
+    for name in TIME_FIELDS:
         moment = getattr(fields, name)
         if moment is not None:
             values[name] = format_time(moment)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +40,15 @@ SCHEMES: Final = (DEFAULT_SCHEME, *FOREIGN_SCHEMES)
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
+
+TIME_FIELDS: Final = (
+    "not_before",
+    "not_after",
+    "compromised_at",
+    "disclosed_at",
+    "destroy_at",
+)
+"""The fields of a record that are times, in the order in which they stand in a file."""
 
 _UNIT: Final = re.compile(r"words/v1|tokenizer:sha256:[0-9a-f]{64}")
 _SCOPE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
@@ -77,6 +86,8 @@ DETECTING_STATES: Final = frozenset(
         KeyState.DISCLOSED,
     }
 )
+RETIRED: Final = frozenset({KeyState.ARCHIVED, KeyState.DESTROYED})
+"""States in which the secret is not read."""
 _RANKS: Final = {
     KeyState.PENDING: 0,
     KeyState.MARKING: 1,
@@ -141,6 +152,7 @@ class KeyFields:
         not_after: It marks before this instant; None for ever.
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
+        destroy_at: When its secret is to be destroyed; archived until then.
         parameters: What an engine's scheme needs beside its key, by name, in order of names.
         start: The first instant of its window.
         stop: The instant at which its window is over: its end, or what cut it short.
@@ -162,6 +174,7 @@ class KeyFields:
     not_after: datetime | None = None
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
+    destroy_at: datetime | None = None
     parameters: Parameters = ()
     start: datetime = field(init=False, repr=False, compare=False)
     stop: datetime = field(init=False, repr=False, compare=False)
@@ -209,7 +222,7 @@ class KeyFields:
             raise KeysConfigError(
                 "state 'pending' follows from not_before; leave `state` out and set not_before"
             )
-        for name in ("not_before", "not_after", "compromised_at", "disclosed_at"):
+        for name in TIME_FIELDS:
             check_utc(name, getattr(self, name))
         if self.start >= (_utc(self.not_after) or END):
             raise KeysConfigError("not_after is not after not_before; set it later, or leave it")
@@ -217,6 +230,16 @@ class KeyFields:
             raise KeysConfigError("state 'compromised' needs compromised_at; say since when")
         if self.state is KeyState.DISCLOSED and self.disclosed_at is None:
             raise KeysConfigError("state 'disclosed' needs disclosed_at; say since when")
+        if self.claims and self.destroy_at is not None and self.destroy_at < self.stop:
+            raise KeysConfigError(
+                "destroy_at is before the key's window ends; give it an earlier not_after, or "
+                "destroy it later"
+            )
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether its secret is not read: archived, destroyed, or about to be."""
+        return self.state in RETIRED or self.destroy_at is not None
 
     @property
     def is_foreign(self) -> bool:
@@ -235,6 +258,8 @@ class KeyFields:
     @property
     def changes(self) -> tuple[datetime, ...]:
         """The instants at which its state changes by itself, in order."""
+        if self.destroy_at is not None:
+            return (self.destroy_at,)
         if self.state is not KeyState.MARKING:
             return ()
         return tuple(at for at in (self.start, self.stop) if at not in (BEGINNING, END))
@@ -245,6 +270,8 @@ class KeyFields:
         Args:
             now: The instant, with an offset.
         """
+        if self.destroy_at is not None:
+            return KeyState.DESTROYED if now >= self.destroy_at else KeyState.ARCHIVED
         if self.state is not KeyState.MARKING:
             return self.state
         if self.compromised_at is not None and now >= self.compromised_at:
@@ -262,6 +289,14 @@ class KeyFields:
             before: The same key and unit, as it was known earlier.
             now: The instant at which the two are compared.
         """
+        planned = before.destroy_at if before.destroy_at and before.destroy_at > now else None
+        if planned is not None:
+            if self.state is KeyState.DESTROYED or (self.destroy_at or planned) < planned:
+                return (
+                    f"key {self.key_id!a} is to be destroyed at {format_time(planned)}, not "
+                    "earlier; write that time back, or take destroy_at out to keep the key"
+                )
+            before = replace(before, destroy_at=None)  # it may be restored until then
         old, new = before.state_at(now), self.state_at(now)
         if _RANKS[new] < _RANKS[old]:
             return (

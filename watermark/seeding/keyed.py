@@ -105,6 +105,17 @@ class KeyedUniforms:
             return None
         return ContextStream(found.streams[0], bool(found.is_flipped[0]))
 
+    def streams(self, contexts: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Return the stream of every context: what tells it from all others, under this key.
+
+        Args:
+            contexts: Shape (n, `record.context_width`), oldest token first.
+
+        Returns:
+            Shape (n,); as secret as the uniforms that follow from them.
+        """
+        return self._prf.evaluate(contexts)[0]
+
     def at_each(self, contexts: NDArray[np.uint32]) -> ContextStreams:
         """Return the streams after many contexts at once.
 
