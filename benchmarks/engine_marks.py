@@ -85,7 +85,9 @@ def green_list(key: int, n: int) -> Held:
     key >>= 1
     text = green_list_text(n, hashing_key=key)
     detector = transformers.WatermarkDetector(
-        model_config=transformers.GPT2Config(vocab_size=VOCAB, bos_token_id=VOCAB),
+        model_config=transformers.GPT2Config(
+            vocab_size=VOCAB, bos_token_id=VOCAB - 1, eos_token_id=VOCAB - 1
+        ),
         device="cpu",
         watermarking_config=transformers.WatermarkingConfig(hashing_key=key),
         ignore_repeated_ngrams=True,

@@ -72,6 +72,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--synthid-steps", type=int, default=3)
     args = parser.parse_args()
@@ -81,7 +82,7 @@ def main() -> None:
         "| batch | vocabulary | ours, ms | SynthID, ms | ratio | <= 1/20 |\n"
         "|---|---|---|---|---|---|"
     )
-    for batch in BATCHES:
+    for batch in args.batches:
         for vocab in VOCABS:
             generator = torch.Generator().manual_seed(batch)
             logits = 3 * torch.randn(batch, vocab, generator=generator)
