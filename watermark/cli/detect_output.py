@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from watermark.detection import DecoyRank, DetectionResult, Localization
     from watermark.keys import KeyRecord
 
+_MAX_ROWS: Final = 200  # what a person may look through; --json has all
 _SHOWN_UNIT: Final = len("tokenizer:sha256:") + 8  # enough to tell tokenizers apart
 
 
@@ -60,10 +61,13 @@ def print_tests(
             fields["localization"] = None if where is None else span_fields(where)
         render.write_objects(objects)
     elif tests:
-        columns = [column for column in _COLUMNS if any(column.cell(test.result) for test in tests)]
+        strongest = sorted(tests, key=lambda test: test.result.log_pvalue)[:_MAX_ROWS]
+        kept = {id(test) for test in strongest}
+        shown = [test for test in tests if id(test) in kept]
+        columns = [column for column in _COLUMNS if any(column.cell(test.result) for test in shown)]
         lines = [
             (body_name(test.body), _key(test), *(column.cell(test.result) for column in columns))
-            for test in tests
+            for test in shown
         ]
         heads = [column.head for column in columns]
         render.write_lines(("file", "key"), heads, lines, _summary(tests))
@@ -156,7 +160,7 @@ def _summary(tests: Sequence[Test]) -> str:
         "Null hypothesis of each test: the text was produced without this key. Over "
         f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
         f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
-        f"{_floors(tests)}{_decoys(tests)}"
+        f"{_floors(tests)}{_decoys(tests)}{_left_out(len(tests))}"
     )
 
 
@@ -188,3 +192,10 @@ def _decoys(tests: Sequence[Test]) -> str:
         return said
     names = ", ".join(f"{body_name(test.body)} under {_key(test)}" for test in wrong)
     return f"{said} RANK AND FORMULA CONTRADICT EACH OTHER for {names}: use neither, report it."
+
+
+def _left_out(n_tests: int) -> str:
+    """Return how many tests the table leaves out."""
+    if n_tests <= _MAX_ROWS:
+        return ""
+    return f" The table holds the {_MAX_ROWS} smallest p of {n_tests}; --json prints all."
