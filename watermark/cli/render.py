@@ -140,27 +140,6 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One test in the table.
-
-    Attributes:
-        file: What was tested.
-        key: Which key was held against it.
-        n_tokens: Units in the text.
-        n_scored: Positions scored.
-        log10_pvalue: Decimal log of the p-value of this test alone.
-        log10_pvalue_family: The same over all tests of the call.
-    """
-
-    file: str
-    key: str
-    n_tokens: int
-    n_scored: int
-    log10_pvalue: float
-    log10_pvalue_family: float
-
-
 def write_data(text: str) -> None:
     """Write to standard output, in UTF-8 wherever that leads."""
     click.echo(text.encode(), nl=False)
@@ -197,23 +176,6 @@ def write_errors(errors: Sequence[WatermarkError]) -> int:
 def outcome_of(err: WatermarkError) -> Outcome:
     """Return the row of the nearest class that has one."""
     return next(OUTCOMES[kind] for kind in type(err).__mro__ if kind in OUTCOMES)
-
-
-def write_table(rows: Sequence[Row], summary: str) -> None:
-    """Write the tests as a table, and the sentence that says how to read it."""
-    lines = [
-        (
-            row.file,
-            row.key,
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-        for row in rows
-    ]
-    head = ("units", "scored", "log10 p", "log10 p family-wise")
-    write_lines(("file", "key"), head, lines, summary)
 
 
 def write_lines(
