@@ -13,11 +13,19 @@ from scipy import stats
 
 from tests.support.drive import make_record
 from tests.watermark.detection.test_detector import marked_text, zipf_text
-from watermark.detection.localize import Level, Localization, Localizer, Stretch, Window
-from watermark.detection.windows import MaximumNull, maximum, pair_scores, simulated_null
+from watermark.detection.localize import (
+    Level,
+    Localization,
+    Localizer,
+    Stretch,
+    Window,
+    _distinct,
+)
+from watermark.detection.windows import MaximumNull, maximum, simulated_null
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys.record import KeyState
-from watermark.schemes import reader_of
+from watermark.schemes import CopulaReader, reader_of, scores_from_levels
+from watermark.seeding import pair_levels
 from watermark.text import WordsUnit
 
 RNG_SEED = 5
@@ -79,7 +87,8 @@ def test_repeats_counted_again_are_not_calibrated() -> None:
     p = []
     for seed in range(200):
         reader = reader_of(make_record(seed))
-        p.append(null.pvalue(float(maximum(pair_scores(reader.evaluate(reader.positions(ids)))))))
+        draws = reader.evaluate(reader.positions(ids)).draws
+        p.append(null.pvalue(float(maximum(scores_from_levels(pair_levels(draws))))))
     assert np.mean(np.array(p) <= 0.02) > 0.2
 
 
@@ -176,6 +185,17 @@ def test_exact_edges_are_given_for_a_disclosed_key_only() -> None:
         if state not in (KeyState.DISCLOSED, KeyState.COMPROMISED, KeyState.PENDING):
             secret = replace(record, state=state)
             assert Localizer(secret).localize(document(0), rng=rng).exact_spans == ()
+
+
+def test_every_distinct_pair_is_scored_where_it_first_stands() -> None:
+    record = make_record(0, width=1)
+    ids = np.array([*range(1, 20), 1, 2, 1, 3], np.uint32)  # (1,2) again; (2,1), (1,3) are new
+    found = _distinct(CopulaReader.of(record), ids)
+    assert found.places.tolist() == [*range(1, 20), 21, 22]
+    reader = reader_of(record)
+    pairs = reader.evaluate(found.positions)
+    assert found.scores.sum() == pytest.approx(reader.statistic(pairs))
+    assert len(_distinct(CopulaReader.of(record), ids[:1]).places) == 0
 
 
 def test_the_account_channel_is_left_out() -> None:
