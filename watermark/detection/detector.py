@@ -68,6 +68,11 @@ class Detector:
         """Show which key and unit, nothing of the secret."""
         return f"<Detector key={self.record.key_id!r} unit={self.record.unit}>"
 
+    @property
+    def reader(self) -> Reader:
+        """The key's reader; what it returns is secret while the key is."""
+        return self._reader
+
     def detect(
         self, text: str | TokenIds, *, exclude: Iterable[str | TokenIds] = ()
     ) -> DetectionResult:

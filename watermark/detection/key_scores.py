@@ -8,13 +8,8 @@ Rule 1: the pairs given are distinct; which they are depends on the text only.
 Rule 2: a position of a key's account channel scores 0 under that key and is not counted.
 Rule 3: rows of scores are for use inside the detector; while a key is secret none leaves it.
 
-How the sum is taken: the logarithm is the dearest operation, so `FACTORS` values of 1 - u are
-multiplied before one logarithm is taken. Each is at least 2^-53 and 19 * 53 < 1022, so no product
-of `FACTORS` leaves the normal range. A product of m factors carries at most m - 1 roundings, a
-relative error below m * 2^-53 and so an absolute error of its logarithm below m * 2^-53; the
-logarithm and numpy's pairwise sum add a few roundings of their own. Over n pairs the error is
-below n * 2^-53 + (log2(n) + 8) * 2^-53 * sum: 1.2e-16 a pair, less than what summing n rounded
-logarithms is bound by.
+Sums are taken as `score_sum` takes them, block by block and factor by factor, so that a key gets
+the same bits here and alone.
 
 Source: `watermark/spec/seeding.md` for the bits; SplitMix64 as in `watermark.seeding`.
 """
@@ -28,6 +23,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from watermark.errors import SchemeParameterError
+from watermark.schemes import FACTORS, SUM_BLOCK
 from watermark.seeding import MAX_CONTEXT_WIDTH, PADDING, TOKEN_STEP, is_account_channel
 
 if TYPE_CHECKING:
@@ -37,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEY_BYTES: Final = 16
-FACTORS: Final = 16
-BLOCK_PAIRS: Final = 1 << 14  # 256 KiB in, as much out: the rest lives in a core's second cache
 BLOCK_SCORES: Final = 1 << 20  # 8 MiB of scores a block of rows
 _GROUP_KEYS: Final = 1 << 10  # ciphers kept alive at once: about 1 MiB
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
@@ -109,8 +103,8 @@ def key_sums(
     n_scored = np.zeros(len(context_keys), np.int64)
     for first in range(0, len(context_keys), _GROUP_KEYS):
         ciphers = [_cipher(key) for key in context_keys[first : first + _GROUP_KEYS]]
-        for start in range(0, len(tokens), BLOCK_PAIRS):
-            stop = start + BLOCK_PAIRS
+        for start in range(0, len(tokens), SUM_BLOCK):
+            stop = start + SUM_BLOCK
             kernel = _Kernel(contexts[start:stop], tokens[start:stop], account_share_q16)
             for i in range(0, len(ciphers), kernel.rows):
                 n_loaded = kernel.load(ciphers[i : i + kernel.rows])
@@ -152,8 +146,8 @@ def key_score_blocks(
         rows = slice(first, min(first + n_rows, len(context_keys)))
         block = scores[: rows.stop - rows.start]
         ciphers = [_cipher(key) for key in context_keys[rows]]
-        for start in range(0, n, BLOCK_PAIRS):
-            stop = start + BLOCK_PAIRS
+        for start in range(0, n, SUM_BLOCK):
+            stop = start + SUM_BLOCK
             kernel = _Kernel(contexts[start:stop], tokens[start:stop], account_share_q16)
             for i in range(0, len(ciphers), kernel.rows):
                 n_loaded = kernel.load(ciphers[i : i + kernel.rows])
@@ -163,7 +157,7 @@ def key_score_blocks(
 
 
 class _Kernel:
-    """Up to `BLOCK_PAIRS` pairs, laid out for AES, and room to score them under several keys.
+    """Up to `SUM_BLOCK` pairs, laid out for AES, and room to score them under several keys.
 
     Few pairs leave room for many keys, so that what a vector operation costs to start is shared
     among them. Pairs are padded to a multiple of `FACTORS` with complements of 1, which add 0.
@@ -176,7 +170,7 @@ class _Kernel:
     ) -> None:
         n, width = contexts.shape
         padded = -(-n // FACTORS) * FACTORS
-        rows = BLOCK_PAIRS // padded
+        rows = SUM_BLOCK // padded
         blocks = np.full((padded, MAX_CONTEXT_WIDTH), PADDING, np.dtype("<u4"))
         blocks[:n, :width] = contexts
         self._n = n

@@ -37,7 +37,13 @@ class DecoyRank:
 
     n_decoys: int
     n_reached: int
-    log_pvalue_family: float = 0.0
+    log_pvalue_family: float
+
+    @classmethod
+    def of(cls, n_decoys: int, n_reached: int) -> DecoyRank:
+        """Return the rank of a test that was made alone."""
+        log_pvalue = decoy_log_pvalue(n_reached, n_decoys)
+        return cls(n_decoys=n_decoys, n_reached=n_reached, log_pvalue_family=log_pvalue)
 
     @property
     def log_pvalue(self) -> float:

@@ -4,7 +4,13 @@ A detector reaches a scheme through `reader_of(record)` and the `Reader` that it
 """
 
 from watermark.schemes.copula_reader import CopulaReader
-from watermark.schemes.gumbel_copula import CopulaSampler, scores_from_levels
+from watermark.schemes.gumbel_copula import (
+    FACTORS,
+    SUM_BLOCK,
+    CopulaSampler,
+    score_sum,
+    scores_from_levels,
+)
 from watermark.schemes.reader import (
     GAMMA,
     NO_CONTEXTS,
@@ -21,9 +27,11 @@ from watermark.schemes.registry import READERS, reader_of
 from watermark.schemes.trie_race import Candidate, PairScores, race
 
 __all__ = [
+    "FACTORS",
     "GAMMA",
     "NO_CONTEXTS",
     "READERS",
+    "SUM_BLOCK",
     "Candidate",
     "CopulaReader",
     "CopulaSampler",
@@ -37,6 +45,7 @@ __all__ = [
     "join",
     "race",
     "reader_of",
+    "score_sum",
     "scores_from_levels",
     "text_identities",
 ]

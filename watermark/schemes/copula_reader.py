@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from watermark.keys import LABEL_CONTEXT
-from watermark.schemes.gumbel_copula import scores_from_levels
+from watermark.schemes.gumbel_copula import score_sum
 from watermark.schemes.reader import (
     GAMMA,
     NO_CONTEXTS,
@@ -90,7 +90,7 @@ class CopulaReader:
 
     def statistic(self, pairs: Pairs) -> float:
         """Return the sum of -log(1 - u) in nats."""
-        return float(scores_from_levels(pair_levels(pairs.draws)).sum())
+        return score_sum(pair_levels(pairs.draws))
 
     def log_pvalue(self, statistic: float, pairs: Pairs) -> float:
         """Return the log upper tail of Gamma(n, 1)."""

@@ -2,6 +2,7 @@
 
 from watermark.stats.binomial import binomial_log_sf
 from watermark.stats.decoys import (
+    affordable_decoys,
     decoy_log_pvalue,
     decoys_for,
     decoys_reached,
@@ -20,6 +21,7 @@ from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 __all__ = [
     "BettingEvalue",
     "RotationPrice",
+    "affordable_decoys",
     "binomial_log_sf",
     "decoy_log_pvalue",
     "decoys_for",

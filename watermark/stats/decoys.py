@@ -24,8 +24,9 @@ from watermark.errors import SchemeParameterError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_WORK: Final = 10**11
+MAX_DECOY_WORK: Final = 10**11
 """Pairs times decoys that are worth their time: some twenty minutes of one core."""
+_KEY_PAIRS: Final = 600  # setting up a key costs as much as scoring so many pairs
 _PER_ALPHA: Final = 3.0  # with 3 / alpha decoys, two may reach the statistic at a p of alpha
 
 
@@ -62,21 +63,29 @@ def smallest_log_pvalue(n_decoys: int) -> float:
     return -math.log(n_decoys + 1)
 
 
-def decoys_for(alpha: float, n_pairs: int) -> int:
-    """Return how many decoys a level asks for, as far as the work allows.
+def decoys_for(alpha: float) -> int:
+    """Return how many decoys a level asks for: 3 / alpha, rounded up.
 
     Args:
         alpha: The level, in (0, 1).
-        n_pairs: Pairs that each decoy is held against.
-
-    Returns:
-        3 / alpha rounded up, or the fewer with which pairs times decoys stay at `MAX_WORK`; one
-        at least.
 
     Raises:
         SchemeParameterError: alpha is not in (0, 1).
     """
     if not 0.0 < alpha < 1.0:
         raise SchemeParameterError(f"alpha must lie in (0, 1), found {alpha}")
-    allowed = MAX_WORK // max(n_pairs, 1)
-    return max(1, math.ceil(min(_PER_ALPHA / alpha, allowed)))
+    return math.ceil(_PER_ALPHA / alpha)
+
+
+def affordable_decoys(n_decoys: int, n_pairs: int) -> int:
+    """Return how many of the decoys asked for are worth their time.
+
+    Args:
+        n_decoys: Decoys asked for, >= 0.
+        n_pairs: Pairs that each is held against.
+
+    Returns:
+        The fewer with which the work stays at `MAX_DECOY_WORK`; one at least, if any was asked
+        for.
+    """
+    return min(n_decoys, max(1, MAX_DECOY_WORK // (n_pairs + _KEY_PAIRS)))

@@ -13,9 +13,8 @@ from watermark.detection import (
     key_statistics,
     key_sums,
 )
-from watermark.detection.key_scores import BLOCK_PAIRS
 from watermark.errors import SchemeParameterError
-from watermark.schemes import scores_from_levels
+from watermark.schemes import SUM_BLOCK, score_sum, scores_from_levels
 from watermark.seeding import ContextPRF, is_account_channel, uniform_levels
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def plain_scores(
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
-@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, BLOCK_PAIRS, 2 * BLOCK_PAIRS + 5])
+@pytest.mark.parametrize("n", [0, 1, 15, 16, 17, SUM_BLOCK, 2 * SUM_BLOCK + 5])
 @pytest.mark.parametrize("share", [0, 20_000])
 def test_sums_and_scores_agree_with_the_plain_form(n: int, width: int, share: int) -> None:
     contexts, tokens = pairs(n, width)
@@ -62,6 +61,9 @@ def test_sums_and_scores_agree_with_the_plain_form(n: int, width: int, share: in
         bound = 2.0 * (n + (np.log2(n + 1) + 8) * total) * 2.0**-53
         assert abs(sums.statistics[row] - total) <= bound
         assert sums.n_scored[row] == n_scored
+        if not share:
+            streams, _ = ContextPRF(key.tobytes()).evaluate(contexts)
+            assert sums.statistics[row] == score_sum(uniform_levels(streams, tokens))
         np.testing.assert_array_equal(rows[row], expected)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from watermark.errors import SchemeParameterError
 from watermark.stats import (
+    affordable_decoys,
     decoy_log_pvalue,
     decoys_for,
     decoys_reached,
@@ -61,12 +62,14 @@ def test_the_smallest_is_what_the_number_of_decoys_supports() -> None:
 
 
 def test_the_default_follows_the_level_as_far_as_the_work_allows() -> None:
-    assert decoys_for(1e-3, 1000) == 3000
-    assert decoys_for(1e-6, 10**6) == 10**5
-    assert decoys_for(1e-6, 10**12) == 1
+    assert decoys_for(1e-3) == 3000
+    assert affordable_decoys(3000, 1000) == 3000
+    assert affordable_decoys(3_000_000, 10**6) == 10**11 // (10**6 + 600)
+    assert affordable_decoys(3000, 10**12) == 1
+    assert affordable_decoys(0, 10) == 0
     for alpha in (0.0, 1.0, math.nan):
         with pytest.raises(SchemeParameterError):
-            decoys_for(alpha, 10)
+            decoys_for(alpha)
 
 
 def test_keys_that_like_a_template_are_as_rare_as_markov_says() -> None:
