@@ -17,7 +17,7 @@ From a text to a p-value::
     print(Detector(record, unit).detect("some text"))
 """
 
-from watermark.detection import DetectionResult, Detector
+from watermark.detection import DetectionResult, Detector, Localization, Localizer
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRecord, KeyRing, SecretKey, load_keys
 from watermark.schemes import Candidate, CopulaSampler, race
@@ -31,6 +31,8 @@ __all__ = [
     "Detector",
     "KeyRecord",
     "KeyRing",
+    "Localization",
+    "Localizer",
     "SecretKey",
     "TokenizerUnit",
     "Unit",
