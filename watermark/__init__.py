@@ -17,11 +17,19 @@ From a text to a p-value::
     print(Detector(record, unit).detect("some text"))
 """
 
-from watermark.detection import DetectionResult, Detector, Localization, Localizer
+from watermark.detection import (
+    DetectionResult,
+    Detector,
+    Localization,
+    Localizer,
+    detect_forms,
+    text_forms,
+)
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRecord, KeyRing, SecretKey, load_keys
 from watermark.schemes import Candidate, CopulaSampler, race
 from watermark.text import TokenizerUnit, Unit, WordsUnit
+from watermark.text.canonical import canonical
 from watermark.version import __version__
 
 __all__ = [
@@ -39,6 +47,9 @@ __all__ = [
     "WatermarkError",
     "WordsUnit",
     "__version__",
+    "canonical",
+    "detect_forms",
     "load_keys",
     "race",
+    "text_forms",
 ]

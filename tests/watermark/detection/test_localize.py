@@ -13,6 +13,7 @@ from scipy import stats
 
 from tests.support.drive import make_record
 from tests.watermark.detection.test_detector import marked_text, zipf_text
+from watermark.detection.edges import marked_stretches, significant_windows
 from watermark.detection.localize import (
     Level,
     Localization,
@@ -234,3 +235,33 @@ def test_the_ceiling_is_valid_over_keys() -> None:
     for level in (0.1, 0.01):
         assert np.mean(np.array(p) <= level) <= level + 4 * math.sqrt(level / 300)
     assert stats.binomtest(int(np.sum(np.array(p) <= 0.1)), 300, 0.1).pvalue > 1e-4
+
+
+def marked_scores(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Return scores as strong as those of Gumbel-max at the story model's effect, 1.5."""
+    return rng.standard_exponential(n) * 2.5
+
+
+@pytest.mark.slow
+def test_two_hundred_in_ten_thousand() -> None:
+    """The bars of `python -m benchmarks.localization`, on scores alone."""
+    rng = np.random.default_rng(0)
+    null = simulated_null(9000, 20_000, rng)
+    threshold = null.threshold(1e-3)
+    errors, found = [], 0
+    for _ in range(200):
+        scores = rng.standard_exponential(9000)
+        start = int(rng.integers(0, 8800))
+        scores[start : start + 180] = marked_scores(rng, 180)
+        stretches = marked_stretches(scores, significant_windows(scores, threshold))
+        hits = [one for one in stretches if one[0] < start + 180 and start < one[1]]
+        found += bool(hits)
+        errors += [abs(one[0] - start) for one in hits] + [
+            abs(one[1] - start - 180) for one in hits
+        ]
+    assert found >= 190
+    assert np.median(errors) <= 25
+    clean = sum(
+        bool(significant_windows(rng.standard_exponential(9000), threshold)) for _ in range(5000)
+    )
+    assert clean <= stats.binom.ppf(0.999, 5000, 1.2e-3)
