@@ -28,6 +28,7 @@ from watermark.ledger import (
     Kind,
     LedgerSettings,
     Pseudonyms,
+    create_ledger,
     files_in,
     is_live,
     load_settings,
@@ -63,6 +64,14 @@ class LedgerStage(Stage):
         table = '[ledger]\nfile = "ledger/LEDGER.toml"\ncreate_if_missing = true\n'
         path.write_text(path.read_text() + table)
         return path
+
+    def make_ledger(self, *, reserve_mib: int) -> None:
+        """Make the ledger before the proxy does, with a reserve of space."""
+        settings = create_ledger(
+            self.ledger_file, name="stage.invalid/ledger", secret=b"s" * 32, seed=b"e" * 32
+        )
+        text = settings.path.read_text().replace('store = "segments"', 'store = ""')
+        settings.path.write_text(f"{text}reserve_mib = {reserve_mib}\n")
 
     def settings(self) -> LedgerSettings:
         """Read the ledger's file."""
