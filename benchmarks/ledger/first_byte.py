@@ -7,6 +7,7 @@ take turns, so that the machine's noise meets both.
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx2
 import numpy as np
 
 from proxy.app import create_app
+from proxy.cli.serve import SWITCH_SECONDS
 from proxy.cli.servers import running
 from tests.support.fake_upstream import FakeUpstream, honest
 from tests.support.ledgers import make_settings, open_ledger
@@ -81,6 +83,7 @@ async def _measure(folder: Path, n_requests: int, at_a_time: int) -> dict[str, l
 
 def main(n_requests: int = 1000, at_a_time: int = 4) -> None:
     """Print the table."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory(dir=".") as folder:
         times = asyncio.run(_measure(Path(folder), n_requests, at_a_time))
     print("ledger   first byte ms: p50      p90      p99")
