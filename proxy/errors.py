@@ -6,7 +6,13 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
-    │   └── BodyTooLargeError
+    │   ├── BodyTooLargeError
+    │   ├── NotAllowedError
+    │   ├── UnknownKeyError
+    │   └── BudgetSpentError
+    ├── AccessError
+    │   └── QuotaError
+    ├── AccountsDownError
     ├── NoMarkingKeyError
     ├── LedgerDownError
     ├── UpstreamError
@@ -53,6 +59,59 @@ class BodyTooLargeError(BadRequestError):
     """A request's body exceeds what the server reads into memory."""
 
     status = 413
+
+
+class NotAllowedError(BadRequestError):
+    """The caller is not one of those whom the config names for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+
+class UnknownKeyError(BadRequestError):
+    """The key named cannot be asked about here."""
+
+    status = 404
+
+
+class BudgetSpentError(BadRequestError):
+    """The caller has asked about a key as often as one day allows."""
+
+    status = 429
+    wire_type = "rate_limit_error"
+
+
+class AccessError(ProxyError):
+    """The caller is not served, or may not ask for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+    def __init__(
+        self, message: str, *, reason: str, terms: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.terms = terms
+        self.param = param
+
+
+class QuotaError(AccessError):
+    """The account has used up what it may use in this minute or day."""
+
+    status = 429
+    wire_type = "rate_limit_error"
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: int) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class AccountsDownError(ProxyError):
+    """What accounts have used cannot be looked up or written."""
+
+    status = 503
+    wire_type = "service_unavailable"
 
 
 class NoMarkingKeyError(ProxyError):

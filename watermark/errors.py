@@ -5,6 +5,7 @@ key material or the text under test::
 
     WatermarkError
     ├── InputError
+    │   ├── AccountsFileError
     │   ├── TextEncodingError
     │   ├── TextTooShortError
     │   ├── TokenIdError
@@ -45,6 +46,10 @@ class WatermarkError(Exception):
 
 class InputError(WatermarkError):
     """The text or the numbers handed in cannot be tested."""
+
+
+class AccountsFileError(InputError):
+    """The list of accounts is missing, malformed, or contradicts itself."""
 
 
 class TextEncodingError(InputError):

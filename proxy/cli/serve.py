@@ -16,31 +16,35 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from proxy.accounts.watch import Watch
 from proxy.app import create_app, keyed_models
+from proxy.cli.accounts_setup import set_up_accounts
 from proxy.cli.first_key import marking_ring
-from proxy.cli.hardening import forbid_dumps
 from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.reports import (
+from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
+from proxy.cli.supervisor import Supervisor
+from proxy.cli.watching import InTurn, watching
+from proxy.config import ProxyConfig, load_config
+from proxy.sampling.keys import KeyHolder
+from proxy.telemetry.metrics import Metrics
+from watermark.keys import KeysLoader
+from watermark.keys.hardening import forbid_dumps
+from watermark.keys.reports import (
     WorkerReport,
     remove_stale_reports,
     withdraw_report,
     workers_folder,
     write_report,
 )
-from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
-from proxy.cli.supervisor import Supervisor
-from proxy.cli.watching import watching
-from proxy.config import ProxyConfig, load_config
-from proxy.sampling.keys import KeyHolder
-from proxy.telemetry.metrics import Metrics
-from watermark.keys import KeysLoader
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from socket import socket
 
+    from proxy.cli.accounts_setup import AccountsSetup
+    from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
 SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
@@ -79,7 +83,7 @@ def run_serve(path: Path) -> None:
         Supervisor(
             count=config.server.workers,
             work=lambda: serving.work(listener.socket, is_alone=False),
-            reloader=serving.reloader(is_quiet=False),
+            reloader=serving.watched(serving.reloader(is_quiet=False), is_quiet=False),
             holder=serving.holder,
             folder=serving.folder,
         ).run()
@@ -96,6 +100,7 @@ class Serving:
         models: What they have to mark.
         folder: Where workers report.
         ledger: Opens the ledger in a process that serves; None for no ledger.
+        accounts: Who may call; None for everybody.
     """
 
     config: ProxyConfig
@@ -104,6 +109,15 @@ class Serving:
     models: tuple[KeyedModel, ...]
     folder: Path
     ledger: LedgerOpener | None = None
+    accounts: AccountsSetup | None = None
+
+    def watched(
+        self, reloader: Reloader, *, metrics: Metrics | None = None, is_quiet: bool
+    ) -> Watched:
+        """Return what this process reads again: the accounts first, so that a ban does not wait."""
+        if self.accounts is None:
+            return reloader
+        return InTurn(self.accounts.reloader(metrics=metrics, is_quiet=is_quiet), reloader)
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
@@ -125,7 +139,7 @@ class Serving:
             pid=os.getpid(),
             generation=held.generation,
             loaded_at=held.loaded_at.isoformat().replace("+00:00", "Z"),
-            error=self.holder.error,
+            error=self.holder.error or (self.accounts.holder.error if self.accounts else ""),
         )
         write_report(self.folder, report)
 
@@ -140,11 +154,18 @@ class Serving:
             is_alone: Whether no supervisor writes the log lines about keys.
         """
         metrics = Metrics()
-        reloader = self.reloader(metrics=metrics, is_quiet=not is_alone)
+        keys = self.reloader(metrics=metrics, is_quiet=not is_alone)
+        reloader = self.watched(keys, metrics=metrics, is_quiet=not is_alone)
+        accounts = self.accounts
+        watch = None if accounts is None else Watch(accounts.digest_key)
 
         @contextlib.asynccontextmanager
         async def beside() -> AsyncIterator[None]:
-            async with watching(reloader), self._sealing():
+            async with contextlib.AsyncExitStack() as stack:
+                if accounts is not None and watch is not None:
+                    await stack.enter_async_context(accounts.noting(watch))
+                await stack.enter_async_context(watching(reloader))
+                await stack.enter_async_context(self._sealing())
                 self.report()
                 try:
                     yield
@@ -155,6 +176,8 @@ class Serving:
             self.config,
             self.holder,
             metrics=metrics,
+            accounts=None if accounts is None else accounts.holder,
+            watch=watch,
             beside=beside,
             open_ledger=None if self.ledger is None else self.ledger.open,
         )
@@ -187,6 +210,7 @@ def prepare(config: ProxyConfig) -> Serving:
         models=models,
         folder=folder,
         ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
+        accounts=set_up_accounts(config),
     )
 
 

@@ -1,4 +1,4 @@
-"""One worker's watch over its keys: files are looked at twice a second, SIGHUP asks at once.
+"""One worker's watch over its files: files are looked at twice a second, SIGHUP asks at once.
 
 Rule 1: the looks of all workers fall on the same instants, so that they change together. Rule 2:
 reading happens in a thread; requests go on meanwhile.
@@ -11,14 +11,34 @@ import contextlib
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from proxy.cli.reloading import Reloader
 
 LOOK_SECONDS: Final = 0.5
+
+
+class Watched(Protocol):
+    """Something in force that is read again when its file has changed."""
+
+    def step(self, *, is_asked: bool = False) -> None:
+        """Take what has changed, or all where somebody asks."""
+        ...
+
+
+class InTurn:
+    """Several watched files, looked at one after the other."""
+
+    def __init__(self, *watched: Watched) -> None:
+        """Look at these, in this order."""
+        self._watched = watched
+
+    def step(self, *, is_asked: bool = False) -> None:
+        """Take what has changed, or all where somebody asks."""
+        for one in self._watched:
+            one.step(is_asked=is_asked)
 
 
 def until_next_look() -> float:
@@ -27,8 +47,8 @@ def until_next_look() -> float:
 
 
 @contextlib.asynccontextmanager
-async def watching(reloader: Reloader) -> AsyncIterator[None]:
-    """Keep the keys as their file says."""
+async def watching(reloader: Watched) -> AsyncIterator[None]:
+    """Keep what is in force as its files say."""
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     takes_signals = threading.current_thread() is threading.main_thread()
@@ -46,7 +66,7 @@ async def watching(reloader: Reloader) -> AsyncIterator[None]:
             await task
 
 
-async def _watch(reloader: Reloader, asked: asyncio.Event) -> None:
+async def _watch(reloader: Watched, asked: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asked.wait(), until_next_look())

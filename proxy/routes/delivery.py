@@ -36,27 +36,24 @@ if TYPE_CHECKING:
 class _Choice:
     """What was handed over of one choice."""
 
-    tokens: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    text: list[str] = field(default_factory=list)
-    length: int = 0
-
-    def add(self, piece: Piece) -> None:
-        self.tokens.append(piece.token)
-        self.offsets.append(piece.text_offset)
-        self.text.append(piece.text)
-        self.length += len(piece.text)
+    pieces: list[Piece] = field(default_factory=list)
 
     def delivered(self, served: ServedModel, reply: Reply) -> Delivered:
-        """Return the tokens whose text was handed over; end tokens and held text are left out."""
+        """Return the tokens whose text was handed over; end tokens and held text are left out.
+
+        An upstream that continues text does not tell its tokens: they are those of the text.
+        """
+        text = "".join(piece.text for piece in self.pieces)
+        if reply.is_text:
+            ids = served.unit.encode(text)
+            return Delivered(tokens=ids.tolist(), units=lambda: ids, earlier=reply.earlier)
         tokens = [
-            token
-            for token, offset in zip(self.tokens, self.offsets, strict=True)
-            if offset < self.length and token not in served.end_ids
+            piece.token
+            for piece in self.pieces
+            if piece.text_offset < len(text) and piece.token not in served.end_ids
         ]
         if served.config.unit != WORDS_V1:
             return Delivered(tokens=tokens, units=lambda: tokens, earlier=reply.earlier)
-        text = "".join(self.text)
         unit = served.unit
         return Delivered(tokens=tokens, units=lambda: unit.encode(text), earlier=reply.earlier)
 
@@ -146,7 +143,7 @@ class Delivery:
         self._digest.update(data)
         self._n_bytes += len(data)
         for piece in pieces:
-            self._choices[piece.choice].add(piece)
+            self._choices[piece.choice].pieces.append(piece)
 
     def end(self, replies: Sequence[Reply], *, is_whole: bool) -> None:
         """Write what was handed over; once, and nothing where nothing began.

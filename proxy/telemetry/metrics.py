@@ -58,6 +58,24 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._questions = Counter(
+            "watermark_detection_questions",
+            "Questions about texts, by how they were answered",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._refusals = Counter(
+            "watermark_refusals",
+            "Requests that an account's state, rules or quota refused, and streams ended by them",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._accounts_success = Gauge(
+            "watermark_accounts_last_reload_success",
+            "Whether the accounts were taken when they were last read: 1 or 0",
+            registry=self._registry,
+        )
+
         self._reload_success = Gauge(
             "watermark_config_last_reload_success",
             "Whether the keys were taken when they were last read: 1 or 0",
@@ -129,6 +147,18 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def asked(self, outcome: str) -> None:
+        """Count a question about a text by its outcome."""
+        self._questions.labels(outcome).inc()
+
+    def refused(self, error: Exception) -> None:
+        """Count a refusal by its reason, or by its class where it has none."""
+        self._refusals.labels(getattr(error, "reason", type(error).__name__)).inc()
+
+    def accounts_read(self, *, is_taken: bool) -> None:
+        """Say whether the accounts were taken when they were last read."""
+        self._accounts_success.set(is_taken)
 
     def exposition(self) -> bytes:
         """Return all counters in Prometheus' text form."""

@@ -3,6 +3,7 @@
 Reads and writes files, and nothing else that is outside: the caller draws the secret bytes.
 """
 
+from watermark.keys.foreign import FOREIGN_SCHEMES, ForeignKey
 from watermark.keys.keyfile import (
     format_key_file,
     parse_key_file,
@@ -10,7 +11,8 @@ from watermark.keys.keyfile import (
     write_key_file,
 )
 from watermark.keys.keyring import WARNING_LEAD, Expiry, KeyRing
-from watermark.keys.keysfile import KEYS_HEADER, KeysLoader, format_record, load_keys
+from watermark.keys.keysfile import KEYS_HEADER, format_record
+from watermark.keys.loader import KeysLoader, load_keys
 from watermark.keys.record import DEFAULT_SCOPE, KeyFields, KeyRecord, KeyState
 from watermark.keys.scope import Scope
 from watermark.keys.secret import (
@@ -18,6 +20,7 @@ from watermark.keys.secret import (
     LABEL_ACCOUNT_TAG,
     LABEL_COMMITMENT_BLINDING,
     LABEL_CONTEXT,
+    LABEL_DETECTOR_NOISE,
     LABEL_FINGERPRINT,
     LABEL_LEDGER_ACCOUNT,
     LABEL_LEDGER_CONVERSATION,
@@ -33,11 +36,13 @@ from watermark.keys.secret import (
 
 __all__ = [
     "DEFAULT_SCOPE",
+    "FOREIGN_SCHEMES",
     "KEYS_HEADER",
     "LABEL_ACCOUNT_CODE",
     "LABEL_ACCOUNT_TAG",
     "LABEL_COMMITMENT_BLINDING",
     "LABEL_CONTEXT",
+    "LABEL_DETECTOR_NOISE",
     "LABEL_FINGERPRINT",
     "LABEL_LEDGER_ACCOUNT",
     "LABEL_LEDGER_CONVERSATION",
@@ -49,6 +54,7 @@ __all__ = [
     "WARNING_LEAD",
     "ContextKey",
     "Expiry",
+    "ForeignKey",
     "KeyFields",
     "KeyRecord",
     "KeyRing",

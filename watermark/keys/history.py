@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,18 +18,16 @@ import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import KeyFields, KeyState
+from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from watermark.keys.keyring import KeyRing
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
-_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
-_TIMES: Final = frozenset({"not_before", "not_after", "compromised_at", "disclosed_at"})
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -116,30 +113,27 @@ class History:
         return KeyHistoryError(f"{self.path}:{line}: line {message}")
 
     def find_regress(
-        self, ring: KeyRing, now: datetime, *, seen: Container[int] = ()
+        self, ring: KeyRing, now: datetime, *, seen: KeyRing | None = None
     ) -> tuple[str, str, str] | None:
         """Return the first key that a ring sets back; None where there is none.
 
         Args:
             ring: The ring.
             now: The instant.
-            seen: `id` of the records that were held against this history before.
+            seen: A ring that was held against this history before.
 
         Returns:
             Key id, unit, and a message with the remedy.
         """
         if not self.lines:
             return None
-        for one in (*ring.records, *ring.retired):
-            if id(one) in seen:
-                continue
+        news = ring.edit_since(seen)[0][1] if seen else (*ring.records, *ring.retired)
+        for one in news:
             known = self.last.get((one.key_id, one.unit))
             message = "" if known is None else one.regress_from(known, now)
             if message:
                 return one.key_id, one.unit, message
-        for record in ring.records:
-            if id(record) in seen:
-                continue
+        for record in (one for one in news if isinstance(one, KeyRecord)):
             name = self.fingerprints.get(record.key_id)
             if name and not record.secret.is_context_only and record.secret.fingerprint != name:
                 message = (
@@ -153,9 +147,9 @@ class History:
         """Return the records that are not recorded as they stand, with their fingerprints."""
         found: list[tuple[KeyFields, str]] = []
         for record in ring.records:
-            if self.last.get((record.key_id, record.unit)) != _public(record):
+            if self.last.get((record.key_id, record.unit)) != record.public:
                 name = "" if record.secret.is_context_only else record.secret.fingerprint
-                found.append((_public(record), name))
+                found.append((record.public, name))
         found += [(one, "") for one in ring.retired if self.last.get((one.key_id, one.unit)) != one]
         return found
 
@@ -247,13 +241,15 @@ def append_history(
 
 def _plain(record: KeyFields) -> dict[str, str | int | float]:
     """Return a record as JSON holds it, what is not set left out."""
-    values = ((name, getattr(record, name)) for name in _NAMES)
-    return {name: _json_of(value) for name, value in values if value is not None}
+    values = values_of(record).items()
+    return {name: _json_of(value) for name, value in values if value is not None and value != ()}
 
 
-def _json_of(value: str | float | KeyState | datetime) -> str | int | float:
+def _json_of(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, KeyState):
         return value.value
+    if isinstance(value, tuple):
+        return dict(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 
@@ -266,13 +262,9 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
     values: dict[str, Any] = dict(plain)
     try:
         values["state"] = KeyState(values["state"])
-        for name in _TIMES & values.keys():
+        values["parameters"] = tuple(sorted(dict(values.get("parameters", {})).items()))
+        for name in values.keys() & set(TIME_FIELDS):
             values[name] = datetime.fromisoformat(values[name])
         return KeyFields(**values)
     except (KeyError, TypeError, ValueError, KeysConfigError) as err:
         raise KeyHistoryError("it holds no record") from err
-
-
-def _public(record: KeyFields) -> KeyFields:
-    """Return a record without its secret, to be compared."""
-    return KeyFields(**{name: getattr(record, name) for name in _NAMES})

@@ -19,7 +19,7 @@ from watermark.keys.stamps import Stamps
 from watermark.log import CHECKPOINT_PATH, Log, LogReader, NoteSigner, NoteVerifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from watermark.keys.document import Options
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from watermark.log import TlogProof, VerifiedCheckpoint
 
 MAX_SIGNER_BYTES: Final = 1024
+LOG_HEADS: Final = (CHECKPOINT_PATH, "stamps")
+"""What in a log's folder changes with everything that is added to it."""
 _FILE_PREFIX: Final = "file:"
 
 
@@ -227,13 +229,32 @@ def entry_of(record: KeyRecord) -> bytes:
     return key_entry(record, commitment_root(record.secret))
 
 
-def find_uncommitted(
-    records: Iterable[KeyRecord], logged: LoggedKeys, *, needs_stamp: bool
-) -> frozenset[tuple[str, str]]:
-    """Return the key ids and units of the records that may not mark yet."""
-    return frozenset(
-        (record.key_id, record.unit)
-        for record in records
-        if not record.secret.is_context_only
-        and not logged.is_committed(entry_of(record), record.key_id, needs_stamp=needs_stamp)
-    )
+class Commitments:
+    """Which keys a log has committed to; of each the entry is made once.
+
+    Args:
+        log: The log.
+    """
+
+    def __init__(self, log: KeyLog) -> None:
+        self.log = log
+        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
+
+    def missing(self, records: Sequence[KeyRecord]) -> frozenset[tuple[str, str]]:
+        """Return the key ids and units of the records that may not mark yet.
+
+        Raises:
+            CommitmentError: The log cannot be used.
+        """
+        logged, needs_stamp = self.log.read(), self.log.options.require_timestamp
+        known = self._entries
+        self._entries = {
+            id(one): known.get(id(one)) or (one, entry_of(one))
+            for one in records
+            if one.secret.is_epoch_secret
+        }
+        return frozenset(
+            (one.key_id, one.unit)
+            for one, entry in self._entries.values()
+            if not logged.is_committed(entry, one.key_id, needs_stamp=needs_stamp)
+        )

@@ -37,7 +37,8 @@ class Delivered:
     """One choice of an answer, as far as it was handed over.
 
     Attributes:
-        tokens: Ids of the model's own tokens, free text only.
+        tokens: Ids of the model's own tokens, free text only; of an upstream that continues text
+            and does not tell them, the ids of that text in the key's unit.
         units: The same in the key's unit, made when asked for.
         earlier: Contexts that earlier turns of the conversation hold.
     """

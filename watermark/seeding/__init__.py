@@ -5,12 +5,27 @@ vectors. Samplers take single positions from `KeyedUniforms`, the detector whole
 `ContextPRF`; both end in the one function `uniforms.uniform_levels`.
 """
 
-from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
-from watermark.seeding.context import as_token_ids, context_windows
-from watermark.seeding.keyed import ContextStream, KeyedUniforms
+from watermark.seeding.channel import (
+    CODE_BLOCK_BITS,
+    CODE_POSITIONS,
+    AccountCode,
+    AccountCodes,
+    check_account,
+    code_indices,
+    is_account_channel,
+)
+from watermark.seeding.context import (
+    MAX_CONTEXT_WIDTH,
+    PADDING,
+    as_token_ids,
+    context_windows,
+)
+from watermark.seeding.distinct import first_occurrences
+from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
+    TOKEN_STEP,
     flip_levels,
     levels_to_uniforms,
     mix64,
@@ -20,13 +35,22 @@ from watermark.seeding.uniforms import (
 )
 
 __all__ = [
+    "CODE_BLOCK_BITS",
+    "CODE_POSITIONS",
+    "MAX_CONTEXT_WIDTH",
+    "PADDING",
+    "TOKEN_STEP",
     "AccountCode",
+    "AccountCodes",
     "ContextPRF",
     "ContextStream",
+    "ContextStreams",
     "KeyedUniforms",
     "as_token_ids",
+    "check_account",
     "code_indices",
     "context_windows",
+    "first_occurrences",
     "flip_levels",
     "is_account_channel",
     "levels_to_uniforms",

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watermark.detection import first_occurrences
-from watermark.seeding import mix64
+from watermark.seeding import first_occurrences, mix64
 
 MASK = 2**64 - 1
 
