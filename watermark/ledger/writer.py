@@ -156,7 +156,7 @@ class LedgerWriter:
         self._waiting: deque[_Job] = deque()
         self._waiting_bytes = 0
         self._wake = threading.Condition()
-        self._is_closing = False
+        self._is_closing = self._is_closed = False
         self._state = State.OPEN
         self._outage: Gap | None = None
         self._refused = 0
@@ -236,6 +236,9 @@ class LedgerWriter:
 
     def _submit(self, job: _Job) -> Future[None]:
         with self._wake:
+            if self._is_closed:
+                job.done.set_exception(LedgerUnavailableError(self._reason()))
+                return job.done
             self._jobs.append(job)
             if len(self._jobs) in (1, self.limits.rows):
                 self._wake.notify()
@@ -247,7 +250,9 @@ class LedgerWriter:
             self._look_after()
             if jobs:
                 self._commit(jobs)
-            if self._is_closing and not self._jobs:
+            with self._wake:
+                self._is_closed = self._is_closing and not self._jobs
+            if self._is_closed:
                 break
         self._finish()
 
