@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
-_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -182,7 +182,7 @@ class Serving:
         )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
