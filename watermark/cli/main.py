@@ -13,6 +13,7 @@ from watermark.cli.keys import keys
 from watermark.cli.keys_change import destroy, disclose, rollback, rotate, suspend
 from watermark.cli.keys_commit import commit, prove, verify
 from watermark.cli.keys_view import check, list_keys, plan, status
+from watermark.cli.scan import scan
 from watermark.cli.seeding import seeding
 from watermark.errors import WatermarkError
 from watermark.version import __version__
@@ -26,6 +27,7 @@ Examples:
 \b
   watermark keys new --id 2026-11 --dir keys
   watermark detect reply.txt --keys KEYS.toml
+  watermark scan data/ --keys KEYS.toml --out hits.parquet
   watermark seeding check vectors.json
 """
 
@@ -92,4 +94,5 @@ for command in (commit, prove, verify, plan):
     keys.add_command(command)
 cli.add_command(keys)
 cli.add_command(detect)
+cli.add_command(scan)
 cli.add_command(seeding)
