@@ -38,7 +38,7 @@ class _ClusterCutter:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
         """Yield the blocks of some tasks, one a batch."""
-        for task in (self._tasks[int(i)] for i in batch["id"]):
+        for task in (self._tasks[int(i)] for i in batch["item"]):
             for block in cut_shard(task.shard, self._cutter, self._units, first=task.first):
                 yield {"block": [pack_block(block)]}
 
@@ -64,7 +64,9 @@ def cut_on_cluster(
     try:
         _connect(ray, address, processes)
         data.DataContext.get_current().enable_progress_bars = False
-        blocks = data.range(len(tasks), override_num_blocks=len(tasks)).map_batches(
+        # Items are there at once: a range would ask for cores that the cutters hold.
+        numbers = data.from_items(list(range(len(tasks))), override_num_blocks=len(tasks))
+        blocks = numbers.map_batches(
             _ClusterCutter,
             fn_constructor_args=(cutter, list(tasks)),
             batch_size=1,
