@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Final
 
+from proxy.cli.watching import LOOK_SECONDS
 from proxy.sampling.keys import UnservedScopeError, check_ring, describe_ends
 from watermark.errors import KeysConfigError, WatermarkError
 from watermark.keys import WARNING_LEAD
@@ -77,6 +78,7 @@ class Reloader:
             is_quiet: Whether somebody else writes the log lines.
             now: The time of day.
         """
+        self.look_seconds = LOOK_SECONDS
         self._loader = loader
         self._holder = holder
         self._models = tuple(models)
