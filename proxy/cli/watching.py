@@ -1,4 +1,4 @@
-"""One worker's watch over its files: files are looked at several times a second, SIGHUP asks at once.
+"""One worker's watch over its files: looked at several times a second; SIGHUP asks at once.
 
 Rule 1: the looks of all workers fall on the same instants, so that they change together. Rule 2:
 reading happens in a thread; requests go on meanwhile.
