@@ -3,7 +3,7 @@
     python -m benchmarks.ban [--streams 1000] [--workers 2] [--runs 5]
 
 Every run starts `watermark-proxy serve`, opens the streams of one account (half of them passed
-through from an upstream that sends an event every 100 ms, half marked, from drafts that take 1 s
+through from an upstream that sends an event every 100 ms, half marked, from drafts that take 5 s
 each), and bans the account with `watermark-proxy accounts ban`. Measured: from the instant at which
 that command has replaced the file (its time stamp) to the last byte of every stream. Each must
 end with an error event, without `[DONE]`; a stream of another account must go on.
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from tests.support.fake_upstream import Turn
 
+DRAFT_S = 5.0
 BANNED, OTHER = b"sk-banned", b"sk-other"
 CONFIG = """
 state = "."
@@ -62,14 +63,14 @@ max_n = 8
 
 
 async def behave(turn: Turn) -> None:
-    """Answer drafts after a second, and stream everything else without end."""
+    """Answer drafts after a while, and stream everything else without end."""
     target = turn.request.target
     if target == b"/v1/models":
         await turn.answer({"data": [{"id": "m", "max_model_len": 100_000}]})
     elif target == b"/tokenize":
         await turn.answer({"tokens": [1, 2, 3]})
     elif "return_token_ids" in (asked := turn.request.json()):
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(DRAFT_S)
         await turn.answer(drafted(asked))
     else:
         await turn.raw(

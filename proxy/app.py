@@ -136,7 +136,7 @@ def create_app(
     check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
     metrics.keys_loaded(holder.current.generation)
     usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
-    access = Access(usage, watch, now)
+    access = Access(usage, watch, metrics, now)
     marking = Marking(
         models=models,
         keys=holder,
