@@ -144,7 +144,8 @@ def _only_unit(ring: KeyRing) -> str:
     Raises:
         KeysConfigError: There is none, or several.
     """
-    units = [unit for unit in ring.units if unit.startswith("tokenizer:")]
+    own = dict.fromkeys(record.unit for record in ring if not record.is_foreign)
+    units = [unit for unit in own if unit.startswith("tokenizer:")]
     if len(units) != 1:
         raise KeysConfigError(
             f"the keys have {len(units)} units that are tokenizers; name the model's in the "
