@@ -7,7 +7,8 @@ vLLM has no place for a plug-in's options but `additional_config`::
 
 Rule 1: keys are read once, when the engine starts; a rotation of keys known then happens by their
 dates, and one that was added later takes a restart. Rule 2: the options are the operator's; a
-request cannot choose its key, or that it is not marked.
+request cannot choose its key, or that it is not marked. Rule 3: the copula's noise is the
+engine's device randomness; a request's `seed` does not repeat it.
 """
 
 from __future__ import annotations
