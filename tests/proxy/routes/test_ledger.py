@@ -15,7 +15,7 @@ import pytest
 from proxy.accounts.book import AccountHolder
 from proxy.app import create_app
 from proxy.cli.servers import running
-from proxy.config import LedgerConfig
+from proxy.config import Capabilities, LedgerConfig
 from tests.support.accounts import account, book
 from tests.support.asgi import scenario
 from tests.support.disks import Disk
@@ -35,7 +35,7 @@ from watermark.ledger import (
     unpack_fingerprints,
     unpack_tokens,
 )
-from watermark.text import WORDS_V1
+from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -185,6 +185,45 @@ def test_units_of_words_are_cut_from_the_text_that_left(tokenizer: Path, tmp_pat
     assert row.unit == WORDS_V1
     assert row.n_tokens == 24
     assert row.contents == b""  # one word has no context
+
+
+def as_text(asked: Any, answer: dict[str, Any]) -> dict[str, Any]:
+    """Turn a draft of token ids into one of text."""
+    text = "a" * asked["max_tokens"]
+    return {
+        "choices": [
+            {"index": one["index"], "text": text, "finish_reason": "length"}
+            for one in answer["choices"]
+        ]
+    }
+
+
+@pytest.mark.parametrize("unit", ["tokenizer", WORDS_V1])
+def test_tokens_of_a_continued_text_are_those_of_the_text_that_left(
+    tokenizer: Path, tmp_path: Path, unit: str
+) -> None:
+    async def work() -> tuple[Kept, str]:
+        able = Capabilities(continuation="text", max_n=4)
+        async with kept(
+            tokenizer, tmp_path, keeps=Keeps.TOKENS, change=as_text, capabilities=able, unit=unit
+        ) as on:
+            asked = {"model": "m", "prompt": "?", "max_tokens": 24}
+            answer = await on.client.post("/v1/completions", json=asked)
+            return on, answer.json()["choices"][0]["text"]
+
+    on, text = asyncio.run(work())
+    rows = on.rows()
+    (begun,), (ended,) = rows[Kind.BEGIN], rows[Kind.END]
+    cut = WordsUnit() if unit == WORDS_V1 else TokenizerUnit.read(tokenizer)
+    assert begun.tokenizer == begun.unit == cut.unit_id
+    assert ended.reply is not None
+    assert ended.contents is not None
+    vault = Vault(tmp_path / "accounts.vault", on.settings.secret(), bytes)
+    plain = vault.open(ended.account, ended.reply, ended.contents)
+    vault.close()
+    assert plain is not None
+    assert text == "a" * 24
+    assert unpack_tokens(plain)[0].tolist() == cut.encode(text).tolist()
 
 
 def test_no_byte_leaves_before_the_beginning_is_on_the_disk(
