@@ -105,7 +105,10 @@ def _pieces(path: Path) -> list[str]:
     return pieces
 
 
-def test_processes_change_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_processes_change_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 9000)
     keys = [key(0), key(1, context_width=3)]
     one = scan([corpus], keys, out=tmp_path / "1.parquet", fdr=0.5)
     two = scan([corpus], keys, out=tmp_path / "2.parquet", fdr=0.5, processes=2)
@@ -278,7 +281,10 @@ def test_killed_in_the_middle_the_command_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # ray's own
-def test_a_cluster_changes_nothing(corpus: Path, tmp_path: Path) -> None:
+def test_a_cluster_changes_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 9000)
     pytest.importorskip("ray")
     keys = [key(0), key(1, context_width=3)]
     one = scan([corpus], keys, out=tmp_path / "1.parquet", fdr=0.5)
