@@ -80,13 +80,15 @@ def corpora() -> dict[str, list[str]]:
     }
 
 
-def p_values(texts: list[str], unit: Unit, width: int, first: int, n_keys: int) -> np.ndarray:
+def p_values(
+    texts: list[np.ndarray], unit: Unit, width: int, first: int, n_keys: int
+) -> np.ndarray:
     """Return one p-value a key, each text under its share of the keys."""
     share = n_keys // len(texts)
     logs: list[float] = []
     for i, text in enumerate(texts):
         seeds = range(first + i * share, first + (i + 1) * share)
-        family = detect_many([record(seed, unit, width) for seed in seeds], [unit.encode(text)])
+        family = detect_many([record(seed, unit, width) for seed in seeds], [text])
         logs += [result.log_pvalue for result in family]
     return np.exp(logs)
 
@@ -106,8 +108,9 @@ def calibrate(n_keys: int, units: dict[str, Unit]) -> bool:
     first = 0
     for source, texts in corpora().items():
         for name, unit in units.items():
+            ids = [unit.encode(text) for text in texts]
             for width in WIDTHS:
-                values = p_values(texts, unit, width, first, n_keys)
+                values = p_values(ids, unit, width, first, n_keys)
                 cells.append((source, name, width, values))
                 first += n_keys
     found = [tests(values) for *_, values in cells]
