@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from proxy.accounts.usage import FILE_NAME, UsageStore
 from proxy.errors import ConfigError
+from proxy.middleware.gate import Gate
+from proxy.routes.access import Access
 from proxy.routes.book import Book
 from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint, Marking
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from proxy.accounts.book import AccountHolder
+    from proxy.accounts.watch import Watch
     from proxy.config import ModelConfig, ProxyConfig
     from proxy.upstream.continuing import Upstream
     from watermark.ledger import Ledger
@@ -117,6 +123,8 @@ def create_app(
     keys: KeyRing | KeyHolder,
     *,
     metrics: Metrics | None = None,
+    accounts: AccountHolder | None = None,
+    watch: Watch | None = None,
     beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     open_ledger: Callable[[], Ledger] | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
@@ -130,6 +138,8 @@ def create_app(
         config: The configuration.
         keys: The keys; a ring stays, a holder's may be replaced.
         metrics: The counters; new ones where none are given.
+        accounts: Who may call; None for everybody.
+        watch: What is noted of accounts; None where there are none.
         beside: What runs while the application does.
         open_ledger: Opens the ledger of this process, once it serves; None for no ledger.
         transport: Stands in for the network in tests.
@@ -149,6 +159,8 @@ def create_app(
     check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
     metrics.keys_loaded(holder.current.generation)
     book = Book(open_ledger)
+    usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
+    access = Access(usage, watch, metrics, now)
     marking = Marking(
         models=models,
         keys=holder,
@@ -156,6 +168,7 @@ def create_app(
         upstreams={name: _continuing(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
+        access=access,
         metrics=metrics,
         clock=clock,
         now=now,
@@ -164,7 +177,7 @@ def create_app(
         passes_unlogged=config.ledger is not None
         and config.ledger.on_unavailable == "pass-unmarked",
     )
-    passthrough = Passthrough(client, metrics)
+    passthrough = Passthrough(client, metrics, access)
     detection = DetectionService(
         config=config.detection,
         keys=holder,
@@ -180,6 +193,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
         async with client, beside(), book:
             yield
+        if usage is not None:
+            usage.close()
 
     return Starlette(
         routes=[
@@ -192,5 +207,15 @@ def create_app(
             Route("/watermark/metrics", operations.metrics),
             Everything(passthrough),
         ],
+        middleware=_door(accounts, usage, metrics),
         lifespan=lifespan,
     )
+
+
+def _door(
+    accounts: AccountHolder | None, usage: UsageStore | None, metrics: Metrics
+) -> list[Middleware]:
+    """Return what stands before every route where there are accounts."""
+    if accounts is None or usage is None:
+        return []
+    return [Middleware(Gate, accounts=accounts, usage=usage, metrics=metrics)]

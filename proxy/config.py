@@ -7,6 +7,7 @@ which names files.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -106,6 +107,23 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     file: str
     create_if_missing: bool = False
     on_unavailable: Literal["block", "pass-unmarked"] = "block"
+
+
+class AccountsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call, and how callers are known.
+
+    Attributes:
+        file: The `accounts.toml`; taken again within a second of a change.
+        digest_key: A file with the key under which callers' keys become digests; made in the state
+            folder where none is named.
+        gateway_header: A header in which a gateway names the account; none where it is empty.
+        gateways: The networks from which that header is believed, such as `10.0.0.0/8`.
+    """
+
+    file: str
+    digest_key: str | None = None
+    gateway_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    gateways: list[str] = []
 
 
 class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,6 +295,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         embedded: An embedded upstream to start, None for none.
         keys: Which keys mark.
         ledger: Where it is written what was delivered, None for nowhere.
+        accounts: Who may call, None for everybody.
         disclosure: Who is told about the mark.
         detection: Who may ask about a text.
         models: The models that are marked, `[[model]]` in the file.
@@ -288,6 +307,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     state: str = "."
     embedded: EmbeddedConfig | None = None
     ledger: LedgerConfig | None = None
+    accounts: AccountsConfig | None = None
     disclosure: DisclosureConfig = DisclosureConfig()
     detection: DetectionConfig = DetectionConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
@@ -329,6 +349,7 @@ def parse_config(text: str, *, path: Path) -> ProxyConfig:
         raise ConfigError(f"{path}: {err}; {_PATH_HINT}") from err
     _check_upstream(config, path)
     _check_models(config, path)
+    _check_gateways(config, path)
     return _resolve(config, path.resolve().parent)
 
 
@@ -367,6 +388,30 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
             )
 
 
+def _check_gateways(config: ProxyConfig, path: Path) -> None:
+    accounts = config.accounts
+    if accounts is None:
+        return
+    if bool(accounts.gateway_header) != bool(accounts.gateways):
+        raise ConfigError(
+            f"{path}: accounts.gateway_header and accounts.gateways need each other; a header from "
+            "anybody would let everybody be anybody"
+        )
+    for network in accounts.gateways:
+        try:
+            ip_network(network)
+        except ValueError as err:
+            raise ConfigError(f"{path}: accounts.gateways: {err}") from err
+
+
+def _resolve_accounts(config: ProxyConfig, folder: Path, state: Path) -> AccountsConfig | None:
+    accounts = config.accounts
+    if accounts is None:
+        return None
+    key = state / "accounts.key" if accounts.digest_key is None else folder / accounts.digest_key
+    return msgspec.structs.replace(accounts, file=str(folder / accounts.file), digest_key=str(key))
+
+
 def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
     models = [
         msgspec.structs.replace(model, tokenizer=str(folder / model.tokenizer))
@@ -381,6 +426,7 @@ def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
     return msgspec.structs.replace(
         config,
         state=str(state),
+        accounts=_resolve_accounts(config, folder, state),
         keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
         ledger=ledger,
         models=models,

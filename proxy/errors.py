@@ -10,6 +10,9 @@ to guess::
     │   ├── NotAllowedError
     │   ├── UnknownKeyError
     │   └── BudgetSpentError
+    ├── AccessError
+    │   └── QuotaError
+    ├── AccountsDownError
     ├── NoMarkingKeyError
     ├── LedgerDownError
     ├── UpstreamError
@@ -76,6 +79,39 @@ class BudgetSpentError(BadRequestError):
 
     status = 429
     wire_type = "rate_limit_error"
+
+
+class AccessError(ProxyError):
+    """The caller is not served, or may not ask for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+    def __init__(
+        self, message: str, *, reason: str, terms: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.terms = terms
+        self.param = param
+
+
+class QuotaError(AccessError):
+    """The account has used up what it may use in this minute or day."""
+
+    status = 429
+    wire_type = "rate_limit_error"
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: int) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class AccountsDownError(ProxyError):
+    """What accounts have used cannot be looked up or written."""
+
+    status = 503
+    wire_type = "service_unavailable"
 
 
 class NoMarkingKeyError(ProxyError):

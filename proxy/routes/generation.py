@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from proxy.errors import (
+    AccessError,
+    AccountsDownError,
     LedgerDownError,
     NoMarkingKeyError,
     ProxyError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+    from proxy.routes.access import Access, Entered
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.questions import Draft, Drafted
@@ -75,6 +78,7 @@ class Marking:
         upstreams: How each of them is asked for continuations.
         trusted: Digests of the callers that are told of the mark, or `*`.
         max_body_bytes: Largest request body.
+        access: The accounts' rules and quotas.
         metrics: The counters.
         clock: Monotonic seconds, for budgets.
         now: Seconds since the epoch, for `created` and for whose key marks.
@@ -90,6 +94,7 @@ class Marking:
     upstreams: Mapping[str, Upstream]
     trusted: frozenset[str]
     max_body_bytes: int
+    access: Access
     metrics: Metrics
     clock: Callable[[], float]
     now: Callable[[], float]
@@ -98,9 +103,15 @@ class Marking:
     passes_unlogged: bool = False
 
     def key_of(
-        self, served: ServedModel, request: GenerationRequest, *, account: str
+        self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
     ) -> KeyedUniforms:
-        """Return the key that marks a request of an account at this instant.
+        """Return the key that marks a request at this instant, with the code of who asks.
+
+        Args:
+            served: The model.
+            request: The request.
+            entered: Who asks.
+            account: Who asks, as the keys' scopes name it.
 
         Raises:
             NoMarkingKeyError: None does.
@@ -112,6 +123,7 @@ class Marking:
                 route=request.dialect.value,
                 account=account,
                 now=datetime.fromtimestamp(self.now(), UTC),
+                code=entered.code,
             )
         except KeysConfigError as err:
             raise NoMarkingKeyError from err
@@ -137,9 +149,20 @@ class GenerationEndpoint:
             self._marking.metrics.decided(None, reason=Reason.TOO_LARGE)
             await exchange.refuse(error)
             return
-        request, served, decision = self._decide(body)
+        try:
+            entered = self._marking.access.enter(exchange.caller, self._read(body), body)
+        except (AccessError, AccountsDownError) as error:
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
+        await self._serve(exchange, entered)
+
+    async def _serve(self, exchange: Exchange, entered: Entered) -> None:
+        """Answer a request that is let in."""
+        body = entered.body
+        request, served, decision = self._decide(entered)
         if request is None or served is None or not decision.is_marked:
-            await self._pass(exchange, body, served, decision)
+            await self._pass(exchange, body, served, decision, entered)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -147,13 +170,14 @@ class GenerationEndpoint:
             request=request,
             decision=decision,
             exchange=exchange,
+            entered=entered,
         )
         try:
             await self._mark(answer, exchange)
         except UnmarkedError as unmarked:
-            await self._pass(exchange, body, served, Decision(unmarked.reason))
+            await self._pass(exchange, body, served, Decision(unmarked.reason), entered)
         except NoMarkingKeyError as error:
-            await self._without_key(exchange, body, served, error)
+            await self._without_key(exchange, served, error, entered)
 
     async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
         """Send a marked answer and count it, unless it turns out that it cannot be one."""
@@ -168,30 +192,38 @@ class GenerationEndpoint:
             raise
         finally:
             if is_sent:
-                self._count(answer.served, answer.decision)
+                self._count(answer.served, answer.decision, answer.entered)
 
     async def _pass(
-        self, exchange: Exchange, body: bytes, served: ServedModel | None, decision: Decision
+        self,
+        exchange: Exchange,
+        body: bytes,
+        served: ServedModel | None,
+        decision: Decision,
+        entered: Entered,
     ) -> None:
         """Let a request through unmarked."""
-        self._count(served, decision)
+        self._count(served, decision, entered)
         is_told = exchange.is_from(self._marking.trusted)
         extra = disclosure(decision) if is_told else []
-        await self._passthrough.forward(exchange, body=body, extra=extra)
+        await self._passthrough.forward(
+            exchange, body=body, is_changed=entered.is_changed, extra=extra
+        )
 
     async def _without_key(
-        self, exchange: Exchange, body: bytes, served: ServedModel, error: NoMarkingKeyError
+        self, exchange: Exchange, served: ServedModel, error: NoMarkingKeyError, entered: Entered
     ) -> None:
         """Refuse a request that no key marks, or let it through, as the operator says."""
         decision = Decision(Reason.NO_MARKING_KEY)
         if self._marking.passes_unmarked:
-            await self._pass(exchange, body, served, decision)
+            await self._pass(exchange, entered.body, served, decision, entered)
         else:
-            self._count(served, decision)
+            self._count(served, decision, entered)
             self._marking.metrics.failed(error)
             await exchange.refuse(error)
 
-    def _count(self, served: ServedModel | None, decision: Decision) -> None:
+    def _count(self, served: ServedModel | None, decision: Decision, entered: Entered) -> None:
+        self._marking.access.decided(entered, decision.reason)
         self._marking.metrics.decided(
             None if served is None else served.config.name,
             reason=decision.reason,
@@ -199,17 +231,28 @@ class GenerationEndpoint:
             key_id=decision.key_id,
         )
 
-    def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+    def _read(self, body: bytes) -> GenerationRequest | None:
+        """Return what is asked, None where the upstream knows best how to refuse it."""
         try:
             request = parse_request(self._dialect, body)
         except WireError:
-            # The upstream knows best how to refuse what is no request.
-            return None, None, Decision(Reason.UNREADABLE)
+            return None
         served = self._marking.models.get(request.model)
+        return request if served is None else served.with_defaults(request)
+
+    def _decide(
+        self, entered: Entered
+    ) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+        if entered.request is None:
+            return None, None, Decision(Reason.UNREADABLE)
+        served = self._marking.models.get(entered.request.model)
         if served is None:
-            return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
-        request = served.with_defaults(request)
-        return request, served, served.decide(request)
+            return entered.request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+        request = served.with_defaults(entered.request)
+        decision = served.decide(request)
+        if decision.is_marked and not entered.is_marked:
+            decision = Decision(Reason.ACCOUNT_UNMARKED)
+        return request, served, decision
 
 
 def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -235,6 +278,7 @@ class MarkedAnswer:
     Attributes:
         served: The model.
         decision: What happens to the request, and by which key.
+        entered: The request as it was let in, and who asks.
 
     A reply belongs to the key that marks when its first token is chosen, which is when the first
     draft has come. Where that is another key than when the draft was asked for, the reply is
@@ -249,9 +293,10 @@ class MarkedAnswer:
         request: GenerationRequest,
         decision: Decision,
         exchange: Exchange,
-        account: str | None = None,
+        entered: Entered,
     ) -> None:
         """Prepare to answer one request."""
+        self.entered = entered
         self._marking = marking
         self.served = served
         self._request = request
@@ -261,18 +306,19 @@ class MarkedAnswer:
         self._keyed: KeyedUniforms | None = None
         self._has_begun = False
         self._upstream = marking.upstreams[request.model]
-        self._headers = asked_with(exchange.headers)
+        self._headers = asked_with(exchange.upstream_headers)
         self._prompt: list[int] = []
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
             served=served,
             request=request,
             path=decision.path,
-            account=account,
-            passes_unmarked=marking.passes_unlogged,
+            account=None if entered.caller is None else entered.caller.name,
+            passes_unmarked=self._passes_unlogged,
         )
 
     def take_key(self) -> KeyedUniforms:
@@ -282,7 +328,13 @@ class MarkedAnswer:
             NoMarkingKeyError: None does.
             UnmarkedError: The reply ends before its mark could begin.
         """
-        keyed = self._marking.key_of(self.served, self._request, account=self._exchange.account)
+        caller = self.entered.caller
+        keyed = self._marking.key_of(
+            self.served,
+            self._request,
+            self.entered,
+            account=self._exchange.account if caller is None else caller.name,
+        )
         if self.served.is_too_short(self._request, keyed.record):
             raise UnmarkedError(Reason.TOO_SHORT)
         self._keyed = keyed
@@ -319,7 +371,11 @@ class MarkedAnswer:
             await self._exchange.refuse(error)
 
     def _count(self) -> None:
-        """Count the tokens chosen, by the path that chose them."""
+        """Count the tokens chosen, by the path that chose them, and by whose they are."""
+        access, replies = self._marking.access, [reply.tokens for reply in self._replies]
+        access.leave(self.entered, sum(map(len, replies)))
+        if self._keyed is not None:
+            access.delivered(self.entered, replies, self._keyed.record.context_width)
         for reply in self._replies:
             for path, tokens in reply.by_path.items():
                 self._marking.metrics.delivered(self._request.model, path, tokens)
@@ -339,7 +395,7 @@ class MarkedAnswer:
 
     def _without_ledger(self) -> Exception:
         """Return what becomes of an answer that cannot be in the ledger."""
-        if self._marking.passes_unlogged and not self._exchange.is_started:
+        if self._passes_unlogged and not self._exchange.is_started:
             return UnmarkedError(Reason.LEDGER_DOWN)
         return LedgerDownError()
 

@@ -42,6 +42,7 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too-large"
     NO_MARKING_KEY = "no-marking-key"
     LEDGER_DOWN = "ledger-down"
+    ACCOUNT_UNMARKED = "account-unmarked"
 
 
 @dataclass(frozen=True, slots=True)

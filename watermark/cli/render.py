@@ -19,6 +19,7 @@ from watermark.errors import (
     AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
+    CorpusError,
     InputError,
     KeyFileError,
     KeyFilePermissionError,
@@ -35,6 +36,7 @@ from watermark.errors import (
     LogRangeError,
     LogStorageError,
     LogVerificationError,
+    ScanJournalError,
     SchemeParameterError,
     SecretSourceError,
     SegmentError,
@@ -57,6 +59,7 @@ EXIT_DONE: Final = 0
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NULL_STANDS: Final = 3
+EXIT_SKIPPED: Final = 4
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 _PREFIX: Final = "watermark: "
@@ -106,6 +109,8 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         KeyHistoryError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
         CommitmentError: Outcome(EXIT_ERROR, "the form is in watermark/spec/commitment.md"),
         TimestampError: Outcome(EXIT_ERROR, "`watermark keys commit` asks for a stamp again"),
+        CorpusError: Outcome(EXIT_ERROR),
+        ScanJournalError: Outcome(EXIT_ERROR, "the journal is described in watermark/spec/scan.md"),
         UnitError: Outcome(EXIT_ERROR, "the units are in watermark/spec/seeding.md"),
         TokenizerFileError: Outcome(
             EXIT_ERROR, "the file is the tokenizer.json in the folder of the model"

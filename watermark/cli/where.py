@@ -139,7 +139,7 @@ def _highlight(located: Iterable[Located]) -> None:
     for one in located:
         render.write_data(f"\n{_heading(one)}\n\n")
         render.write_styled(_pieces(one))
-    render.write_data(f"\n{legend()}\n")
+    render.write_data(f"\n{legend('yellow, or in [[ ]]', 'underlined')}\n")
 
 
 def _heading(one: Located) -> str:

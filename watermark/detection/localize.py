@@ -28,14 +28,13 @@ from watermark.detection.windows import (
     MaximumNull,
     decoy_null,
     maximum,
-    pair_scores,
     samples_for,
     simulated_null,
 )
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys.record import KeyState
-from watermark.schemes import CopulaReader, Positions, reader_of
-from watermark.seeding import as_token_ids
+from watermark.schemes import CopulaReader, Positions, reader_of, scores_from_levels
+from watermark.seeding import as_token_ids, first_occurrences, pair_levels, pair_values
 from watermark.stats import gamma_log_sf
 
 if TYPE_CHECKING:
@@ -264,15 +263,13 @@ class _Document:
 def _distinct(reader: CopulaReader, ids: NDArray[np.uint32]) -> _Found:
     """Return every pair of a document once, where it first stands (rule 1)."""
     every = reader.positions(ids)
-    rows = np.column_stack([every.contexts, every.tokens])
-    _, firsts = np.unique(rows, axis=0, return_index=True)
-    firsts.sort()
+    # Equal identities are equal pairs, whatever the key.
+    identities = pair_values(reader.contexts(ids)[: len(every)], every.tokens)
+    firsts = np.flatnonzero(first_occurrences(identities))
     positions = Positions(every.contexts[firsts], every.tokens[firsts])
-    pairs = reader.evaluate(positions)
-    places = firsts + reader.context_width
-    if len(pairs) < len(places):
-        places = places[reader.is_scored(positions)]
-    return _Found(places, pair_scores(pairs), positions)
+    scored = firsts[reader.is_scored(positions)]
+    scores = scores_from_levels(pair_levels(identities[scored]))
+    return _Found(scored + reader.context_width, scores, positions)
 
 
 def _localization(

@@ -21,7 +21,7 @@ from watermark.seeding.context import (
     context_windows,
 )
 from watermark.seeding.distinct import first_occurrences
-from watermark.seeding.keyed import ContextStream, KeyedUniforms
+from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
@@ -49,6 +49,7 @@ __all__ = [
     "AccountCodes",
     "ContextPRF",
     "ContextStream",
+    "ContextStreams",
     "KeyedUniforms",
     "as_token_ids",
     "check_account",

@@ -136,6 +136,21 @@ class AccountCodes:
         self._blocks[:, 2] = block  # the high half of the uint64 block number stays 0
         return np.ascontiguousarray(encrypt_blocks(self._code_key, self._blocks).T)
 
+    def bits(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the code bit of every account at every position, shape (n, m).
+
+        Args:
+            positions: Code positions in 0..65535, shape (m,); True where the uniform is flipped.
+        """
+        found = np.empty((len(positions), len(self)), np.bool_)
+        blocks = positions // CODE_BLOCK_BITS
+        for block in np.unique(blocks).tolist():
+            here = np.flatnonzero(blocks == block)
+            word, bit = np.divmod(positions[here] % CODE_BLOCK_BITS, 64)
+            shifted = self.words(block)[word] >> bit.astype(np.uint64)[:, None]
+            found[here] = (shifted & np.uint64(1)).astype(np.bool_)
+        return found.T
+
 
 class AccountCode:
     """The 65,536 code bits of one account under one key.

@@ -13,12 +13,17 @@ holds, whatever the text is and whoever else is in it:
    fair coins, and T is a sum of fair signs with the fixed weights |S_j|.
 2. Other accounts' codes may be in the text, in any number and mixture, resold or quoted: that
    changes S, on which everything is conditioned. Several guilty accounts are found in one pass.
-3. P(T >= t) for such a sum has the upper bound that `stats.rademacher_log_sf` proves; it is the
-   p-value, valid at every level, no draws, no approximation.
-4. The names are fixed before the text is looked at. All (text, account) pairs of a call are one
+3. P(T >= t) for such a sum has the upper bound that `stats.rademacher_log_sf` proves: a p-value,
+   valid at every level, no draws, no approximation.
+4. A body of several segments is tested a second time, segment by segment (`segments.py`), and
+   twice the smaller p-value counts. That is done for the accounts with the largest T only; the
+   others keep their first p-value, doubled. To raise a p-value never makes it invalid, whatever
+   decides that it is raised.
+5. The names are fixed before the text is looked at. All (text, account) pairs of a call are one
    family; Holm's correction needs no independence among them.
 
-For one text the p-values order accounts as T does, so the largest T are all that has to be kept.
+First p-values order accounts as T does, so the largest T are all that has to be kept: of those left
+out none has a smaller first p-value.
 
 Source: `watermark/spec/seeding.md`, Route to channel; `stats/rademacher.py`; Holm 1979. The score
 is in the manner of Škorić et al. (symmetric Tardos scores, 2008); the codes here are not
@@ -38,6 +43,7 @@ from watermark.detection.result import LN_10
 from watermark.errors import SchemeParameterError
 from watermark.seeding import CODE_BLOCK_BITS, AccountCodes
 from watermark.stats import holm, rademacher_log_sf
+from watermark.tracing.segments import segment_log_pvalues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,7 +65,7 @@ class AccountTrace:
         account: Its name.
         statistic: T, in units of half a score step; only for comparison within one body.
         z: T over its standard deviation under the null; a picture, the p-value counts.
-        log_pvalue: Natural log of the p-value of this one test.
+        log_pvalue: Natural log of the p-value of this account and body alone.
         log_pvalue_family: The same after Holm over all bodies and accounts of the call.
     """
 
@@ -99,7 +105,7 @@ class BodyTrace:
         n_tokens: Units in the body.
         n_scored: Pairs of the account channel that count.
         n_accounts: Accounts tested.
-        ranked: The accounts with the largest statistics, largest first.
+        ranked: The accounts with the largest statistics, smallest p-value first.
     """
 
     key_id: str
@@ -141,6 +147,7 @@ def trace_accounts(
         rademacher_log_sf(best.statistics.astype(np.float64), body.sums.astype(np.float64))
         for body, best in zip(bodies, found, strict=True)
     ]
+    found, logs = _refined(bodies, found, logs, accounts)
     family = len(bodies) * len(accounts)
     adjusted = iter(holm(np.concatenate([[], *logs]).tolist(), family_size=family))
     return [
@@ -186,6 +193,27 @@ def _select(statistics: NDArray[np.int64], start: int) -> _Best:
     n = len(statistics)
     chosen = np.arange(n) if n <= MOST_KEPT else np.argpartition(-statistics, MOST_KEPT)[:MOST_KEPT]
     return _Best(chosen + start, statistics[chosen])
+
+
+def _refined(
+    bodies: Sequence[CodeSums],
+    found: Sequence[_Best],
+    logs: Sequence[NDArray[np.float64]],
+    accounts: Sequence[str],
+) -> tuple[list[_Best], list[NDArray[np.float64]]]:
+    """Return the accounts by both tests, smallest p-value first."""
+    best, both = [], []
+    for body, one, first in zip(bodies, found, logs, strict=True):
+        log = first
+        if len(body.segments.starts) > 1 and len(one.numbers):
+            names = [accounts[number] for number in one.numbers.tolist()]
+            codes = AccountCodes(body.record.secret, names)
+            second = segment_log_pvalues(codes, body.segments)
+            log = np.minimum(np.minimum(first, second) + math.log(2.0), 0.0)
+        order = np.lexsort((-one.statistics, log))
+        best.append(_Best(one.numbers[order], one.statistics[order]))
+        both.append(log[order])
+    return best, both
 
 
 class _Plan:
