@@ -16,6 +16,7 @@ are given for a disclosed key alone, and the key's record says so, not the calle
 from __future__ import annotations
 
 import enum
+import hmac
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,10 +33,12 @@ from watermark.detection.windows import (
     simulated_null,
 )
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
+from watermark.keys import LABEL_CONTEXT
 from watermark.keys.record import KeyState
 from watermark.schemes import CopulaReader, Positions, reader_of, scores_from_levels
 from watermark.seeding import as_token_ids, first_occurrences, pair_levels, pair_values
 from watermark.stats import gamma_log_sf
+from watermark.text import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     TokenIds = Sequence[int] | NDArray[Any]
 
 DEFAULT_ALPHA: Final = 1e-3
+_SEED_LABEL: Final = b"output-watermark/v1/window-decoys"
 _LOG_LEVEL: Final = math.log(1e-2)
 
 
@@ -163,6 +167,21 @@ class Localizer:
     def __repr__(self) -> str:
         """Show which key and unit, nothing of the secret."""
         return f"<Localizer key={self.record.key_id!r} unit={self.record.unit}>"
+
+    def seed_for(self, text: str) -> int:
+        """Return a seed for the null of a text, the same at every call.
+
+        It follows from key and text: whoever does not hold the key cannot try variants of a text
+        until its decoys happen to be weak, and once the key is disclosed all can recompute it.
+        Under the null the key is random, so this HMAC of it is independent of its AES streams.
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        check_text(text)
+        key = self.record.secret.subkey(LABEL_CONTEXT, 16)
+        digest = hmac.digest(key, _SEED_LABEL + text.encode(), "sha256")
+        return int.from_bytes(digest, "little")
 
     def localize(
         self,

@@ -107,6 +107,12 @@ def test_a_copied_passage_points_at_its_first_copy() -> None:
     assert span.units[1] < 1450
 
 
+def test_a_seed_follows_from_key_and_text() -> None:
+    one, other = Localizer(make_record(0)), Localizer(make_record(1))
+    assert one.seed_for("text") == Localizer(make_record(0)).seed_for("text")
+    assert len({one.seed_for("text"), one.seed_for("texts"), other.seed_for("text")}) == 3
+
+
 def test_characters_are_found_with_units() -> None:
     record = make_record(0, width=2)
     lines = [" ".join(f"w{i}" for i in document(0))]
