@@ -19,6 +19,7 @@ import enum
 import hmac
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -66,6 +67,9 @@ class Level(enum.IntEnum):
     """It lies in a marked span."""
 
 
+_COLORS: Final = {Level.NONE: "#d9dde3", Level.HINT: "#f2b84b", Level.MARKED: "#c2410c"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
     """A part of a document.
@@ -92,7 +96,7 @@ class Window(Stretch):
     level: Level
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Localization:
     """Where one key's mark is in one document.
 
@@ -124,6 +128,24 @@ class Localization:
     spans: tuple[Stretch, ...]
     windows: tuple[Window, ...]
     exact_spans: tuple[Stretch, ...]
+
+    def __repr__(self) -> str:
+        """Show the spans, not hundreds of windows."""
+        spans = ", ".join(f"{first}-{last - 1}" for first, last in (s.units for s in self.spans))
+        return (
+            f"<Localization key={self.key_id!r} marked=[{spans}] of {self.n_tokens} units, "
+            f"p <= 1e{self.log10_pvalue_ceiling}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the levels as a strip, for notebooks."""
+        cells = "".join(
+            f'<span title="units {window.units[0]}-{window.units[1] - 1}: '
+            f'{window.level.name.lower()}" style="flex:{window.units[1] - window.units[0]};'
+            f'height:1.2em;background:{_COLORS[window.level]}"></span>'
+            for window in self.windows
+        )
+        return f'<div>{escape(repr(self))}</div><div style="display:flex">{cells}</div>'
 
 
 class Localizer:
