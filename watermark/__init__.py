@@ -5,7 +5,7 @@ importing only from those before it::
 
     text, stats ┐
     keys        ├─> seeding ─> schemes ─> detection ─> cli
-    wire        ┘
+    wire        ┘                      └> engines
 
 From a text to a p-value::
 

@@ -71,7 +71,7 @@ def view_options(command: Callable[..., int]) -> Callable[..., int]:
     return command
 
 
-def check_views(views: Views, *, pooled: bool, as_ids: bool) -> None:
+def check_views(views: Views, *, pooled: bool, as_ids: bool, has_excluded: bool) -> None:
     """Refuse options that contradict each other.
 
     Raises:
@@ -80,6 +80,10 @@ def check_views(views: Views, *, pooled: bool, as_ids: bool) -> None:
     if views and (pooled or as_ids):
         raise click.UsageError(
             "--highlight, --html and --plot show texts one by one; leave out --pooled and --ids"
+        )
+    if views and has_excluded:
+        raise click.UsageError(
+            "--highlight, --html and --plot look at the whole text; leave out --exclude"
         )
     if views.plot is not None:
         plots.check(views.plot)

@@ -73,9 +73,10 @@ def test_a_foreign_key_derives_nothing_and_shows_nothing() -> None:
     assert not key.is_epoch_secret
     assert key != SecretKey("k", bytes(32))
     assert key.fingerprint != ForeignKey("k", [1]).fingerprint
-    for attempt in (lambda: key.subkey("context", 16), key.reveal):
-        with pytest.raises(KeysError, match="engine's"):
-            attempt()
+    with pytest.raises(KeysError, match="engine's"):
+        key.subkey("context", 16)
+    with pytest.raises(KeysError, match="engine's"):
+        key.reveal()
     with pytest.raises(TypeError):
         copy.copy(key)
     with pytest.raises(TypeError):
