@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,7 +83,7 @@ def test_a_state_is_one_edit(folder: Path) -> None:
 
 
 def test_a_bad_edit_changes_nothing(folder: Path) -> None:
-    with pytest.raises(AccountsFileError, match="accounts.toml: no account 'nobody'"):
+    with pytest.raises(AccountsFileError, match=r"accounts.toml: no account 'nobody'"):
         run(folder, "ban", "nobody")
     (folder / "accounts.toml").write_text(ACCOUNTS + 'state = "gone"\n')
     with pytest.raises(AccountsFileError, match=r"accounts.toml:3: .*state"):
@@ -121,7 +120,7 @@ def test_suspects_are_ranked_with_reasons(folder: Path) -> None:
 def test_a_case_is_a_folder(folder: Path) -> None:
     out = folder / "case"
     assert run(folder, "case", "acme", "--out", str(out)).strip() == str(out)
-    assert sorted(os.listdir(out)) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         "README.txt", "accounts.json", "days.csv", "summary.json", "traits.csv",
     ]  # fmt: skip
     assert out.stat().st_mode & 0o777 == 0o700
