@@ -19,11 +19,18 @@ key material or the text under test::
     │   ├── KeyHistoryError
     │   └── CommitmentError
     │       └── TimestampError
+    ├── CorpusError
+    │   └── ScanJournalError
     ├── UnitError
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
     ├── SchemeParameterError
     ├── WireError
+    ├── LedgerError
+    │   ├── LedgerConfigError
+    │   ├── LedgerUnavailableError
+    │   ├── LedgerFileError
+    │   └── SegmentError
     └── LogError
         ├── LogFormatError
         ├── LogVerificationError
@@ -99,6 +106,14 @@ class TimestampError(CommitmentError):
     """A time stamp is missing, its authority does not answer, or it does not hold."""
 
 
+class CorpusError(WatermarkError):
+    """A corpus cannot be scanned as it was asked for."""
+
+
+class ScanJournalError(CorpusError):
+    """What a scan has kept of its work is of another scan, in use, or damaged."""
+
+
 class UnitError(WatermarkError):
     """Text cannot be cut into the units that a key asks for."""
 
@@ -117,6 +132,26 @@ class SchemeParameterError(WatermarkError):
 
 class WireError(WatermarkError):
     """Bytes from a peer do not follow the protocol they claim."""
+
+
+class LedgerError(WatermarkError):
+    """The ledger of what was delivered cannot be used."""
+
+
+class LedgerConfigError(LedgerError):
+    """The file that describes a ledger is malformed, or names what is not there."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger cannot be written now, so nothing may be marked."""
+
+
+class LedgerFileError(LedgerError):
+    """A file of the ledger cannot be opened, written or read."""
+
+
+class SegmentError(LedgerError):
+    """A sealed segment is missing, malformed, or not what its header says."""
 
 
 class LogError(WatermarkError):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from proxy.cli.reports import WorkerReport, read_reports, workers_folder
 from proxy.config import load_config
 from proxy.errors import ConfigError
+from watermark.keys.reports import WorkerReport, read_reports, workers_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,36 +9,26 @@ a value of a secret.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from itertools import cycle, islice
 from typing import TYPE_CHECKING, Final
 
 from proxy.cli.watching import LOOK_SECONDS
 from proxy.sampling.keys import UnservedScopeError, check_ring, describe_ends
 from watermark.errors import KeysConfigError, WatermarkError
 from watermark.keys import WARNING_LEAD
-from watermark.keys.keysfile import read_text
-from watermark.keys.regress import find_regress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from proxy.sampling.keys import KeyedModel, KeyHolder
     from proxy.telemetry.metrics import Metrics
     from watermark.keys import KeyRing, KeysLoader
 
-_Stamp = tuple[object, ...]
-
-_REFERENCE: Final = re.compile(r"""["'](?:file|age|env-file|context-subkey):([^"'\n#]+)""")
-_LOG_TABLE: Final = re.compile(r"^\s*\[\s*log\s*\]", re.MULTILINE)
-_LOG_FOLDER: Final = re.compile(r"""^\s*folder\s*=\s*["']([^"'\n]+)["']""", re.MULTILINE)
-_LOG_DEFAULT: Final = "log"
-_LOG_HEADS: Final = ("checkpoint", "stamps")
 _MOST_LOOKS: Final = 256
+"""Files of secrets at one look: all of most deployments, and of 10,000 each within 20 s."""
 _SETTLE_SECONDS: Final = 0.02
 _SETTLE_LOOKS: Final = 10
 _WARN_EVERY: Final = timedelta(hours=1)
@@ -86,10 +76,6 @@ class Reloader:
         self._report = report
         self._is_quiet = is_quiet
         self._now = now
-        self._stamps: dict[str, _Stamp] = {}
-        self._turns: Iterator[str] = iter(())
-        self._most = 0
-        self._has_changed()
         self._warned_at: datetime | None = None
         self._tried_at = now()
 
@@ -99,10 +85,10 @@ class Reloader:
         Args:
             is_asked: Whether somebody asks.
         """
-        if self._has_changed() or is_asked:
+        if self._loader.has_changed(most=_MOST_LOOKS) or is_asked:
             for _ in range(_SETTLE_LOOKS):  # whoever writes in place gets a moment to finish
                 time.sleep(_SETTLE_SECONDS)
-                if not self._has_changed():
+                if not self._loader.has_changed(most=0):
                     break
             self.reload()
         elif self._holder.error and self._now() - self._tried_at >= _RETRY_EVERY:
@@ -156,22 +142,6 @@ class Reloader:
         if lines:
             self._warned_at = now
 
-    def _has_changed(self) -> bool:
-        """Look at the keys' file and at the next ones that it names; remember how they are now."""
-        path = str(self._loader.path)
-        found = {path: stamp(path)}
-        is_edited = found[path] != self._stamps.get(path)
-        if is_edited:
-            names = _named_files(self._loader.path)
-            kept = {name: self._stamps[name] for name in names if name in self._stamps}
-            self._stamps, self._turns = kept, cycle(names)
-            self._most = min(len(names), _MOST_LOOKS)
-        for name in islice(self._turns, self._most):
-            found[name] = stamp(name)
-        has_changed = any(self._stamps.get(name, one) != one for name, one in found.items())
-        self._stamps |= found
-        return has_changed or is_edited
-
 
 def load_ring(
     loader: KeysLoader,
@@ -191,17 +161,12 @@ def load_ring(
     Raises:
         WatermarkError: The file may not be used; the message has file and line.
     """
-    text = read_text(loader.path)
-    ring = loader.load_text(text, now=now)
-    regress = None if before is None else find_regress(before, ring, now)
-    if regress is not None:
-        key_id, _, message = regress
-        raise KeysConfigError(f"{_place(loader.path, text, 'id', key_id)}: {message}")
+    text = loader.read()
+    ring = loader.load_text(text, now=now, before=before)
     try:
         check_ring(ring, models, now=now, before=before)
     except UnservedScopeError as err:
-        place = _place(loader.path, text, "name", err.scope)
-        raise KeysConfigError(f"{place}: {err}") from err
+        raise KeysConfigError(f"{_place_of(loader.path, text, err.scope)}: {err}") from err
     return ring
 
 
@@ -210,43 +175,9 @@ def one_line(err: Exception) -> str:
     return " ".join(str(err).split())
 
 
-def stamp(path: str) -> _Stamp:
-    """Return what tells a file from one that was changed or put in its place.
-
-    The owner, the mode and links on the way change it too: a mode that lets others read a secret
-    is refused when it is set, not at the next edit.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116 - 10,000 a look
-    except (OSError, ValueError):
-        return ()
-    return (
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ctime_ns,
-    )
-
-
-def _named_files(path: Path) -> tuple[str, ...]:
-    """Return the files that the keys' file names, found without judging it."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ()
-    names = [match[1] for match in _REFERENCE.finditer(text)]
-    if _LOG_TABLE.search(text):
-        found = _LOG_FOLDER.search(text)
-        log = found[1] if found else _LOG_DEFAULT
-        names += [f"{log}/{head}" for head in _LOG_HEADS]
-    folder = str(path.parent)
-    return tuple(os.path.join(folder, name) for name in dict.fromkeys(names))  # noqa: PTH118 - 10,000
-
-
-def _place(path: Path, text: str, field: str, value: str) -> str:
-    """Return file and line of the first table that gives a field a value; else the first line."""
-    wanted = re.compile(rf"""\s*["']?{field}["']?\s*=\s*["']{re.escape(value)}["']""")
+def _place_of(path: Path, text: str, scope: str) -> str:
+    """Return file and line of a scope's table; the first line where it has none."""
+    wanted = re.compile(rf"""\s*["']?name["']?\s*=\s*["']{re.escape(scope)}["']""")
     for number, line in enumerate(text.split("\n"), start=1):
         if wanted.match(line):
             return f"{path}:{number}"

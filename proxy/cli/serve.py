@@ -20,15 +20,8 @@ from proxy.accounts.watch import Watch
 from proxy.app import create_app, keyed_models
 from proxy.cli.accounts_setup import set_up_accounts
 from proxy.cli.first_key import marking_ring
-from proxy.cli.hardening import forbid_dumps
+from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.reports import (
-    WorkerReport,
-    remove_stale_reports,
-    withdraw_report,
-    workers_folder,
-    write_report,
-)
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
 from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import InTurn, watching
@@ -36,6 +29,14 @@ from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
+from watermark.keys.hardening import forbid_dumps
+from watermark.keys.reports import (
+    WorkerReport,
+    remove_stale_reports,
+    withdraw_report,
+    workers_folder,
+    write_report,
+)
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
-_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -98,6 +99,7 @@ class Serving:
         holder: Holds them.
         models: What they have to mark.
         folder: Where workers report.
+        ledger: Opens the ledger in a process that serves; None for no ledger.
         accounts: Who may call; None for everybody.
     """
 
@@ -106,6 +108,7 @@ class Serving:
     holder: KeyHolder
     models: tuple[KeyedModel, ...]
     folder: Path
+    ledger: LedgerOpener | None = None
     accounts: AccountsSetup | None = None
 
     def watched(self) -> Watched:
@@ -118,9 +121,8 @@ class Serving:
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
         report = self.report if metrics is not None else _nothing
-        is_own = metrics is None or not is_quiet
         return Reloader(
-            self.loader if is_own else _fork_safe(self.loader),
+            self.loader,
             self.holder,
             self.models,
             metrics=metrics,
@@ -138,6 +140,9 @@ class Serving:
             error=self.holder.error or (self.accounts.holder.error if self.accounts else ""),
         )
         write_report(self.folder, report)
+
+    def _sealing(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self.ledger is None else self.ledger.sealing()
 
     def work(self, bound: socket, *, is_alone: bool = True) -> None:
         """Serve on a socket until told to stop.
@@ -160,6 +165,7 @@ class Serving:
                 if accounts is not None and watch is not None:
                     await stack.enter_async_context(accounts.noting(watch))
                 await stack.enter_async_context(watching(*watched))
+                await stack.enter_async_context(self._sealing())
                 self.report()
                 try:
                     yield
@@ -173,10 +179,11 @@ class Serving:
             accounts=None if accounts is None else accounts.holder,
             watch=watch,
             beside=beside,
+            open_ledger=None if self.ledger is None else self.ledger.open,
         )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
@@ -202,6 +209,7 @@ def prepare(config: ProxyConfig) -> Serving:
         holder=holder,
         models=models,
         folder=folder,
+        ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
         accounts=set_up_accounts(config),
     )
 
@@ -235,15 +243,6 @@ def _first_keys(config: ProxyConfig) -> None:
             marking_ring(path, WORDS_V1, say)
         elif model.tokenizer:
             marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
-
-
-def _fork_safe(loader: KeysLoader) -> KeysLoader:
-    """Return what a forked process may read with: no connection of the parent's is used twice."""
-    try:
-        keeps_connection = b"vault" in loader.path.read_bytes()
-    except OSError:
-        keeps_connection = True
-    return KeysLoader(loader.path) if keeps_connection else loader
 
 
 def _nothing() -> None:

@@ -12,9 +12,9 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.cli.hardening import end_with_parent
-from proxy.cli.reports import read_reports, withdraw_report
 from proxy.cli.watching import until_next_look
+from watermark.keys.hardening import end_with_parent
+from watermark.keys.reports import read_reports, withdraw_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable

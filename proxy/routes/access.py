@@ -47,6 +47,11 @@ class Entered:
         """Whether replies to this caller are to be marked."""
         return self.caller is None or self.caller.rules.marking
 
+    def passes_unlogged(self, *, default: bool) -> bool:
+        """Whether he is served unmarked while the ledger cannot be written, rather than refused."""
+        rule = None if self.caller is None else self.caller.rules.on_ledger_unavailable
+        return default if rule is None else rule == "pass-unmarked"
+
     @property
     def code(self) -> str | None:
         """The account whose code goes into the reply, None for no code."""

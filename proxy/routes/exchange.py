@@ -159,6 +159,11 @@ class Exchange:
                 headers.append((b"retry-after", str(error.retry_after_s).encode()))
             await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
 
+    @property
+    def account(self) -> str:
+        """The digest of the caller's API key, as the config and the keys' scopes name accounts."""
+        return caller_digest(self.headers) or ""
+
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""
         return is_trusted(self.headers, callers)
@@ -166,10 +171,10 @@ class Exchange:
 
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
     """Return whether a request's API key is among these digests; `*` stands for everybody."""
-    return EVERYBODY in callers or _caller_digest(headers) in callers
+    return EVERYBODY in callers or caller_digest(headers) in callers
 
 
-def _caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
     credential = credential_of(headers)
     return None if credential is None else f"sha256:{hashlib.sha256(credential).hexdigest()}"

@@ -41,7 +41,7 @@ class HeldKeys:
     _keyed: OrderedDict[tuple[int, str | None], KeyedUniforms] = field(
         default_factory=OrderedDict, repr=False
     )
-    _ends: dict[str, datetime] = field(default_factory=dict, repr=False)
+    _ends: list[dict[str, datetime]] = field(default_factory=list, repr=False)
 
     @property
     def generation(self) -> str:
@@ -54,8 +54,8 @@ class HeldKeys:
         *,
         model: str,
         route: str,
+        account: str,
         now: datetime,
-        account: str = "",
         code: str | None = None,
     ) -> KeyedUniforms:
         """Return the key that marks a request at an instant, its subkeys derived once.
@@ -64,8 +64,8 @@ class HeldKeys:
             unit: The unit in which the model is marked.
             model: The model that the client asks for.
             route: The path of the request.
+            account: Who is served, as the scopes name it.
             now: The instant.
-            account: Who is served, for the scopes that name accounts.
             code: The account whose code goes into the account channel; None for no code.
 
         Raises:
@@ -86,17 +86,22 @@ class HeldKeys:
     def ends(self) -> Mapping[str, datetime]:
         """Return when the last key of each scope runs out, where one does; soonest unit first."""
         if not self._ends:
-            last: dict[tuple[str, str], KeyRecord] = {}
-            for record in self.ring:
-                place = (record.scope, record.unit)
-                is_marker = record.state is KeyState.MARKING
-                if is_marker and (place not in last or record.stop > last[place].stop):
-                    last[place] = record
-            for record in last.values():
-                if record.stop != END:
-                    known = self._ends.get(record.scope, record.stop)
-                    self._ends[record.scope] = min(known, record.stop)
-        return self._ends
+            self._ends.append(_ends_of(self.ring))
+        return self._ends[0]
+
+
+def _ends_of(ring: KeyRing) -> dict[str, datetime]:
+    last: dict[tuple[str, str], KeyRecord] = {}
+    for record in ring:
+        place = (record.scope, record.unit)
+        is_marker = record.state is KeyState.MARKING
+        if is_marker and (place not in last or record.stop > last[place].stop):
+            last[place] = record
+    ends: dict[str, datetime] = {}
+    for record in last.values():
+        if record.stop != END:
+            ends[record.scope] = min(ends.get(record.scope, record.stop), record.stop)
+    return ends
 
 
 class KeyHolder:
@@ -160,11 +165,9 @@ def check_ring(
     Raises:
         UnservedScopeError: A scope of a model has no key now or later, or loses the one it has.
     """
-    same = frozenset() if before is None else _unchanged(ring, before)
+    changed = None if before is None else ring.changed_scopes(before)
     for model in models:
-        for scope in ring.scopes_of_model(model.name):
-            if scope in same:
-                continue
+        for scope in ring.scopes_of_model(model.name, among=changed):
             missing = _missing(ring, model.unit, scope, now)
             if not missing or _is_set_aside(ring, model.unit, scope, now):
                 continue
@@ -176,25 +179,6 @@ def check_ring(
                     f"model {model.name!a} is marked now, and would not be: {missing}; to stop "
                     "the marking on purpose, set state 'suspended'",
                 )
-
-
-def _unchanged(ring: KeyRing, before: KeyRing) -> frozenset[str]:
-    """Return the scopes that two rings define alike and fill with the same keys."""
-    known = {(record.key_id, record.unit): record for record in before}
-    scopes = {scope.name: scope for scope in before.scopes}
-    changed = {scope.name for scope in ring.scopes if scopes.get(scope.name) != scope}
-    changed |= {key_id for key_id, _ in ring.uncommitted ^ before.uncommitted}
-    kept = set()
-    for record in ring:
-        old = known.get((record.key_id, record.unit))
-        kept.add((record.key_id, record.unit))
-        if (old is not record and old != record) or record.key_id in changed:
-            changed.add(record.scope)
-    changed |= {record.scope for place, record in known.items() if place not in kept}
-    if len(ring.scopes) < len(before.scopes):
-        changed.add(DEFAULT_SCOPE)  # it takes what a scope took that is gone
-    everything = {DEFAULT_SCOPE, *(scope.name for scope in ring.scopes)}
-    return frozenset(everything - changed)
 
 
 def _missing(ring: KeyRing, unit: str, scope: str, now: datetime) -> str:

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from proxy.telemetry.ledger import LedgerCollector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from watermark.ledger import State, WriterStats
 
 WATCHED: Final = "watched"  # the operator lists these accounts, so their names are a closed set
 OTHER_MODEL: Final = "other"
@@ -55,6 +59,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._questions = Counter(
+            "watermark_detection_questions",
+            "Questions about texts, by how they were answered",
+            ("outcome",),
+            registry=self._registry,
+        )
         self._refusals = Counter(
             "watermark_refusals",
             "Requests that an account's state, rules or quota refused, and streams ended by them",
@@ -120,6 +130,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._ledger = LedgerCollector()
+        self._registry.register(self._ledger)
+
+    def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
+        """Say what the ledger has written; it counts for itself."""
+        self._ledger.take(state, stats, n_open=n_open)
+
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""
         self._generation.clear()
@@ -156,6 +173,10 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def asked(self, outcome: str) -> None:
+        """Count a question about a text by its outcome."""
+        self._questions.labels(outcome).inc()
 
     def refused(self, error: Exception) -> None:
         """Count a refusal by its reason, or by its class where it has none."""

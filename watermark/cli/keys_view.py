@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import Desk, keys_option, operator_option
-from watermark.errors import SchemeParameterError
+from watermark.errors import InputError, KeysError, SchemeParameterError
 from watermark.keys import load_keys
 from watermark.keys.lifecycle import parse_duration
 from watermark.keys.record import BEGINNING, END, format_time
+from watermark.keys.reports import read_reports, workers_folder
 from watermark.stats import rotation_price
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
     from watermark.keys import KeyFields, KeyRing
 
@@ -36,16 +39,36 @@ def list_keys(*, keys_file: Path, as_json: bool) -> int:
     return render.EXIT_DONE
 
 
-@click.command(short_help="Say what marks now, and for how long.")
+@click.command(short_help="Say what marks now, for how long, and which process has it.")
 @keys_option
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="State folder of a running proxy: say which keys each of its workers has.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="proxy.toml",
+    help="Its configuration, in the place of --state.",
+)
 @json_option
-def status(*, keys_file: Path, as_json: bool) -> int:
+def status(*, keys_file: Path, state: Path | None, config: Path | None, as_json: bool) -> int:
     """Print what marks in each scope, the hours until the next change, and the generation.
 
     Processes that show the same generation hold the same keys.
     """
+    if state is not None and config is not None:
+        raise click.UsageError("--state and --config exclude each other; give one of them")
     desk = Desk(keys_file)
-    ring = desk.ring()
+    folder = _state_of(config) if config is not None else state
+    try:
+        ring = desk.ring()
+    except KeysError:  # what the workers have meanwhile is what one wants to know
+        _write_workers(None if folder is None else _workers(folder, ""), folder)
+        raise
+    workers = None if folder is None else _workers(folder, ring.generation)
     change = ring.next_change(desk.now)
     hours = None if change is None else (change - desk.now).total_seconds() / _HOUR
     rows = [
@@ -54,22 +77,20 @@ def status(*, keys_file: Path, as_json: bool) -> int:
         if one.claims and one.start <= desk.now < one.stop
     ]
     if as_json:
-        render.write_objects(
-            [
-                {
-                    "generation": ring.generation,
-                    "next_change": None if change is None else format_time(change),
-                    "hours_to_next_change": hours,
-                    "marking": rows,
-                    "running_out": [expiry.key_id for expiry in ring.running_out(desk.now)],
-                    "uncommitted": sorted({key_id for key_id, _ in ring.uncommitted}),
-                }
-            ]
-        )
+        fields: dict[str, object] = {
+            "generation": ring.generation,
+            "next_change": None if change is None else format_time(change),
+            "hours_to_next_change": hours,
+            "marking": rows,
+            "running_out": [expiry.key_id for expiry in ring.running_out(desk.now)],
+            "uncommitted": sorted({key_id for key_id, _ in ring.uncommitted}),
+        }
+        render.write_objects([fields if workers is None else {**fields, "workers": workers}])
     else:
         _write(rows, as_json=False)
         until = "none" if hours is None else f"in {hours:.1f} h"
         render.write_data(f"generation {ring.generation}; next change: {until}\n")
+        _write_workers(workers, folder)
     warn(desk, ring)
     return render.EXIT_DONE
 
@@ -142,11 +163,54 @@ def warn(desk: Desk, ring: KeyRing) -> None:
             f"warning: key {expiry.key_id} of scope {expiry.scope} runs out in {left:.1f} h and "
             "has no successor; run `watermark keys rotate`"
         )
+    for one in ring.retired:
+        if one.destroy_at is not None:
+            step = "--restore` takes it back" if one.destroy_at > desk.now else "--yes` deletes it"
+            render.write_note(
+                f"warning: the secret of key {one.key_id} is to be deleted from "
+                f"{format_time(one.destroy_at)} on; `watermark keys destroy {one.key_id} {step}"
+            )
+    stamped = " and stamped" * desk.document.options.require_timestamp
     for key_id in sorted({key_id for key_id, _ in ring.uncommitted}):
         render.write_note(
-            f"warning: key {key_id} may not mark before its commitment is logged; "
+            f"warning: key {key_id} may not mark before its commitment is logged{stamped}; "
             "run `watermark keys commit`"
         )
+
+
+def _state_of(config: Path) -> Path:
+    """Return the state folder that a proxy's configuration names, and nothing else of it."""
+    try:
+        table = tomllib.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise InputError(f"cannot read configuration {config}: {err}; correct --config") from err
+    state = table.get("state", ".")
+    if not isinstance(state, str):
+        raise InputError(f"{config}: `state` is no path; write the folder as a string")
+    return config.parent / state
+
+
+def _workers(state: Path, generation: str) -> list[dict[str, object]]:
+    """Return what the workers of a proxy say of their keys, held against the file's generation."""
+    reports = (report for _, report in read_reports(workers_folder(state)).values())
+    return [
+        {**msgspec.structs.asdict(report), "is_current": report.generation == generation}
+        for report in sorted(reports, key=lambda report: report.pid)
+    ]
+
+
+def _write_workers(workers: list[dict[str, object]] | None, state: Path | None) -> None:
+    """Say which worker has which keys, and why it goes on with others."""
+    if workers == []:
+        render.write_note(f"warning: no worker reports in {state}; is the proxy running there?")
+    for worker in workers or ():
+        shown = "as the file" if worker["is_current"] else "not as the file"
+        cells = [f"worker {worker['pid']}", worker["generation"], shown, worker["loaded_at"]]
+        render.write_data(render.printable("  ".join(map(str, cells))) + "\n")
+        if worker["error"]:
+            render.write_note(f"warning: worker {worker['pid']} keeps its keys: {worker['error']}")
+    if any(not worker["is_current"] for worker in workers or ()):
+        render.write_hints(["`watermark-proxy reload --config proxy.toml` loads the file now"])
 
 
 def _describe(one: KeyFields, now: datetime) -> dict[str, object]:

@@ -19,20 +19,27 @@ from watermark.errors import (
     AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
+    CorpusError,
     InputError,
     KeyFileError,
     KeyFilePermissionError,
     KeyHistoryError,
     KeysConfigError,
     KeysError,
+    LedgerConfigError,
+    LedgerError,
+    LedgerFileError,
+    LedgerUnavailableError,
     LogError,
     LogForkError,
     LogFormatError,
     LogRangeError,
     LogStorageError,
     LogVerificationError,
+    ScanJournalError,
     SchemeParameterError,
     SecretSourceError,
+    SegmentError,
     TextEncodingError,
     TextTooShortError,
     TimestampError,
@@ -52,6 +59,7 @@ EXIT_DONE: Final = 0
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NULL_STANDS: Final = 3
+EXIT_SKIPPED: Final = 4
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 _PREFIX: Final = "watermark: "
@@ -101,6 +109,8 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         KeyHistoryError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
         CommitmentError: Outcome(EXIT_ERROR, "the form is in watermark/spec/commitment.md"),
         TimestampError: Outcome(EXIT_ERROR, "`watermark keys commit` asks for a stamp again"),
+        CorpusError: Outcome(EXIT_ERROR),
+        ScanJournalError: Outcome(EXIT_ERROR, "the journal is described in watermark/spec/scan.md"),
         UnitError: Outcome(EXIT_ERROR, "the units are in watermark/spec/seeding.md"),
         TokenizerFileError: Outcome(
             EXIT_ERROR, "the file is the tokenizer.json in the folder of the model"
@@ -113,6 +123,17 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
         ),
         WireError: Outcome(EXIT_ERROR),
+        LedgerError: Outcome(EXIT_ERROR, "the forms are in watermark/spec/ledger.md"),
+        LedgerConfigError: Outcome(
+            EXIT_ERROR, "the form is in watermark/spec/ledger.md, section LEDGER.toml"
+        ),
+        LedgerUnavailableError: Outcome(EXIT_ERROR),
+        LedgerFileError: Outcome(
+            EXIT_ERROR, "a file that a worker writes is read once it is sealed, or the worker ends"
+        ),
+        SegmentError: Outcome(
+            EXIT_ERROR, "`watermark ledger verify` names every segment that does not hold"
+        ),
         # No command raises those of the log yet; their messages name the remedy.
         LogError: Outcome(EXIT_ERROR),
         LogFormatError: Outcome(EXIT_ERROR),
@@ -122,27 +143,6 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         LogForkError: Outcome(EXIT_ERROR),
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One test in the table.
-
-    Attributes:
-        file: What was tested.
-        key: Which key was held against it.
-        n_tokens: Units in the text.
-        n_scored: Positions scored.
-        log10_pvalue: Decimal log of the p-value of this test alone.
-        log10_pvalue_family: The same over all tests of the call.
-    """
-
-    file: str
-    key: str
-    n_tokens: int
-    n_scored: int
-    log10_pvalue: float
-    log10_pvalue_family: float
 
 
 def write_data(text: str) -> None:
@@ -183,23 +183,6 @@ def outcome_of(err: WatermarkError) -> Outcome:
     return next(OUTCOMES[kind] for kind in type(err).__mro__ if kind in OUTCOMES)
 
 
-def write_table(rows: Sequence[Row], summary: str) -> None:
-    """Write the tests as a table, and the sentence that says how to read it."""
-    lines = [
-        (
-            row.file,
-            row.key,
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-        for row in rows
-    ]
-    head = ("units", "scored", "log10 p", "log10 p family-wise")
-    write_lines(("file", "key"), head, lines, summary)
-
-
 def write_lines(
     names: Sequence[str], numbers: Sequence[str], lines: Sequence[Sequence[str]], summary: str
 ) -> None:
@@ -227,6 +210,43 @@ def write_lines(
         table.add_row(*(Text(printable(cell)) for cell in line))
     page = _render(table, is_terminal=is_terminal).splitlines()
     write_data("".join(f"{line.rstrip()}\n" for line in (*page, "", summary)))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of somebody's text.
+
+    Attributes:
+        text: Its characters, of any kind.
+        style: How a terminal shows it, in rich's words; empty for plain.
+        before: What stands before it where there are no colors.
+        after: What stands behind it where there are no colors.
+    """
+
+    text: str
+    style: str = ""
+    before: str = ""
+    after: str = ""
+
+
+def write_styled(pieces: Iterable[Piece]) -> None:
+    """Write a text, in colors on a terminal, with brackets elsewhere; it can act on nothing."""
+    console = Console(file=io.StringIO(), force_terminal=sys.stdout.isatty())
+    is_colored = console.is_terminal and not console.no_color
+    if not is_colored:
+        plain = (f"{one.before}{_lines_printable(one.text)}{one.after}" for one in pieces)
+        write_data("".join(plain) + "\n")
+        return
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, width=_UNBOUNDED)
+    parts = [(_lines_printable(one.text), one.style) for one in pieces]
+    console.print(Text.assemble(*parts), soft_wrap=True)
+    write_data(page.getvalue())
+
+
+def _lines_printable(text: str) -> str:
+    """Return text of several lines with everything else escaped that a terminal would act on."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable(text: str) -> str:

@@ -13,8 +13,6 @@ import click
 
 from watermark.cli import render
 from watermark.cli.detect import (
-    Body,
-    body_name,
     check_alpha,
     check_usage,
     pool,
@@ -23,6 +21,7 @@ from watermark.cli.detect import (
     select_records,
     units_of,
 )
+from watermark.cli.detect_output import Body, body_name
 from watermark.cli.trace_plot import check_plot, write_plot
 from watermark.errors import AccountsFileError, InputError, KeysConfigError, SchemeParameterError
 from watermark.keys import load_keys

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from watermark.keys.record import BEGINNING, DEFAULT_SCOPE, END, KeyFields, format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Hashable, Sequence
+    from collections.abc import Hashable, Sequence
 
 _WHEN_UNDATED: Final = "set state 'detect' in the older one"
 
@@ -23,8 +23,6 @@ def find_conflict(
     fields: Sequence[KeyFields],
     secrets: Sequence[Hashable],
     scopes: Sequence[str] = (),
-    *,
-    only: Container[tuple[str, str]] | None = None,
 ) -> tuple[int, str] | None:
     """Return the first record that contradicts one before it, and why; None where all agree.
 
@@ -32,7 +30,6 @@ def find_conflict(
         fields: The records, in the order of the file.
         secrets: What identifies each one's secret: its reference, or the key itself.
         scopes: The names of the scopes beside `default`.
-        only: The scopes and units whose windows are gone over; None for all.
 
     Returns:
         The position of the later record, from 0, and a message with the remedy.
@@ -61,18 +58,26 @@ def find_conflict(
                 f"scope {record.scope!a} is not defined; add a [[scope]] table with this name, "
                 "or correct it"
             )
-    return _find_window_conflict(fields, only)
+    return find_window_conflict(fields)
 
 
-def _find_window_conflict(
-    fields: Sequence[KeyFields], only: Container[tuple[str, str]] | None
-) -> tuple[int, str] | None:
-    """Return the first overlap or gap among the windows of each scope and unit."""
+def has_window(record: KeyFields) -> bool:
+    """Return whether a record takes part in the agreement of windows."""
+    return record.claims or (record.is_dated and record.stop > record.start)
+
+
+def find_window_conflict(fields: Sequence[KeyFields]) -> tuple[int, str] | None:
+    """Return the first overlap or gap among the windows of each scope and unit.
+
+    Args:
+        fields: The records, in the order of the file.
+
+    Returns:
+        As `find_conflict`.
+    """
     groups: dict[tuple[str, str], list[int]] = {}
     for index, record in enumerate(fields):
-        if only is not None and (record.scope, record.unit) not in only:
-            continue
-        if record.claims or (record.is_dated and record.stop > record.start):
+        if has_window(record):
             groups.setdefault((record.scope, record.unit), []).append(index)
     for places in groups.values():
         if len(places) == 1:

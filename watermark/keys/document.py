@@ -1,24 +1,26 @@
 """The text of `KEYS.toml` as rows, and where each of them stands.
 
 Rule 1: an unknown field or form version refuses the whole file, because a misspelt field would
-silently mean its default. Rule 2: a message names the file and the line, and quotes no value of
-the `secret` field. Rule 3: a table that stands in the file as it stood before is not read again;
-what is read this way is what reading the whole file gives.
+silently mean its default. Rule 2: a table that stands in the file as it stood before is not read
+again; what is read this way is what reading the whole file gives.
 
 Source: `watermark/spec/key-file.md`, section "KEYS.toml".
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Any, Final
+from operator import eq
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from watermark.errors import KeysConfigError, KeysError
+from watermark.keys.edit import Edit, differing
+from watermark.keys.foreign import FOREIGN_SCHEMES, Scalar
+from watermark.keys.places import Source, form_error, syntax_error
 from watermark.keys.record import (
     DECLARED_STATES,
     DEFAULT_ACCOUNT_SHARE_Q16,
@@ -33,16 +35,13 @@ from watermark.keys.scope import ANY, Scope
 from watermark.keys.secret import check_key_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEYS_SCHEMA: Final = 1
 
 _OPENING: Final = "\n[["
-_TABLE_LINE: Final = re.compile(r"\s*\[\[\s*[\"']?(key|scope)[\"']?\s*\]\]")
-_TABLE_PATH: Final = re.compile(r"\$\.(key|scope)\[(\d+)\]")
-_FIELD_PATH: Final = re.compile(r"`([A-Za-z0-9_-]+)`")
-_SYNTAX_LINE: Final = re.compile(r" ?\(at line (\d+), column \d+\)")
-_SYNTAX_END: Final = " (at end of document)"
+_FEW: Final = 1000  # tables that are read again rather than looked for in another place
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,9 +50,10 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     id: str
     unit: str
     secret: str = ""
-    context_width: int = DEFAULT_CONTEXT_WIDTH
+    context_width: int | msgspec.UnsetType = msgspec.UNSET
     scheme: str = DEFAULT_SCHEME
     rho: float = DEFAULT_RHO
+    parameters: dict[str, Scalar] = {}
     account_share_q16: int = DEFAULT_ACCOUNT_SHARE_Q16
     state: str = KeyState.MARKING.value
     scope: str = DEFAULT_SCOPE
@@ -61,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     not_after: datetime | None = None
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
+    destroy_at: datetime | None = None
 
 
 class ScopeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,9 +74,10 @@ class ScopeRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class AgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`[age]`: how encrypted key files are opened."""
+    """`[age]`: what opens encrypted key files, and to whom new ones are encrypted."""
 
     identity: str
+    recipients: tuple[str, ...] = ()
 
 
 class VaultOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -138,6 +140,9 @@ class KeyEntry:
     reference: str
 
 
+Table: TypeAlias = "KeyEntry | Scope"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """A file of the right form.
@@ -147,69 +152,48 @@ class Document:
         options: What is neither key nor scope.
         keys: The keys, in order.
         scopes: The scopes, in order.
+        name: What tells it from every other document.
+        base: The name of the document that was read before, where the edit is known.
+        edit: What is gone since then, and what has come.
     """
 
     source: Source
     options: Options
     keys: tuple[KeyEntry, ...]
     scopes: tuple[Scope, ...]
+    name: object = field(default_factory=object)
+    base: object = None
+    edit: Edit[Table] = ((), ())
 
+    def edit_since(self, before: Document | None) -> tuple[Edit[KeyEntry], Edit[Scope]]:
+        """Return what is gone of another document's keys and scopes, and what has come.
 
-class Source:
-    """The file's name and text, to say where a mistake stands."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self._text = text
-
-    def line_of(self, number: int, table: str = "key") -> int | None:
-        """Return the line of a table's header, as editors count; None where it has none."""
-        found = 0
-        for line_number, line in enumerate(self._text.split("\n"), start=1):
-            match = _TABLE_LINE.match(line)
-            if match and match[1] == table:
-                if found == number:
-                    return line_number
-                found += 1
-        return None
-
-    def line_with(self, word: str) -> int | None:
-        """Return the first line that sets or opens `word`; None where there is none."""
-        opens = re.compile(rf"\s*(\[\s*)?[\"']?{re.escape(word)}[\"']?\s*[\].=]")
-        for line_number, line in enumerate(self._text.split("\n"), start=1):
-            if opens.match(line):
-                return line_number
-        return None
-
-    def place(self, line: int | None = None) -> str:
-        """Return file and line; the first line where none is to blame."""
-        return f"{self.path}:{line or 1}"
-
-    def error(self, message: str, *, line: int | None = None) -> KeysConfigError:
-        """Return an error about the file as a whole, or about a line."""
-        return KeysConfigError(f"{self.place(line)}: {message}")
-
-    def where(self, number: int, key_id: str = "", table: str = "key") -> str:
-        """Return file, line, and which record or scope it is."""
-        line = self.line_of(number, table)
-        where = f"{self.path}" if line is None else f"{self.path}:{line}"
-        where += f": {'record' if table == 'key' else 'scope'} {number + 1}"
-        return f"{where} ({key_id!a})" if key_id else where
-
-    def record_error(self, number: int, message: str, key_id: str = "") -> KeysConfigError:
-        """Return an error about one record."""
-        return KeysConfigError(f"{self.where(number, key_id)}: {message}")
-
-    def scope_error(self, number: int, message: str, name: str = "") -> KeysConfigError:
-        """Return an error about one scope."""
-        return KeysConfigError(f"{self.where(number, name, 'scope')}: {message}")
+        Parts are told apart by identity, which the reader keeps where nothing has changed.
+        """
+        if before is None:
+            return ((), self.keys), ((), self.scopes)
+        if self.base is not before.name:
+            return differing(before.keys, self.keys), differing(before.scopes, self.scopes)
+        gone, come = self.edit
+        return (
+            (
+                [one for one in gone if isinstance(one, KeyEntry)],
+                [one for one in come if isinstance(one, KeyEntry)],
+            ),
+            (
+                [one for one in gone if isinstance(one, Scope)],
+                [one for one in come if isinstance(one, Scope)],
+            ),
+        )
 
 
 class DocumentReader:
     """Reads the file again and again, and every table of it once."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, KeyEntry | Scope] = {}
+        self._chunks: list[str] = []
+        self._tables: list[Table] = []
+        self._name: object = None
 
     def read(self, path: Path, text: str) -> Document:
         """Return what a text says.
@@ -228,30 +212,60 @@ class DocumentReader:
     def _read_by_table(self, source: Source, text: str) -> Document | None:
         """Return what the text says, table by table; None where that way is not safe.
 
-        Tables that are TOML each by themselves, in a text without strings of several lines, and
-        with nothing but themselves in them, are together what the whole text is.
+        Tables that are TOML each by themselves, and hold nothing but themselves, are together
+        what the whole text is: where one ends, no string is open.
         """
-        if '"""' in text or "'''" in text:
-            return None
         head, *chunks = text.split(_OPENING)
-        # None for what was not seen before; looked up by the interpreter, 20,000 a reload.
-        tables = list(map(self._seen.get, chunks))
         try:
             options = _options(tomllib.loads(head))
-            for number, table in enumerate(tables):
-                if table is None:
-                    tables[number] = _read_table(tomllib.loads(_OPENING + chunks[number]))
+            tables, edit = self._tables_of(chunks)
         except (ValueError, RecursionError, KeysError, msgspec.ValidationError):
             return None  # the whole text says where the mistake stands
-        self._seen = {
-            chunk: table for chunk, table in zip(chunks, tables, strict=True) if table is not None
-        }
-        return Document(
+        document = Document(
             source=source,
             options=options,
-            keys=tuple([table for table in tables if isinstance(table, KeyEntry)]),
-            scopes=tuple([table for table in tables if isinstance(table, Scope)]),
+            keys=tuple([one for one in tables if type(one) is KeyEntry]),
+            scopes=tuple([one for one in tables if type(one) is Scope]),
+            base=self._name,
+            edit=edit,
         )
+        self._chunks, self._tables, self._name = chunks, tables, document.name
+        return document
+
+    def _tables_of(self, chunks: list[str]) -> tuple[list[Table], Edit[Table]]:
+        """Return what each chunk says, and what has changed since the text before.
+
+        Where few chunks differ from those that stood in their places, these are read; else
+        chunks are looked up between the beginning and the end that both texts share.
+        """
+        old, known = self._chunks, self._tables
+        same = list(map(eq, old, chunks))  # by the interpreter: 20,000 a reload
+        if same.count(False) <= _FEW >= abs(len(chunks) - len(old)):
+            places = list(_places_of(same))
+            come = [_read_table(chunks[place]) for place in places]
+            tables = known[: len(chunks)]
+            for place, table in zip(places, come, strict=True):
+                tables[place] = table
+            tail = [_read_table(chunk) for chunk in chunks[len(old) :]]
+            gone = [known[place] for place in places] + known[len(chunks) :]
+            return tables + tail, (gone, come + tail)
+        start = same.index(False) if False in same else len(same)
+        ends = list(map(eq, reversed(old[start:]), reversed(chunks[start:])))
+        shared = ends.index(False) if False in ends else len(ends)
+        lookup = dict(zip(old[start:], known[start:], strict=True))
+        stop = len(chunks) - shared
+        middle = [lookup.get(chunk) or _read_table(chunk) for chunk in chunks[start:stop]]
+        before = known[start : len(old) - shared]
+        tables = known[:start] + middle + known[len(old) - shared :]
+        return tables, differing(before, middle)
+
+
+def _places_of(same: list[bool]) -> Iterator[int]:
+    """Yield the places of what is not the same."""
+    place = -1
+    for _ in range(same.count(False)):
+        place = same.index(False, place + 1)
+        yield place
 
 
 def _options(table: dict[str, Any]) -> Options:
@@ -262,8 +276,9 @@ def _options(table: dict[str, Any]) -> Options:
     return options
 
 
-def _read_table(table: dict[str, Any]) -> KeyEntry | Scope:
+def _read_table(chunk: str) -> Table:
     """Return the one key or scope of a text that holds nothing else."""
+    table = tomllib.loads(_OPENING + chunk)
     keys, scopes = table.pop("key", ()), table.pop("scope", ())
     if table or len(keys) + len(scopes) != 1:
         raise KeysConfigError("other tables")
@@ -277,7 +292,7 @@ def _read_whole(source: Source, text: str) -> Document:
     try:
         table: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as err:
-        raise _syntax_error(source, text, str(err)) from None
+        raise syntax_error(source, text, str(err)) from None
     schema = table.get("schema")
     if type(schema) is not int or schema != KEYS_SCHEMA:  # True == 1
         raise source.error(
@@ -288,7 +303,7 @@ def _read_whole(source: Source, text: str) -> Document:
     try:
         file = msgspec.convert(table, _File, strict=True)
     except msgspec.ValidationError as err:
-        raise _form_error(source, str(err)) from None
+        raise form_error(source, str(err)) from None
     names = Options.__struct_fields__
     return Document(
         source=source,
@@ -296,28 +311,6 @@ def _read_whole(source: Source, text: str) -> Document:
         keys=tuple(_located_entry(row, number, source) for number, row in enumerate(file.key)),
         scopes=tuple(_located_scope(row, number, source) for number, row in enumerate(file.scope)),
     )
-
-
-def _syntax_error(source: Source, text: str, message: str) -> KeysConfigError:
-    """Return where the text stops being TOML."""
-    found = _SYNTAX_LINE.search(message)
-    line = int(found[1]) if found else None
-    if message.endswith(_SYNTAX_END):
-        line = text.count("\n") + 1
-    message = _SYNTAX_LINE.sub("", message.removesuffix(_SYNTAX_END))
-    return source.error(f"not TOML: {lower(message)}; correct the syntax", line=line)
-
-
-def _form_error(source: Source, message: str) -> KeysConfigError:
-    """Return where a field is unknown, missing or of another type."""
-    found = _TABLE_PATH.search(message)
-    text = f"{lower(message)}; see the key file form"
-    if found is None:
-        field = _FIELD_PATH.search(message.replace("`$.", "`"))
-        return source.error(text, line=source.line_with(field[1]) if field else None)
-    if found[1] == "key":
-        return source.record_error(int(found[2]), text)
-    return source.scope_error(int(found[2]), text)
 
 
 def _located_entry(row: Row, number: int, source: Source) -> KeyEntry:
@@ -342,9 +335,10 @@ def _entry(row: Row) -> KeyEntry:
     fields = KeyFields(
         key_id=row.id,
         unit=row.unit,
-        context_width=row.context_width,
+        context_width=_context_width(row),
         scheme=row.scheme,
         rho=row.rho,
+        parameters=tuple(sorted(row.parameters.items())),
         account_share_q16=row.account_share_q16,
         state=_state(row.state),
         scope=row.scope,
@@ -352,10 +346,19 @@ def _entry(row: Row) -> KeyEntry:
         not_after=row.not_after,
         compromised_at=row.compromised_at,
         disclosed_at=row.disclosed_at,
+        destroy_at=row.destroy_at,
     )
     if not row.secret and fields.state is not KeyState.DESTROYED:
         raise KeysConfigError("missing required field `secret`; see the key file form")
     return KeyEntry(fields, row.secret)
+
+
+def _context_width(row: Row) -> int:
+    """Return the width given, or the scheme's own default."""
+    if row.context_width is not msgspec.UNSET:
+        return row.context_width
+    foreign = FOREIGN_SCHEMES.get(row.scheme)
+    return DEFAULT_CONTEXT_WIDTH if foreign is None else foreign.context_width
 
 
 def _scope(row: ScopeRow) -> Scope:
@@ -370,8 +373,3 @@ def _state(name: str) -> KeyState:
     except ValueError:
         known = ", ".join(repr(state.value) for state in DECLARED_STATES)
         raise KeysConfigError(f"state {name!a} is unknown; write one of {known}") from None
-
-
-def lower(message: str) -> str:
-    """Return another library's message in this project's form."""
-    return message[:1].lower() + message[1:]

@@ -17,18 +17,22 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
+from watermark.keys.foreign import Scalar
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import KeyFields, KeyState, values_of
+from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from watermark.keys.keyring import KeyRing
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
-_TIMES: Final = frozenset({"not_before", "not_after", "compromised_at", "disclosed_at"})
+
+
+Plain = dict[str, str | int | float | dict[str, Scalar]]
+"""A record as JSON holds it; an engine's parameters are an object."""
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +55,7 @@ class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     operator: str
     event: str
     key_id: str
-    fields: dict[str, str | int | float] | None = None
+    fields: Plain | None = None
     fingerprint: str = ""
     detail: str = ""
     prev: str
@@ -114,30 +118,27 @@ class History:
         return KeyHistoryError(f"{self.path}:{line}: line {message}")
 
     def find_regress(
-        self, ring: KeyRing, now: datetime, *, seen: Container[int] = ()
+        self, ring: KeyRing, now: datetime, *, seen: KeyRing | None = None
     ) -> tuple[str, str, str] | None:
         """Return the first key that a ring sets back; None where there is none.
 
         Args:
             ring: The ring.
             now: The instant.
-            seen: `id` of the records that were held against this history before.
+            seen: A ring that was held against this history before.
 
         Returns:
             Key id, unit, and a message with the remedy.
         """
         if not self.lines:
             return None
-        for one in (*ring.records, *ring.retired):
-            if id(one) in seen:
-                continue
+        news = ring.edit_since(seen)[0][1] if seen else (*ring.records, *ring.retired)
+        for one in news:
             known = self.last.get((one.key_id, one.unit))
             message = "" if known is None else one.regress_from(known, now)
             if message:
                 return one.key_id, one.unit, message
-        for record in ring.records:
-            if id(record) in seen:
-                continue
+        for record in (one for one in news if isinstance(one, KeyRecord)):
             name = self.fingerprints.get(record.key_id)
             if name and not record.secret.is_context_only and record.secret.fingerprint != name:
                 message = (
@@ -243,19 +244,21 @@ def append_history(
         sync_folder(path)
 
 
-def _plain(record: KeyFields) -> dict[str, str | int | float]:
+def _plain(record: KeyFields) -> Plain:
     """Return a record as JSON holds it, what is not set left out."""
     values = values_of(record).items()
-    return {name: _json_of(value) for name, value in values if value is not None}
+    return {name: _json_of(value) for name, value in values if value is not None and value != ()}
 
 
-def _json_of(value: str | float | KeyState | datetime) -> str | int | float:
+def _json_of(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, KeyState):
         return value.value
+    if isinstance(value, tuple):
+        return dict(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
+def _fields_of(plain: Plain) -> KeyFields:
     """Return the record that a line holds.
 
     Raises:
@@ -264,7 +267,8 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
     values: dict[str, Any] = dict(plain)
     try:
         values["state"] = KeyState(values["state"])
-        for name in _TIMES & values.keys():
+        values["parameters"] = tuple(sorted(dict(values.get("parameters", {})).items()))
+        for name in values.keys() & set(TIME_FIELDS):
             values[name] = datetime.fromisoformat(values[name])
         return KeyFields(**values)
     except (KeyError, TypeError, ValueError, KeysConfigError) as err:

@@ -19,8 +19,8 @@ import msgspec
 
 from watermark.errors import KeysConfigError
 from watermark.keys.agreement import find_conflict, in_scope
+from watermark.keys.edit import differing
 from watermark.keys.record import (
-    BEGINNING,
     DEFAULT_SCOPE,
     DETECTING_STATES,
     END,
@@ -28,17 +28,20 @@ from watermark.keys.record import (
     KeyRecord,
     KeyState,
 )
+from watermark.keys.ring_index import RingIndex
 from watermark.keys.scope import ANY, Scope, find_scope, index_scopes
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Container, Hashable, Iterator
 
+    from watermark.keys.edit import Edit
     from watermark.keys.scope import Pattern
 
 WARNING_LEAD: Final = timedelta(hours=48)
 """How long before a key runs out without a successor a warning starts."""
 
 _GENERATION_DIGITS: Final = 16
+_START: Final = attrgetter("start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class KeyRing:
         scopes: The scopes beside `default`.
         retired: Records that are archived or destroyed.
         uncommitted: Key ids and units that may not mark before their commitment is logged.
-        checked: Which scope takes what, where the caller has found no contradiction already.
+        index: How the records are found, where the caller has found no contradiction already.
 
     Raises:
         KeysConfigError: There is no record, or two of them contradict each other.
@@ -77,27 +80,16 @@ class KeyRing:
     scopes: tuple[Scope, ...] = ()
     retired: tuple[KeyFields, ...] = ()
     uncommitted: frozenset[tuple[str, str]] = frozenset()
-    checked: InitVar[dict[Pattern, str] | None] = None
-    _epochs: dict[tuple[str, str], tuple[KeyRecord, ...]] = field(
-        init=False, repr=False, compare=False
-    )
-    _patterns: dict[Pattern, str] = field(init=False, repr=False, compare=False)
-    _changes: tuple[datetime, ...] = field(init=False, repr=False, compare=False)
-    _digest: list[str] = field(init=False, repr=False, compare=False, default_factory=list)
+    index: InitVar[RingIndex | None] = None
+    _index: RingIndex = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self, checked: dict[Pattern, str] | None) -> None:
+    def __post_init__(self, index: RingIndex | None) -> None:
         if not self.records and not self.retired:
             raise KeysConfigError("no key is given; add a record, `watermark keys new` prints one")
-        patterns = self._check_agreement() if checked is None else checked
-        self._check_secrets_apart()
-        changes: set[datetime] = set()
-        for record in self.records:
-            if record.state is KeyState.MARKING:
-                changes.add(record.start)
-                changes.add(record.stop)
-        object.__setattr__(self, "_patterns", patterns)
-        object.__setattr__(self, "_changes", tuple(sorted(changes - {BEGINNING, END})))
-        object.__setattr__(self, "_epochs", _index(self.records))
+        if index is None:
+            patterns, everything = self._check_agreement(), (*self.records, *self.retired)
+            index = RingIndex().revised(patterns, ((), everything), ((), self.scopes))
+        object.__setattr__(self, "_index", index)
 
     def _check_agreement(self) -> dict[Pattern, str]:
         """Return which scope takes what, once nothing contradicts anything."""
@@ -111,19 +103,6 @@ class KeyRing:
         if conflict is not None:
             raise KeysConfigError(conflict[1])
         return patterns
-
-    def _check_secrets_apart(self) -> None:
-        """Refuse one secret under two ids: disclosing one epoch would disclose the other."""
-        ids: dict[bytes, str] = {}
-        for record in self.records:
-            if record.secret.is_context_only:
-                continue
-            other = ids.setdefault(record.secret.reveal(), record.key_id)
-            if other != record.key_id:
-                raise KeysConfigError(
-                    f"keys {other!a} and {record.key_id!a} have one secret; give each its own, "
-                    "`watermark keys new` makes one"
-                )
 
     def marking(self, unit: str, *, now: datetime, scope: str = DEFAULT_SCOPE) -> KeyRecord:
         """Return the record that marks new text of `unit` in a scope at an instant.
@@ -140,7 +119,7 @@ class KeyRing:
             KeysConfigError: No key marks that unit in that scope then, or its commitment is not
                 logged and the file demands that it is.
         """
-        record = _at(self._epochs.get((scope, unit), ()), now)
+        record = _at(self._index.epochs.get((scope, unit), ()), now)
         if record is None:
             raise KeysConfigError(
                 f"no key marks unit {unit!a}{in_scope(scope)}; add a record with this unit and "
@@ -170,15 +149,52 @@ class KeyRing:
             The name of the most specific scope: by account, then model, then route; `default`
             where no scope takes the request.
         """
-        return find_scope(self._patterns, model=model, route=route, account=account)
+        return find_scope(self._index.patterns, model=model, route=route, account=account)
 
-    def scopes_of_model(self, model: str) -> tuple[str, ...]:
-        """Return every scope that some request for a model can fall under, `default` last."""
+    def scopes_of_model(
+        self, model: str, *, among: Container[str] | None = None
+    ) -> tuple[str, ...]:
+        """Return every scope that some request for a model can fall under, `default` last.
+
+        Args:
+            model: The model's name.
+            among: Only scopes of these names; None for all.
+        """
         found = [
-            scope.name for scope in self.scopes if model in scope.models or ANY in scope.models
+            scope.name
+            for scope in self.scopes
+            if (among is None or scope.name in among)
+            and (model in scope.models or ANY in scope.models)
         ]
         takes_all = self.scope_of(model=model) != DEFAULT_SCOPE
-        return tuple(found if takes_all else [*found, DEFAULT_SCOPE])
+        is_asked = among is None or DEFAULT_SCOPE in among
+        return tuple(found if takes_all or not is_asked else [*found, DEFAULT_SCOPE])
+
+    def edit_since(self, before: KeyRing) -> tuple[Edit[KeyFields], Edit[Scope]]:
+        """Return what is gone of another ring's records and scopes, and what has come."""
+        index = self._index
+        if index.base is before._index.name:
+            return index.records, index.scopes
+        records = differing((*before.records, *before.retired), (*self.records, *self.retired))
+        return records, differing(before.scopes, self.scopes)
+
+    def changed_scopes(self, before: KeyRing) -> frozenset[str]:
+        """Return the scopes that another ring defines otherwise, or fills with other keys."""
+        (gone, come), (old, new) = self.edit_since(before)
+        known = {(record.key_id, record.unit): record for record in gone}
+        changed = {
+            record.scope
+            for record in come
+            if known.pop((record.key_id, record.unit), None) != record
+        }
+        changed |= {record.scope for record in known.values()}
+        changed |= {scope.name for scope in {*old} ^ {*new}}
+        if not {*old} <= {*new}:
+            changed.add(DEFAULT_SCOPE)  # it takes what another scope took
+        freed = self.uncommitted ^ before.uncommitted
+        if freed:
+            changed |= {one.scope for one in self.records if (one.key_id, one.unit) in freed}
+        return frozenset(changed)
 
     def check_model(self, model: str, unit: str, *, now: datetime) -> None:
         """Refuse a ring by which some request for a model could never be marked.
@@ -192,7 +208,7 @@ class KeyRing:
             KeysConfigError: A scope of the model has no key of that unit, now or to come.
         """
         for scope in self.scopes_of_model(model):
-            epochs = self._epochs.get((scope, unit), ())
+            epochs = self._index.epochs.get((scope, unit), ())
             if not epochs or epochs[-1].stop <= now:
                 raise KeysConfigError(
                     f"scope {scope!a} takes model {model!a}, and no key of it marks unit {unit!a} "
@@ -206,8 +222,10 @@ class KeyRing:
 
     def next_change(self, now: datetime) -> datetime | None:
         """Return the next instant after `now` at which a key's state changes by itself."""
-        place = bisect_right(self._changes, now)
-        return self._changes[place] if place < len(self._changes) else None
+        later = (
+            at for record in (*self.records, *self.retired) for at in record.changes if at > now
+        )
+        return min(later, default=None)
 
     def detecting(self, now: datetime) -> tuple[KeyRecord, ...]:
         """Return the records that text may be held against: those that mark, or have marked."""
@@ -225,7 +243,7 @@ class KeyRing:
             takes over, soonest first.
         """
         found = []
-        for (scope, unit), epochs in self._epochs.items():
+        for (scope, unit), epochs in self._index.epochs.items():
             last = epochs[-1]
             if last.start <= now < last.stop and last.stop != END and last.stop - now <= within:
                 found.append(Expiry(scope=scope, unit=unit, key_id=last.key_id, at=last.stop))
@@ -234,16 +252,9 @@ class KeyRing:
     @property
     def generation(self) -> str:
         """16 hex digits of the digest of all public content: equal where rings agree."""
-        if not self._digest:
-            content = (
-                [_public(fields) for fields in (*self.records, *self.retired)],
-                [record.secret.fingerprint for record in self.records],
-                self.scopes,
-                sorted(self.uncommitted),
-            )
-            digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()
-            self._digest.append(digest[:_GENERATION_DIGITS])
-        return self._digest[0]
+        content = (f"{self._index.total:x}", sorted(self.uncommitted))
+        digest = hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+        return digest[:_GENERATION_DIGITS]
 
     def by_id(self, key_id: str) -> tuple[KeyRecord, ...]:
         """Return the records of the key `key_id`, one per unit; none where it is unknown."""
@@ -263,34 +274,7 @@ class KeyRing:
 
 def _at(epochs: tuple[KeyRecord, ...], now: datetime) -> KeyRecord | None:
     """Return the record whose window holds an instant."""
-    place = bisect_right(epochs, now, key=attrgetter("start")) - 1
+    place = bisect_right(epochs, now, key=_START) - 1
     if place < 0 or now >= epochs[place].stop:
         return None
     return epochs[place]
-
-
-def _index(records: Iterable[KeyRecord]) -> dict[tuple[str, str], tuple[KeyRecord, ...]]:
-    """Return the records that may mark at some instant, by scope and unit, in order of time."""
-    groups: dict[tuple[str, str], tuple[KeyRecord, ...]] = {}
-    for record in records:
-        if record.claims:
-            key = (record.scope, record.unit)
-            others = groups.get(key)
-            groups[key] = (record,) if others is None else (*others, record)
-    for key, members in groups.items():
-        if len(members) > 1:
-            groups[key] = tuple(sorted(members, key=attrgetter("start")))
-    return groups
-
-
-def _public(record: KeyFields) -> tuple[object, ...]:
-    """Return what a record says, without its secret."""
-    return (
-        *record.mark_parameters,
-        record.state.value,
-        record.scope,
-        record.not_before,
-        record.not_after,
-        record.compromised_at,
-        record.disclosed_at,
-    )

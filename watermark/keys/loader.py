@@ -10,34 +10,52 @@ Source: `watermark/spec/key-file.md`, section "KEYS.toml".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from watermark.errors import CommitmentError, KeysConfigError, KeysError
 from watermark.keys.agreement import find_conflict
 from watermark.keys.document import DocumentReader
+from watermark.keys.edit import differing
 from watermark.keys.history import History, HistoryReader, history_path
-from watermark.keys.keylog import KeyLog, entry_of
+from watermark.keys.keylog import LOG_HEADS, Commitments, KeyLog
 from watermark.keys.keyring import KeyRing
 from watermark.keys.keysfile import read_text
 from watermark.keys.record import KeyFields, KeyRecord, KeyState
 from watermark.keys.references import Secrets
 from watermark.keys.regress import find_regress
-from watermark.keys.scope import Pattern, Scope, index_scopes
+from watermark.keys.ring_index import RingIndex
+from watermark.keys.roster import Roster
+from watermark.keys.scope import index_scopes
+from watermark.keys.watch import Stamp, stamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
     from watermark.keys.document import Document, KeyEntry
-    from watermark.keys.secret import SecretKey
+    from watermark.keys.edit import Edit
+
+_SPARE: Final = 256  # secrets of records that are gone: forgotten once there are so many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """What was made of a file that agrees with itself; the next one begins with it."""
+
+    document: Document | None = None
+    roster: Roster = field(default_factory=Roster)
+    index: RingIndex = field(default_factory=RingIndex)
+    secrets: Secrets | None = None
+    records: dict[int, KeyFields] = field(default_factory=dict)  # by `id` of their entries
 
 
 class KeysLoader:
     """Reads one `KEYS.toml` again and again, and of it only what has changed.
 
-    A process keeps one, and calls :meth:`load` at start and at every reload. A file that is
-    refused changes nothing: the caller goes on with the ring that it has.
+    A process keeps one. A file that is refused changes nothing: the caller goes on with the ring
+    that it has.
 
     Args:
         path: The file; relative secret paths start from its folder.
@@ -48,17 +66,15 @@ class KeysLoader:
         self.document: Document | None = None
         self._reader = DocumentReader()
         self._secrets: Secrets | None = None
-        self._records: dict[int, tuple[KeyEntry, KeyRecord]] = {}
+        self._last = _Loaded()
+        self._stamps: dict[str, Stamp] = {}
+        self._commitments: Commitments | None = None
         self._ring: KeyRing | None = None
         self._history = HistoryReader(history_path(path))
-        self._held_against: History | None = None
-        self._log: KeyLog | None = None
-        self._agreed: tuple[tuple[Scope, ...], dict[Pattern, str]] | None = None
-        self._entries_agreed: tuple[KeyEntry, ...] = ()
-        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
+        self._passed: tuple[History, KeyRing] | None = None
 
     def load(self, *, now: datetime | None = None) -> KeyRing:
-        """Read the file and every secret that it names.
+        """Read the file and every secret that it names, as they all are now.
 
         Args:
             now: The instant at which the keys are to be used. Held against it is what depends
@@ -73,16 +89,48 @@ class KeysLoader:
                 what was recorded or loaded before.
             KeyFileError: A secret's file is missing, damaged, too open, or of another key.
         """
-        ring = self.load_text(read_text(self.path), now=now)
+        if self._secrets is not None:
+            self._secrets.look()
+        ring = self.load_text(self.read(), now=now, before=self._ring)
         self._ring = ring
         return ring
 
-    def load_text(self, text: str, *, now: datetime | None = None) -> KeyRing:
+    def read(self) -> str:
+        """Return the text of the file.
+
+        Raises:
+            KeysConfigError: It cannot be read safely.
+        """
+        path = str(self.path)
+        self._stamps[path] = stamp_of(path)
+        return read_text(self.path)
+
+    def has_changed(self, *, most: int) -> bool:
+        """Look at the file, at the log that it names, and at some of the secrets' files.
+
+        Args:
+            most: How many of the secrets' files; each look takes the next ones.
+
+        Returns:
+            Whether one is not as it was when it was read, or at the last look.
+        """
+        found = {path: stamp_of(path) for path in self._stamps or [str(self.path)]}
+        has_changed = found != self._stamps
+        self._stamps = found
+        return (self._secrets is not None and self._secrets.look(most)) or has_changed
+
+    def load_text(
+        self, text: str, *, now: datetime | None = None, before: KeyRing | None = None
+    ) -> KeyRing:
         """Return the ring that a text would give in the place of the file.
+
+        A secret that was opened, and in whose file no look has found a change, is not opened
+        again.
 
         Args:
             text: The text.
             now: As in :meth:`load`.
+            before: The ring in force, behind which no key may go back.
 
         Raises:
             KeysConfigError: As :meth:`load`.
@@ -90,114 +138,108 @@ class KeysLoader:
         """
         document = self._reader.read(self.path, text)
         self.document = document
-        ring = self._ring_of(document, self._check_agreement(document))
+        self._watch_log(document)
+        ring = self._ring_of(document)
         if now is not None:
-            self._check_past(document, ring, now)
+            self._check_past(document, ring, now, before)
         return ring
 
-    def _check_agreement(self, document: Document) -> dict[Pattern, str]:
-        """Return which scope takes what; what was found without contradiction is not gone over."""
-        known = self._agreed
-        if known is None or known[0] != document.scopes:
-            known = (document.scopes, _index_of(document))
-        if self._agreed is not known:
-            _check_records(document, None)
-        elif self._entries_agreed != document.keys:
-            before, after = self._entries_agreed, document.keys
-            kept = set(map(id, before)) & set(map(id, after))
-            changed = [entry for entry in (*before, *after) if id(entry) not in kept]
-            _check_records(document, {(one.fields.scope, one.fields.unit) for one in changed})
-        self._agreed, self._entries_agreed = known, document.keys
-        return known[1]
+    def _watch_log(self, document: Document) -> None:
+        """Look at the log of commitments from now on, as a commitment lets a key mark."""
+        log = document.options.log
+        heads = [] if log is None else [self.path.parent / log.folder / one for one in LOG_HEADS]
+        paths = [str(self.path), *map(str, heads)]
+        self._stamps = {path: self._stamps.get(path) or stamp_of(path) for path in paths}
 
-    def _ring_of(self, document: Document, patterns: dict[Pattern, str]) -> KeyRing:
-        """Return the ring, each secret opened once."""
-        if self._secrets is None or self._secrets.options != document.options:
-            self._secrets = Secrets(self.path.parent, document.options)
-        opened: dict[str, SecretKey] = {}
-        known, kept = self._records, {}
-        records: list[KeyRecord] = []
-        retired: list[KeyFields] = []
-        for number, entry in enumerate(document.keys):
-            fields = entry.fields
-            state = fields.state
-            if state is KeyState.ARCHIVED or state is KeyState.DESTROYED:
-                retired.append(fields)
-                continue
-            secret = opened.get(fields.key_id)
-            if secret is None:
-                secret = opened[fields.key_id] = self._open(document, number, entry)
-            found = known.get(id(entry))
-            if found is not None and found[0] is entry and found[1].secret is secret:
-                record = found[1]
-            else:
-                record = _record(document, number, fields, secret)
-            kept[id(entry)] = (entry, record)
-            records.append(record)
-        self._records = kept
+    def _ring_of(self, document: Document) -> KeyRing:
+        """Return the ring, made from the last one by what has changed."""
+        last = self._last
+        keys, scopes = document.edit_since(last.document)
+        roster = last.roster.revised(keys, scopes)
+        if roster is None or roster.sizes != (len(document.keys), len(document.scopes)):
+            raise find_contradiction(document)
+        records, edit = self._open(document, keys)
         try:
-            return KeyRing(
-                tuple(records),
-                scopes=document.scopes,
-                retired=tuple(retired),
-                uncommitted=self._uncommitted(document, records),
-                checked=patterns,
-            )
+            index = last.index.revised(roster.patterns, edit, scopes)
+            ring = self._assemble(document, records, index)
         except KeysConfigError as err:
             raise document.source.error(str(err)) from err
+        self._last = _Loaded(
+            document=document, roster=roster, index=index, secrets=self._secrets, records=records
+        )
+        return ring
+
+    def _open(
+        self, document: Document, keys: Edit[KeyEntry]
+    ) -> tuple[dict[int, KeyFields], Edit[KeyFields]]:
+        """Return the records by their entries, and what has changed in them.
+
+        Opened are those of new entries, and those of which a file has changed.
+        """
+        last = self._last
+        if self._secrets is None or not self._secrets.opens_as(document.options):
+            self._secrets = Secrets(self.path.parent, document.options)
+        if len(self._secrets) > len(document.keys) + _SPARE:
+            self._secrets.keep(entry.reference for entry in document.keys)
+        stale = self._secrets.stale
+        again: Sequence[KeyEntry] = ()
+        if self._secrets is not last.secrets:
+            again = document.keys
+        elif stale:
+            again = [one for one in document.keys if one.reference in stale]
+        opened = _opened(self._secrets, document, [*again, *keys[1]], last.records)
+        records = last.records | opened
+        for entry in keys[0]:
+            del records[id(entry)]
+        gone = [last.records[id(one)] for one in (*again, *keys[0]) if id(one) in last.records]
+        return records, differing(gone, list(opened.values()))
+
+    def _assemble(
+        self, document: Document, by_entry: dict[int, KeyFields], index: RingIndex
+    ) -> KeyRing:
+        """Return the ring of records, in the order of the file."""
+        everything = list(map(by_entry.__getitem__, map(id, document.keys)))
+        records = tuple([one for one in everything if type(one) is KeyRecord])
+        are_all = len(records) == len(everything)
+        return KeyRing(
+            records,
+            scopes=document.scopes,
+            retired=() if are_all else tuple(one for one in everything if one.is_retired),
+            uncommitted=self._uncommitted(document, records),
+            index=index,
+        )
 
     def _uncommitted(
-        self, document: Document, records: list[KeyRecord]
+        self, document: Document, records: tuple[KeyRecord, ...]
     ) -> frozenset[tuple[str, str]]:
         """Return the records that may not mark before their commitment is logged."""
         options = document.options
         if not options.require_commitment:
             return frozenset()
         try:
-            if self._log is None or self._log.options != options:
-                self._log = KeyLog(self.path.parent, options)
-            logged = self._log.read()
+            if self._commitments is None or self._commitments.log.options != options:
+                self._commitments = Commitments(KeyLog(self.path.parent, options))
+            return self._commitments.missing(records)
         except CommitmentError as err:
             line = document.source.line_with("require_commitment")
             raise CommitmentError(f"{document.source.place(line)}: {err}") from err
-        known, kept, missing = self._entries, {}, set()
-        for record in records:
-            if record.secret.is_context_only:
-                continue
-            found = known.get(id(record))
-            entry = found[1] if found and found[0] is record else entry_of(record)
-            kept[id(record)] = (record, entry)
-            needs_stamp = options.require_timestamp
-            if not logged.is_committed(entry, record.key_id, needs_stamp=needs_stamp):
-                missing.add((record.key_id, record.unit))
-        self._entries = kept
-        return frozenset(missing)
 
-    def _open(self, document: Document, number: int, entry: KeyEntry) -> SecretKey:
-        """Return the secret of a record, or say in which record the reference is wrong."""
-        if self._secrets is None:  # pragma: no cover - set by the only caller
-            raise KeysConfigError("no secrets")
-        try:
-            return self._secrets.open(entry.reference, entry.fields.key_id)
-        except KeysError as err:
-            where = document.source.where(number, entry.fields.key_id)
-            raise type(err)(f"{where}: {err}") from err
-
-    def _check_past(self, document: Document, ring: KeyRing, now: datetime) -> None:
+    def _check_past(
+        self, document: Document, ring: KeyRing, now: datetime, before: KeyRing | None
+    ) -> None:
         """Refuse what sets back what was loaded or recorded, and what marks uncommitted."""
-        found = None if self._ring is None else find_regress(self._ring, ring, now)
+        found = None if before is None else find_regress(before, ring, now)
         if found is None:
             history = self._history.read()
-            is_known = history is self._held_against and self._ring is not None
-            before = self._ring.records if is_known and self._ring is not None else ()
-            found = history.find_regress(ring, now, seen=set(map(id, before)))
-            self._held_against = history if found is None else None
+            passed = self._passed
+            is_known = passed is not None and passed[0] is history
+            seen = passed[1] if passed is not None and is_known else None
+            found = history.find_regress(ring, now, seen=seen)
+            self._passed = (history, ring) if found is None else passed
         if found is not None:
             key_id, unit, message = found
             raise document.source.record_error(_number_of(document, key_id, unit), message, key_id)
-        if not ring.uncommitted:
-            return
-        for record in ring.records:
+        for record in ring.records if ring.uncommitted else ():
             is_missing = (record.key_id, record.unit) in ring.uncommitted
             if is_missing and record.state_at(now) is KeyState.MARKING:
                 number = _number_of(document, record.key_id, record.unit)
@@ -228,47 +270,51 @@ def load_keys(path: Path, *, now: datetime | None = None) -> KeyRing:
     return KeysLoader(path).load(now=now)
 
 
-def _index_of(document: Document) -> dict[Pattern, str]:
-    """Return which scope takes what, or say which scopes contradict each other."""
-    patterns, conflict = index_scopes(document.scopes)
-    if conflict is not None:
-        number, message = conflict
-        raise document.source.scope_error(number, message, document.scopes[number].name)
-    return patterns
-
-
-def _check_records(document: Document, only: Container[tuple[str, str]] | None) -> None:
-    """Refuse records that contradict each other or the scopes, before any secret is opened.
-
-    Args:
-        document: The file.
-        only: The scopes and units that have changed; None for all.
-    """
+def find_contradiction(document: Document) -> KeysConfigError:
+    """Return what in a file contradicts what, and where."""
     source = document.source
     if not document.keys:
-        raise source.error("no key is given; add a record, `watermark keys new` prints one")
+        return source.error("no key is given; add a record, `watermark keys new` prints one")
+    scopes = index_scopes(document.scopes)[1]
+    if scopes is not None:
+        return source.scope_error(*scopes, document.scopes[scopes[0]].name)
     conflict = find_conflict(
         [entry.fields for entry in document.keys],
         [entry.reference for entry in document.keys],
         [scope.name for scope in document.scopes],
-        only=only,
     )
     if conflict is not None:
-        number, message = conflict
-        raise source.record_error(number, message, document.keys[number].fields.key_id)
+        return source.record_error(*conflict, document.keys[conflict[0]].fields.key_id)
     used = {entry.fields.scope for entry in document.keys}
     for number, scope in enumerate(document.scopes):
         if scope.name not in used:
             message = "no key has this scope; add a record with it, or remove the scope"
-            raise source.scope_error(number, message, scope.name)
+            return source.scope_error(number, message, scope.name)
+    return source.error("the records contradict each other; report this file as a bug")
 
 
-def _record(document: Document, number: int, fields: KeyFields, secret: SecretKey) -> KeyRecord:
-    """Return a record with its secret."""
-    try:
-        return KeyRecord.of(fields, secret)
-    except KeysConfigError as err:
-        raise document.source.record_error(number, str(err), fields.key_id) from err
+def _opened(
+    secrets: Secrets,
+    document: Document,
+    entries: Sequence[KeyEntry],
+    known: dict[int, KeyFields],
+) -> dict[int, KeyFields]:
+    """Return records by the `id` of their entries; the known one where its secret is the same."""
+    found: dict[int, KeyFields] = {}
+    for entry in entries:
+        fields, before = entry.fields, known.get(id(entry))
+        if fields.is_retired:
+            found[id(entry)] = fields
+            continue
+        try:
+            secret = secrets.open(entry.reference, fields.key_id)
+            is_same = isinstance(before, KeyRecord) and before.secret is secret
+            found[id(entry)] = before if before and is_same else KeyRecord.of(fields, secret)
+        except KeysError as err:
+            number = _number_of(document, fields.key_id, fields.unit)
+            where = document.source.where(number, fields.key_id)
+            raise type(err)(f"{where}: {err}") from err
+    return found
 
 
 def _number_of(document: Document, key_id: str, unit: str) -> int:

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from watermark.errors import KeysConfigError
+from watermark.keys.foreign import (
+    FOREIGN_SCHEMES,
+    MAX_FOREIGN_WIDTH,
+    ForeignKey,
+    Parameters,
+    Scalar,
+    check_integers,
+    check_parameters,
+    parameter_of,
+)
 
 if TYPE_CHECKING:
     from watermark.keys.secret import SecretKey
@@ -25,10 +35,20 @@ DEFAULT_SCOPE: Final = "default"
 
 MAX_CONTEXT_WIDTH: Final = 4
 MAX_ACCOUNT_SHARE_Q16: Final = 65536
-SCHEMES: Final = (DEFAULT_SCHEME,)
+SCHEMES: Final = (DEFAULT_SCHEME, *FOREIGN_SCHEMES)
+"""This project's own scheme, and those of engines, which only detect here."""
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
+
+TIME_FIELDS: Final = (
+    "not_before",
+    "not_after",
+    "compromised_at",
+    "disclosed_at",
+    "destroy_at",
+)
+"""The fields of a record that are times, in the order in which they stand in a file."""
 
 _UNIT: Final = re.compile(r"words/v1|tokenizer:sha256:[0-9a-f]{64}")
 _SCOPE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
@@ -66,6 +86,8 @@ DETECTING_STATES: Final = frozenset(
         KeyState.DISCLOSED,
     }
 )
+RETIRED: Final = frozenset({KeyState.ARCHIVED, KeyState.DESTROYED})
+"""States in which the secret is not read."""
 _RANKS: Final = {
     KeyState.PENDING: 0,
     KeyState.MARKING: 1,
@@ -120,7 +142,7 @@ class KeyFields:
     Attributes:
         key_id: Name of the epoch key.
         unit: What a token is: `words/v1`, or `tokenizer:sha256:` and a digest in hex.
-        context_width: Tokens before the position that seed it, 1..4.
+        context_width: Tokens before the position that seed it, 1..4; an engine's may be wider.
         scheme: Name of the sampling scheme.
         rho: Correlation of the copula, 0 (no mark) to 1 (plain Gumbel-max).
         account_share_q16: Share of the positions, in 65536ths, that carry the account.
@@ -130,6 +152,8 @@ class KeyFields:
         not_after: It marks before this instant; None for ever.
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
+        destroy_at: When its secret is to be destroyed; archived until then.
+        parameters: What an engine's scheme needs beside its key, by name, in order of names.
         start: The first instant of its window.
         stop: The instant at which its window is over: its end, or what cut it short.
         claims: Whether it holds its window for itself, so that no other may mark in it.
@@ -150,6 +174,8 @@ class KeyFields:
     not_after: datetime | None = None
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
+    destroy_at: datetime | None = None
+    parameters: Parameters = ()
     start: datetime = field(init=False, repr=False, compare=False)
     stop: datetime = field(init=False, repr=False, compare=False)
     claims: bool = field(init=False, repr=False, compare=False)
@@ -167,13 +193,14 @@ class KeyFields:
                 f"unit {self.unit!a} is unknown; write 'words/v1', or 'tokenizer:sha256:' and "
                 "the lower-case digest of tokenizer.json"
             )
-        if not 1 <= self.context_width <= MAX_CONTEXT_WIDTH:
-            raise KeysConfigError(
-                f"context_width {self.context_width} is out of range; "
-                f"choose 1 to {MAX_CONTEXT_WIDTH}"
-            )
         if self.scheme not in SCHEMES:
             raise KeysConfigError(f"scheme {self.scheme!a} is unknown; known: {', '.join(SCHEMES)}")
+        widest = MAX_FOREIGN_WIDTH if self.is_foreign else MAX_CONTEXT_WIDTH
+        if not 1 <= self.context_width <= widest:
+            raise KeysConfigError(
+                f"context_width {self.context_width} is out of range; choose 1 to {widest}"
+            )
+        check_parameters(self.scheme, self.parameters)
         if not 0.0 <= self.rho <= 1.0:  # refuses NaN too
             raise KeysConfigError(f"rho {self.rho} is out of range; choose 0 to 1")
         if not 0 <= self.account_share_q16 <= MAX_ACCOUNT_SHARE_Q16:
@@ -183,6 +210,11 @@ class KeyFields:
             )
         check_scope_name(self.scope)
         self._check_times()
+        if self.is_foreign and (self.claims or self.is_dated):
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} is an engine's, whose keys only detect here; set state "
+                "'detect', and leave not_before and not_after out"
+            )
 
     def _check_times(self) -> None:
         """Refuse dates that contradict each other or the state."""
@@ -190,7 +222,7 @@ class KeyFields:
             raise KeysConfigError(
                 "state 'pending' follows from not_before; leave `state` out and set not_before"
             )
-        for name in ("not_before", "not_after", "compromised_at", "disclosed_at"):
+        for name in TIME_FIELDS:
             check_utc(name, getattr(self, name))
         if self.start >= (_utc(self.not_after) or END):
             raise KeysConfigError("not_after is not after not_before; set it later, or leave it")
@@ -198,6 +230,25 @@ class KeyFields:
             raise KeysConfigError("state 'compromised' needs compromised_at; say since when")
         if self.state is KeyState.DISCLOSED and self.disclosed_at is None:
             raise KeysConfigError("state 'disclosed' needs disclosed_at; say since when")
+        if self.claims and self.destroy_at is not None and self.destroy_at < self.stop:
+            raise KeysConfigError(
+                "destroy_at is before the key's window ends; give it an earlier not_after, or "
+                "destroy it later"
+            )
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether its secret is not read: archived, destroyed, or about to be."""
+        return self.state in RETIRED or self.destroy_at is not None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an engine marks with the key, and this project only detects with it."""
+        return self.scheme in FOREIGN_SCHEMES
+
+    def parameter(self, name: str) -> Scalar:
+        """Return a parameter of an engine's scheme: the one given, or the engine's default."""
+        return parameter_of(self.scheme, self.parameters, name)
 
     @property
     def is_dated(self) -> bool:
@@ -207,6 +258,8 @@ class KeyFields:
     @property
     def changes(self) -> tuple[datetime, ...]:
         """The instants at which its state changes by itself, in order."""
+        if self.destroy_at is not None:
+            return (self.destroy_at,)
         if self.state is not KeyState.MARKING:
             return ()
         return tuple(at for at in (self.start, self.stop) if at not in (BEGINNING, END))
@@ -217,6 +270,8 @@ class KeyFields:
         Args:
             now: The instant, with an offset.
         """
+        if self.destroy_at is not None:
+            return KeyState.DESTROYED if now >= self.destroy_at else KeyState.ARCHIVED
         if self.state is not KeyState.MARKING:
             return self.state
         if self.compromised_at is not None and now >= self.compromised_at:
@@ -234,6 +289,14 @@ class KeyFields:
             before: The same key and unit, as it was known earlier.
             now: The instant at which the two are compared.
         """
+        planned = before.destroy_at if before.destroy_at and before.destroy_at > now else None
+        if planned is not None:
+            if self.state is KeyState.DESTROYED or (self.destroy_at or planned) < planned:
+                return (
+                    f"key {self.key_id!a} is to be destroyed at {format_time(planned)}, not "
+                    "earlier; write that time back, or take destroy_at out to keep the key"
+                )
+            before = replace(before, destroy_at=None)  # it may be restored until then
         old, new = before.state_at(now), self.state_at(now)
         if _RANKS[new] < _RANKS[old]:
             return (
@@ -247,7 +310,7 @@ class KeyFields:
                     f"key {self.key_id!a} was recorded with {name} {format_time(known)}, and the "
                     "file says later or nothing; write that time back"
                 )
-        for name in ("context_width", "scheme", "account_share_q16", "scope"):
+        for name in ("context_width", "scheme", "parameters", "account_share_q16", "scope"):
             if getattr(self, name) != getattr(before, name) and _RANKS[old]:
                 return (
                     f"key {self.key_id!a} has marked with {name} {getattr(before, name)!a}, "
@@ -265,6 +328,7 @@ class KeyFields:
             self.scheme,
             self.rho,
             self.account_share_q16,
+            self.parameters,
         )
 
 
@@ -302,6 +366,14 @@ class KeyRecord(KeyFields):
                 f"key {self.key_id!a} was given the secret of key {self.secret.key_id!a}; "
                 "give it its own"
             )
+        if self.is_foreign != isinstance(self.secret, ForeignKey):
+            kind, made = ("an engine's", "import") if self.is_foreign else ("our own", "new")
+            raise KeysConfigError(
+                f"key {self.key_id!a} has scheme {self.scheme!a}, which needs {kind} key file; "
+                f"correct `scheme`, or give a file that `watermark keys {made}` wrote"
+            )
+        if isinstance(self.secret, ForeignKey):
+            check_integers(self.scheme, self.secret)
         if self.secret.is_context_only and self.state is not KeyState.DISCLOSED:
             raise KeysConfigError(
                 f"key {self.key_id!a} is a disclosed context subkey, which anyone may hold; "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from watermark.keys.record import KeyFields, KeyRecord
+from watermark.keys.record import KeyRecord
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,15 +25,10 @@ def find_regress(before: KeyRing, after: KeyRing, now: datetime) -> tuple[str, s
     Returns:
         Key id, unit, and a message with the remedy.
     """
-    kept = set(map(id, before.records))
-    changed = [fields for fields in after.records if id(fields) not in kept]
-    if not changed and after.retired == before.retired:
-        return None
-    known: dict[tuple[str, str], KeyFields] = {
-        (fields.key_id, fields.unit): fields for fields in (*before.records, *before.retired)
-    }
-    secrets = {record.key_id: record.secret for record in before.records}
-    for fields in (*changed, *after.retired):
+    gone, come = after.edit_since(before)[0]
+    known = {(fields.key_id, fields.unit): fields for fields in gone}
+    secrets = {one.key_id: one.secret for one in gone if isinstance(one, KeyRecord)}
+    for fields in come:
         old = known.get((fields.key_id, fields.unit))
         message = "" if old is None else fields.regress_from(old, now)
         secret = secrets.get(fields.key_id)

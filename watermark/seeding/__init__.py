@@ -14,12 +14,18 @@ from watermark.seeding.channel import (
     code_indices,
     is_account_channel,
 )
-from watermark.seeding.context import as_token_ids, context_windows
+from watermark.seeding.context import (
+    MAX_CONTEXT_WIDTH,
+    PADDING,
+    as_token_ids,
+    context_windows,
+)
 from watermark.seeding.distinct import first_occurrences
-from watermark.seeding.keyed import ContextStream, KeyedUniforms
+from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
+    TOKEN_STEP,
     flip_levels,
     levels_to_uniforms,
     mix64,
@@ -31,10 +37,14 @@ from watermark.seeding.uniforms import (
 __all__ = [
     "CODE_BLOCK_BITS",
     "CODE_POSITIONS",
+    "MAX_CONTEXT_WIDTH",
+    "PADDING",
+    "TOKEN_STEP",
     "AccountCode",
     "AccountCodes",
     "ContextPRF",
     "ContextStream",
+    "ContextStreams",
     "KeyedUniforms",
     "as_token_ids",
     "check_account",

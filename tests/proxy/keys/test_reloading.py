@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from proxy.cli.reloading import Reloader, _named_files, load_ring
+from proxy.cli.reloading import Reloader, load_ring
 from proxy.sampling.keys import KeyedModel, KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.errors import WatermarkError
@@ -251,11 +251,15 @@ def test_a_file_that_cannot_be_reported_stops_nothing(
     assert "cannot report" in caplog.text
 
 
-def test_a_commitment_that_is_logged_later_is_seen(desk: Desk) -> None:
-    record = desk.key("one")
-    for log, folder in (("[log]\n", "log"), ('[log]\nfolder = "tlog"\n', "tlog")):
-        desk.path.write_text(KEYS_HEADER + log + record)
-        parent = desk.path.parent
-        assert set(_named_files(desk.path)) == {
-            str(parent / name) for name in ("one.key", f"{folder}/checkpoint", f"{folder}/stamps")
-        }
+@pytest.mark.parametrize("folder", ["log", "tlog"])
+@pytest.mark.parametrize("head", ["checkpoint", "stamps"])
+def test_what_is_logged_later_is_seen(desk: Desk, folder: str, head: str) -> None:
+    where = "" if folder == "log" else f'folder = "{folder}"\n'
+    desk.path.write_text(f'{KEYS_HEADER}[log]\nverifier = "x"\n{where}\n{desk.key("one")}')
+    _, reloader = desk.open()
+    reloader.step()
+    assert desk.reports == 0
+    (desk.path.parent / folder).mkdir()
+    (desk.path.parent / folder / head).touch()
+    reloader.step()
+    assert desk.reports == 1

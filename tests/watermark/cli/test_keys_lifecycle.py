@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from watermark.cli import desk
 from watermark.keys import KEYS_HEADER, KeyState, load_keys
 from watermark.keys import folder as folders
 from watermark.keys.history import HistoryReader, history_path
+from watermark.keys.reports import WorkerReport, workers_folder, write_report
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -141,6 +143,42 @@ def test_status_counts_hours_and_warns_two_days_ahead(ready: Shell, clock: Clock
     assert [(row["key_id"], row["state"]) for row in rows] == [("a", "detect"), ("b", "marking")]
 
 
+def test_status_says_which_worker_has_what(ready: Shell) -> None:
+    assert "no worker reports" in run(ready, "status", "--state", ready.folder / "s").stderr
+    generation = load_keys(ready.keys).generation
+    folder = workers_folder(ready.folder / "s")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            now = {"generation": generation, "loaded_at": "2026-11-01T12:00:00Z"}
+            write_report(folder, WorkerReport(pid=os.getpid(), **now))
+            old = {**now, "generation": "0" * 16, "error": "KEYS.toml:3: not TOML"}
+            write_report(folder, WorkerReport(pid=other.pid, **old))
+            config = ready.file("proxy.toml", 'state = "s"\n[server]\nworkers = 2\n')
+            done = run(ready, "status", "--config", config)
+            fields = json.loads(run(ready, "status", "--state", folder.parent, "--json").stdout)
+        finally:
+            other.kill()
+    assert f"worker {os.getpid()}  {generation}  as the file" in done.stdout
+    assert f"worker {other.pid}  {'0' * 16}  not as the file" in done.stdout
+    assert f"worker {other.pid} keeps its keys: KEYS.toml:3: not TOML" in done.stderr
+    assert "hint: `watermark-proxy reload" in done.stderr
+    assert {one["pid"]: one["is_current"] for one in fields["workers"]} == {
+        os.getpid(): True,
+        other.pid: False,
+    }
+    good = ready.keys.read_text()
+    write_report(folder, WorkerReport(pid=os.getpid(), **now))
+    ready.keys.write_text(good + "[[key]")
+    broken = run(ready, "status", "--state", folder.parent, code=1)
+    assert f"worker {os.getpid()}  {generation}  not as the file" in broken.stdout
+    assert "not TOML" in broken.stderr
+    ready.keys.write_text(good)
+    for bad, says in (("state = 1\n", "`state` is no path"), ("state = \n", "cannot read")):
+        config.write_text(bad)
+        assert says in run(ready, "status", "--config", config, code=1).stderr
+    run(ready, "status", "--config", config, "--state", folder, code=2)
+
+
 def test_check_names_file_and_line_and_exits_with_one(ready: Shell) -> None:
     assert "1 records, 1 scope" in run(ready, "check").stdout
     ready.keys.write_text(ready.keys.read_text().replace("0.9", "9.9"))
@@ -249,15 +287,65 @@ def test_a_disclosed_key_is_proved_verified_and_detects(ready: Shell, clock: Clo
     assert found.exit_code == 0, found.stderr
 
 
-def test_destroying_a_key_takes_its_file_and_leaves_its_record(ready: Shell, clock: Clock) -> None:
+def test_a_key_is_destroyed_a_month_after_it_was_archived(ready: Shell, clock: Clock) -> None:
+    commit(ready, "--create-log", "example.com/keys")
     run(ready, "rotate", "--now", "--id", "b")
     clock.add(seconds=1)
+    assert "+destroy_at = 2026-12-01T12:01:00Z" in run(ready, "destroy", "a", "--dry-run").stdout
+    assert load_keys(ready.keys).by_id("a")
+    told = run(ready, "destroy", "a", "--operator", "Ada").stderr
+    assert "archived, and to be destroyed at 2026-12-01T12:01:00Z" in told
+    assert "--restore" in told
+    assert [one.key_id for one in load_keys(ready.keys, now=clock()).detecting(clock())] == ["b"]
+    assert (ready.folder / "a.key").exists()
+    assert "already" in run(ready, "destroy", "a", "--yes", code=1).stderr
+    assert "destroy a --restore` takes it back" in run(ready, "status").stderr
+    clock.add(days=29)
+    assert "its state is detect" in run(ready, "destroy", "a", "--restore").stderr
+    assert load_keys(ready.keys, now=clock()).by_id("a")
+    run(ready, "destroy", "a")
+    clock.add(days=31)
+    assert "it is destroyed" in run(ready, "destroy", "a", "--restore", code=1).stderr
+    assert "destroy a --yes` deletes it" in run(ready, "status").stderr
     assert "add --yes" in run(ready, "destroy", "a", code=2).stderr
-    run(ready, "destroy", "a", "--yes")
+    shown = run(ready, "destroy", "a", "--dry-run")
+    assert "a.key would be deleted" in shown.stderr
+    assert (ready.folder / "a.key").exists()
+    logged = (ready.folder / "log" / "checkpoint").read_bytes()
+    run(ready, "destroy", "a", "--yes", "--operator", "Grace")
     assert not (ready.folder / "a.key").exists()
     ring = load_keys(ready.keys, now=clock())
-    assert [fields.key_id for fields in ring.retired] == ["a"]
-    assert "becomes 'destroyed' only from" in run(ready, "destroy", "b", "--yes", code=1).stderr
+    assert [(one.key_id, one.state) for one in ring.retired] == [("a", KeyState.DESTROYED)]
+    lines = HistoryReader(history_path(ready.keys)).read().lines
+    told_of_a = [(line.operator, line.detail) for line in lines if line.key_id == "a"][-4:]
+    assert [words.partition(" at ")[0] for _, words in told_of_a] == [
+        "to be destroyed", "restored", "to be destroyed", "destroyed",
+    ]  # fmt: skip
+    assert (told_of_a[0][0], told_of_a[-1][0]) == ("Ada", "Grace")
+    assert (ready.folder / "log" / "checkpoint").read_bytes() == logged  # it stays there
+    run(ready, "check")
+
+
+def test_no_key_is_destroyed_too_soon_or_by_hand(ready: Shell, clock: Clock) -> None:
+    assert "becomes 'destroyed' only from" in run(ready, "destroy", "a", code=1).stderr
+    run(ready, "rotate", "--now", "--id", "b")
+    clock.add(seconds=1)
+    assert "after 1d at the soonest" in run(ready, "destroy", "a", "--after", "5m", code=1).stderr
+    run(ready, "destroy", "a", "--after", "2d", "--restore", code=2)
+    run(ready, "destroy", "a", "--after", "2d")
+    good = ready.keys.read_text()
+    for bad in (
+        good.replace("destroy_at = 2026-11-03", "destroy_at = 2026-11-02"),
+        good.replace("destroy_at = 2026-11-03T12:01:00Z", 'state = "destroyed"'),
+    ):
+        ready.keys.write_text(bad)
+        assert "is to be destroyed at 2026-11-03T12:01:00Z, not earlier" in (
+            run(ready, "check", code=1).stderr
+        )
+    ready.keys.write_text(good)
+    clock.add(days=3)
+    ready.keys.write_text(good.replace("destroy_at = 2026-11-03T12:01:00Z\n", ""))
+    assert "goes back from 'destroyed' to 'detect'" in run(ready, "check", code=1).stderr
 
 
 def test_a_beacon_key_needs_a_share_that_was_committed_to(ready: Shell) -> None:

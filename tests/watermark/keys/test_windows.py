@@ -232,7 +232,9 @@ def test_reading_by_table_is_reading_the_whole(
     text = path.read_text()
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
-    path.write_text(text[:start] + data.draw(st.sampled_from(["", "#", "[", '"'])) + text[end:])
+    path.write_text(
+        text[:start] + data.draw(st.sampled_from(["", "#", "[", '"', '"""', "\n[["])) + text[end:]
+    )
     try:
         expected = load_keys(path)
     except Exception as err:  # noqa: BLE001 - compared below

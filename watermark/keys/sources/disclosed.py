@@ -25,6 +25,10 @@ class DisclosedSource:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def files(self, place: str) -> tuple[Path, ...]:
+        """Return the file."""
+        return (self._folder / place,)
+
     def open(self, place: str, key_id: str) -> SecretKey:
         """Return the context subkey in a file.
 

@@ -30,6 +30,10 @@ class EnvFileSource:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def files(self, place: str) -> tuple[Path, ...]:
+        """Return the env file."""
+        return (self._folder / place.rpartition("#")[0],)
+
     def open(self, place: str, key_id: str) -> SecretKey:
         """Return the key in a line of a file.
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from proxy.cli.reports import (
+from watermark.keys.reports import (
     WorkerReport,
     read_reports,
     remove_stale_reports,

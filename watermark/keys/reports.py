@@ -1,7 +1,9 @@
-"""What each worker says of its keys, in a file of its own: `state/workers/PID.json`.
+"""What each process that marks says of its keys, in a file of its own: `STATE/workers/PID.json`.
 
 Rule 1: a file is replaced whole. Rule 2: a file older than the process of its number was left by
 another process, which did not clean up; its number is not signalled.
+
+Source: `watermark/spec/key-file.md`, section "Reports".
 """
 
 from __future__ import annotations
