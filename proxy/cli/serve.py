@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
-_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -83,7 +83,7 @@ def run_serve(path: Path) -> None:
         Supervisor(
             count=config.server.workers,
             work=lambda: serving.work(listener.socket, is_alone=False),
-            reloader=serving.watched(serving.reloader(is_quiet=False), is_quiet=False),
+            reloader=serving.watched(),
             holder=serving.holder,
             folder=serving.folder,
         ).run()
@@ -111,13 +111,12 @@ class Serving:
     ledger: LedgerOpener | None = None
     accounts: AccountsSetup | None = None
 
-    def watched(
-        self, reloader: Reloader, *, metrics: Metrics | None = None, is_quiet: bool
-    ) -> Watched:
-        """Return what this process reads again: the accounts first, so that a ban does not wait."""
+    def watched(self) -> Watched:
+        """Return what the process reads again that starts workers, and writes their log lines."""
+        keys = self.reloader(is_quiet=False)
         if self.accounts is None:
-            return reloader
-        return InTurn(self.accounts.reloader(metrics=metrics, is_quiet=is_quiet), reloader)
+            return keys
+        return InTurn(self.accounts.reloader(metrics=None, is_quiet=False), keys)
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
@@ -154,8 +153,10 @@ class Serving:
         """
         metrics = Metrics()
         keys = self.reloader(metrics=metrics, is_quiet=not is_alone)
-        reloader = self.watched(keys, metrics=metrics, is_quiet=not is_alone)
         accounts = self.accounts
+        watched: list[Watched] = [keys]
+        if accounts is not None:
+            watched.append(accounts.reloader(metrics=metrics, is_quiet=not is_alone))
         watch = None if accounts is None else Watch(accounts.digest_key)
 
         @contextlib.asynccontextmanager
@@ -163,7 +164,7 @@ class Serving:
             async with contextlib.AsyncExitStack() as stack:
                 if accounts is not None and watch is not None:
                     await stack.enter_async_context(accounts.noting(watch))
-                await stack.enter_async_context(watching(reloader))
+                await stack.enter_async_context(watching(*watched))
                 await stack.enter_async_context(self._sealing())
                 self.report()
                 try:
@@ -182,7 +183,7 @@ class Serving:
         )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
