@@ -96,6 +96,7 @@ class Desk:
         self.operator = operator or user_name()
         self.now = utc_now()
         self.loader = KeysLoader(path)
+        self._history = HistoryReader(history_path(path))
         self.text = read_text(path)
 
     def ring(self) -> KeyRing:
@@ -138,7 +139,7 @@ class Desk:
 
     def history(self) -> History:
         """Return what is recorded."""
-        return HistoryReader(history_path(self.path)).read()
+        return self._history.read()
 
     def taken(self) -> set[str]:
         """Return every key id that is in the file or was, none of which is to be used again."""
