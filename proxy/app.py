@@ -160,7 +160,7 @@ def create_app(
     metrics.keys_loaded(holder.current.generation)
     book = Book(open_ledger)
     usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
-    access = Access(usage, watch, now)
+    access = Access(usage, watch, metrics, now)
     marking = Marking(
         models=models,
         keys=holder,

@@ -19,6 +19,8 @@ key material or the text under test::
     │   ├── KeyHistoryError
     │   └── CommitmentError
     │       └── TimestampError
+    ├── CorpusError
+    │   └── ScanJournalError
     ├── UnitError
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
@@ -102,6 +104,14 @@ class CommitmentError(KeysError):
 
 class TimestampError(CommitmentError):
     """A time stamp is missing, its authority does not answer, or it does not hold."""
+
+
+class CorpusError(WatermarkError):
+    """A corpus cannot be scanned as it was asked for."""
+
+
+class ScanJournalError(CorpusError):
+    """What a scan has kept of its work is of another scan, in use, or damaged."""
 
 
 class UnitError(WatermarkError):

@@ -48,6 +48,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         requests_per_day: Quota, by UTC days.
         tokens_per_minute: Quota of completion tokens.
         tokens_per_day: Quota of completion tokens, by UTC days.
+        on_ledger_unavailable: What happens while the ledger cannot be written; None for what
+            `ledger.on_unavailable` says.
     """
 
     marking: bool = True
@@ -61,6 +63,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     requests_per_day: _Count | None = None
     tokens_per_minute: _Count | None = None
     tokens_per_day: _Count | None = None
+    on_ledger_unavailable: Literal["block", "pass-unmarked"] | None = None
 
     @property
     def restricts_requests(self) -> bool:

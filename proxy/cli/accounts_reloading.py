@@ -6,7 +6,7 @@ A file that is refused changes nothing; what is said about it is one line, with 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.accounts.book import load_book
 from proxy.accounts.document import secret_path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proxy.telemetry.metrics import Metrics
 
 _Stamp = tuple[int, ...]
+
+LOOK_SECONDS: Final = 0.1  # a ban is to be felt within a second, by a thousand streams
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class AccountsReloader:
             metrics: Where it is said whether the file was taken.
             is_quiet: Whether somebody else writes the log lines.
         """
+        self.look_seconds = LOOK_SECONDS
         self._path = path
         self._digests = digests
         self._gateway = gateway

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
-_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -83,7 +83,7 @@ def run_serve(path: Path) -> None:
         Supervisor(
             count=config.server.workers,
             work=lambda: serving.work(listener.socket, is_alone=False),
-            reloader=serving.watched(serving.reloader(is_quiet=False), is_quiet=False),
+            reloader=serving.watched(),
             holder=serving.holder,
             folder=serving.folder,
         ).run()
@@ -111,20 +111,18 @@ class Serving:
     ledger: LedgerOpener | None = None
     accounts: AccountsSetup | None = None
 
-    def watched(
-        self, reloader: Reloader, *, metrics: Metrics | None = None, is_quiet: bool
-    ) -> Watched:
-        """Return what this process reads again: the accounts first, so that a ban does not wait."""
+    def watched(self) -> Watched:
+        """Return what the process reads again that starts workers, and writes their log lines."""
+        keys = self.reloader(is_quiet=False)
         if self.accounts is None:
-            return reloader
-        return InTurn(self.accounts.reloader(metrics=metrics, is_quiet=is_quiet), reloader)
+            return keys
+        return InTurn(self.accounts.reloader(metrics=None, is_quiet=False), keys)
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
         report = self.report if metrics is not None else _nothing
-        is_own = metrics is None or not is_quiet
         return Reloader(
-            self.loader if is_own else _fork_safe(self.loader),
+            self.loader,
             self.holder,
             self.models,
             metrics=metrics,
@@ -155,8 +153,10 @@ class Serving:
         """
         metrics = Metrics()
         keys = self.reloader(metrics=metrics, is_quiet=not is_alone)
-        reloader = self.watched(keys, metrics=metrics, is_quiet=not is_alone)
         accounts = self.accounts
+        watched: list[Watched] = [keys]
+        if accounts is not None:
+            watched.append(accounts.reloader(metrics=metrics, is_quiet=not is_alone))
         watch = None if accounts is None else Watch(accounts.digest_key)
 
         @contextlib.asynccontextmanager
@@ -164,7 +164,7 @@ class Serving:
             async with contextlib.AsyncExitStack() as stack:
                 if accounts is not None and watch is not None:
                     await stack.enter_async_context(accounts.noting(watch))
-                await stack.enter_async_context(watching(reloader))
+                await stack.enter_async_context(watching(*watched))
                 await stack.enter_async_context(self._sealing())
                 self.report()
                 try:
@@ -183,7 +183,7 @@ class Serving:
         )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
@@ -243,15 +243,6 @@ def _first_keys(config: ProxyConfig) -> None:
             marking_ring(path, WORDS_V1, say)
         elif model.tokenizer:
             marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
-
-
-def _fork_safe(loader: KeysLoader) -> KeysLoader:
-    """Return what a forked process may read with: no connection of the parent's is used twice."""
-    try:
-        keeps_connection = b"vault" in loader.path.read_bytes()
-    except OSError:
-        keeps_connection = True
-    return KeysLoader(loader.path) if keeps_connection else loader
 
 
 def _nothing() -> None:

@@ -42,10 +42,13 @@ class _Call:
     is_started: bool = False
     is_ended: bool = False
     is_open_stream: bool = False
+    is_cut: bool = False
     tail: bytes = field(default=b"", repr=False)
 
     async def relay(self, message: Message) -> None:
-        """Send a part of the answer, and note what it was."""
+        """Send a part of the answer, and note what it was; after the last words nothing goes."""
+        if self.is_cut:
+            return
         if message["type"] == "http.response.start":
             self.is_started = True
             headers = {name.lower(): value for name, value in message["headers"]}
@@ -59,6 +62,7 @@ class _Call:
 
     async def end(self, error: ProxyError) -> None:
         """Answer, or end what has begun; what cannot be ended in form breaks off."""
+        self.is_cut = True
         if not self.is_started:
             for message in refusal_messages(self.path, error):
                 await self.send(message)
@@ -133,7 +137,7 @@ class Gate:
             if task.done():
                 await task
                 return
-            await _cancelled(task)
+            task.cancel()  # it may take a while to put away what it has open upstream
             error = call.refused.result()
             self._metrics.refused(error)
             with contextlib.suppress(TimeoutError):
@@ -164,7 +168,6 @@ class Gate:
 
 async def _cancelled(task: asyncio.Future[Any]) -> None:
     """Cancel a task and wait until it is done; what it says on the way out is not asked for."""
-    if not task.done():
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task

@@ -9,7 +9,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.accounts.rules import allowed, unread
+from proxy.accounts.rules import allowed, asks_for_reasoning, unread
+from proxy.accounts.watch import LONG_TOKENS
 from proxy.errors import AccountsDownError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.accounts.document import Rules
     from proxy.accounts.usage import Admitted, UsageStore
     from proxy.accounts.watch import Watch
+    from proxy.telemetry.metrics import Metrics
     from watermark.wire.openai_requests import GenerationRequest
 
 
@@ -45,6 +47,11 @@ class Entered:
         """Whether replies to this caller are to be marked."""
         return self.caller is None or self.caller.rules.marking
 
+    def passes_unlogged(self, *, default: bool) -> bool:
+        """Whether he is served unmarked while the ledger cannot be written, rather than refused."""
+        rule = None if self.caller is None else self.caller.rules.on_ledger_unavailable
+        return default if rule is None else rule == "pass-unmarked"
+
     @property
     def code(self) -> str | None:
         """The account whose code goes into the reply, None for no code."""
@@ -55,15 +62,21 @@ class Access:
     """The rules and quotas of all accounts, at work."""
 
     def __init__(
-        self, usage: UsageStore | None, watch: Watch | None, now: Callable[[], float]
+        self,
+        usage: UsageStore | None,
+        watch: Watch | None,
+        metrics: Metrics,
+        now: Callable[[], float],
     ) -> None:
         """Count into a store.
 
         Args:
             usage: The shared counters; None where there are no accounts.
             watch: What is noted of accounts; None where there are none.
+            metrics: The counters of the process.
             now: Seconds since the epoch.
         """
+        self._metrics = metrics
         self._usage = usage
         self._watch = watch
         self._now = now
@@ -91,8 +104,7 @@ class Access:
             request, changed = allowed(caller.rules, request)
         tokens = 0 if request is None else (request.max_tokens or 0) * request.n
         admitted = self._admit(caller, tokens)
-        if self._watch is not None:
-            self._watch.asked(caller, request, now=self._now())
+        self._note(caller, request)
         return Entered(
             caller=caller,
             request=request,
@@ -111,8 +123,7 @@ class Access:
         if caller is not None:
             self._refuse_unread(caller.rules, "chat and text completions")
             self._admit(caller, 0)
-            if self._watch is not None:
-                self._watch.asked(caller, None, now=self._now())
+            self._note(caller, None)
 
     def leave(self, entered: Entered, tokens: int) -> None:
         """Count what a marked reply has taken in place of what it might have taken."""
@@ -128,9 +139,20 @@ class Access:
 
     def delivered(self, entered: Entered, replies: list[list[int]], context_width: int) -> None:
         """Note what was delivered, as counts and a keyed sketch."""
-        if self._watch is not None and entered.caller is not None:
-            for tokens in replies:
-                self._watch.delivered(entered.caller, tokens, context_width)
+        caller = entered.caller
+        if caller is None:
+            return
+        for tokens in replies:
+            is_long = len(tokens) >= LONG_TOKENS
+            self._metrics.account_served(caller.state, caller.name, len(tokens), is_long=is_long)
+            if self._watch is not None:
+                self._watch.delivered(caller, tokens, context_width)
+
+    def _note(self, caller: Caller, request: GenerationRequest | None) -> None:
+        asks = request is not None and asks_for_reasoning(request.body)
+        self._metrics.account_asked(caller.state, caller.name, asks_for_reasoning=asks)
+        if self._watch is not None:
+            self._watch.asked(caller, request, now=self._now())
 
     def _admit(self, caller: Caller, tokens: int) -> Admitted | None:
         if self._usage is None or not caller.name:

@@ -311,13 +311,14 @@ class MarkedAnswer:
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
             served=served,
             request=request,
             path=decision.path,
             account=None if entered.caller is None else entered.caller.name,
-            passes_unmarked=marking.passes_unlogged,
+            passes_unmarked=self._passes_unlogged,
         )
 
     def take_key(self) -> KeyedUniforms:
@@ -394,7 +395,7 @@ class MarkedAnswer:
 
     def _without_ledger(self) -> Exception:
         """Return what becomes of an answer that cannot be in the ledger."""
-        if self._marking.passes_unlogged and not self._exchange.is_started:
+        if self._passes_unlogged and not self._exchange.is_started:
             return UnmarkedError(Reason.LEDGER_DOWN)
         return LedgerDownError()
 

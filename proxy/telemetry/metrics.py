@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from watermark.ledger import State, WriterStats
 
+WATCHED: Final = "watched"  # the operator lists these accounts, so their names are a closed set
 OTHER_MODEL: Final = "other"
 MAX_SCOPES: Final = 1000  # listed with their key's end; those that end first
 
@@ -73,6 +74,31 @@ class Metrics:
         self._accounts_success = Gauge(
             "watermark_accounts_last_reload_success",
             "Whether the accounts were taken when they were last read: 1 or 0",
+            registry=self._registry,
+        )
+        labels = ("state", "account")
+        self._account_requests = Counter(
+            "watermark_account_requests",
+            "Requests of accounts that were let in",
+            labels,
+            registry=self._registry,
+        )
+        self._account_reasoning = Counter(
+            "watermark_account_reasoning_requests",
+            "Those that asked for reasoning traces",
+            labels,
+            registry=self._registry,
+        )
+        self._account_tokens = Counter(
+            "watermark_account_tokens",
+            "Tokens of marked replies to accounts",
+            labels,
+            registry=self._registry,
+        )
+        self._account_long = Counter(
+            "watermark_account_long_replies",
+            "Long ones among the marked replies to accounts",
+            labels,
             registry=self._registry,
         )
 
@@ -155,6 +181,18 @@ class Metrics:
     def refused(self, error: Exception) -> None:
         """Count a refusal by its reason, or by its class where it has none."""
         self._refusals.labels(getattr(error, "reason", type(error).__name__)).inc()
+
+    def account_asked(self, state: str, account: str, *, asks_for_reasoning: bool) -> None:
+        """Count a request that was let in; an account's name only where it is watched."""
+        self._account_requests.labels(state, account if state == WATCHED else "").inc()
+        if asks_for_reasoning:
+            self._account_reasoning.labels(state, account if state == WATCHED else "").inc()
+
+    def account_served(self, state: str, account: str, tokens: int, *, is_long: bool) -> None:
+        """Count a marked reply; an account's name only where it is watched."""
+        self._account_tokens.labels(state, account if state == WATCHED else "").inc(tokens)
+        if is_long:
+            self._account_long.labels(state, account if state == WATCHED else "").inc()
 
     def accounts_read(self, *, is_taken: bool) -> None:
         """Say whether the accounts were taken when they were last read."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.support.fake_upstream import Behavior
+    from watermark.keys import KeyRing
 
 DIGESTS = KeyDigests(b"d" * 32)
 GATEWAY = Gateway(b"x-account", (ip_network("127.0.0.0/8"),))
@@ -72,15 +73,21 @@ class Guarded:
 
 @contextlib.asynccontextmanager
 async def guarded(
-    accounts: AccountBook, behave: Behavior, tokenizer: Path, state: Path, **fields: Any
+    accounts: AccountBook,
+    behave: Behavior,
+    tokenizer: Path,
+    state: Path,
+    *,
+    ring: KeyRing | None = None,
+    model: dict[str, Any] | None = None,
 ) -> AsyncIterator[Guarded]:
     """Run a proxy with accounts in front of a fake upstream."""
     holder, watch = AccountHolder(accounts), Watch(b"w" * 32)
     async with FakeUpstream(behave).serving() as upstream:
-        model = model_config("m", tokenizer)
-        config = proxy_config(upstream.url, model, state=str(state), **fields)
-        ring = fields.get("ring") or key_ring(tokenizer)
-        app = create_app(config, ring, accounts=holder, watch=watch)
+        served = model_config("m", tokenizer, **(model or {}))
+        config = proxy_config(upstream.url, served, state=str(state))
+        keys = ring or key_ring(tokenizer)
+        app = create_app(config, keys, accounts=holder, watch=watch)
         async with (
             running(app) as url,
             httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,

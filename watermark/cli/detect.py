@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
 
@@ -16,8 +16,7 @@ from watermark.cli.desk import utc_now
 from watermark.cli.detect_output import Body, Test, body_name, print_tests
 from watermark.cli.places import Sought
 from watermark.cli.where import Views, check_views, locate, show, view_options
-from watermark.detection import Detector, TextForm, detect_forms, text_forms
-from watermark.detection.detector import correct_family
+from watermark.detection import Document, detect_many, text_forms
 from watermark.errors import (
     InputError,
     KeysConfigError,
@@ -28,6 +27,7 @@ from watermark.errors import (
     WatermarkError,
 )
 from watermark.keys import load_keys
+from watermark.stats import decoys_for
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT: Final = "-"
 DEFAULT_ALPHA: Final = 1e-6
+_MAX_DECOYS: Final = 10**9
 
 _EPILOG: Final = """\
 Examples:
@@ -47,8 +48,39 @@ Examples:
   watermark detect reply.txt --keys KEYS.toml --tokenizer model/tokenizer.json
   watermark detect answers/*.txt --keys KEYS.toml --pooled --exit-code --alpha 1e-9
   watermark detect article.txt --keys KEYS.toml --highlight --html report.html
+  watermark detect reply.txt --keys KEYS.toml --exclude prompt.txt --decoys auto --alpha 1e-4
   curl -s https://example.org/article.txt | watermark detect - --keys KEYS.toml
 """
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What is done beside holding keys against texts.
+
+    Attributes:
+        exclude: Texts that the writer had in view.
+        decoys: Decoy keys a test.
+    """
+
+    exclude: tuple[str | list[int], ...]
+    decoys: int
+
+
+def decoy_count(given: str | None, alpha: float) -> int:
+    """Return how many decoys an option asks for: a number, or what the level needs.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    if given is None:
+        return 0
+    if given == "auto":
+        return decoys_for(alpha)
+    if not given.isascii() or not given.isdigit() or not 0 < int(given[:19]) <= _MAX_DECOYS:
+        raise click.BadParameter(
+            f"{given!a} is neither auto nor a number of 1 to {_MAX_DECOYS}", param_hint="--decoys"
+        )
+    return int(given)
 
 
 def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
@@ -91,9 +123,21 @@ def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> f
     default=DEFAULT_ALPHA,
     show_default=True,
     callback=check_alpha,
-    help="Level for --exit-code; nothing else depends on it.",
+    help="Level for --exit-code and for --decoys auto; nothing else depends on it.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no test rejects its null.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PROMPTS",
+    help="Text that the writer had in view: what follows its n-grams is not scored; may be "
+    "repeated.",
+)
+@click.option(
+    "--decoys",
+    metavar="N|auto",
+    help="Rank each test among N random keys too; auto is 3 / alpha, as far as the work allows.",
+)
 @view_options
 def detect(
     *,
@@ -106,6 +150,8 @@ def detect(
     as_json: bool,
     alpha: float,
     exit_code: bool,
+    exclude: tuple[str, ...],
+    decoys: str | None,
     highlight: bool,
     html: Path | None,
     plot: Path | None,
@@ -116,17 +162,19 @@ def detect(
     key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
     family-wise value (Holm) over all tests of this call. Text is tested as it is and in its
     canonical form, without disguise and mark-up, where that is another; the family-wise value
-    counts both. A file that cannot be tested is reported, and the others are tested.
+    counts both. Neither --exclude nor --decoys can make a p-value invalid: both depend on the
+    text, never on a key. A file that cannot be tested is reported, and the others are tested.
     """
     check_usage(files, tokenizers, as_ids=as_ids)
     views = Views(highlight=highlight, html=html, plot=plot)
-    check_views(views, pooled=pooled, as_ids=as_ids)
+    check_views(views, pooled=pooled, as_ids=as_ids, has_excluded=bool(exclude))
     records = select_records(load_keys(keys_file), key_ids, keys_file)
     units = {} if as_ids else units_of(records, tokenizers)
     bodies, errors = read_all(files, as_ids=as_ids)
     if pooled and bodies:
         bodies = [pool(bodies)]
-    tests, failed = _test_all(bodies, [Detector(record) for record in records], units)
+    options = _Options(_read_excluded(exclude, as_ids=as_ids), decoy_count(decoys, alpha))
+    tests, failed = _test_all(bodies, records, units, options)
     located = locate([_sought(test, units) for test in tests], _n_looks(tests)) if views else []
     print_tests(tests, [one.where for one in located], as_json=as_json)
     show(located, views, as_json=as_json)
@@ -277,36 +325,44 @@ def read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[Wa
     return bodies, errors
 
 
+def _read_excluded(files: Iterable[str], *, as_ids: bool) -> tuple[str | list[int], ...]:
+    """Return the texts to exclude; one that cannot be read stops everything.
+
+    Raises:
+        InputError: A file cannot be read, or is not of the form that the others have.
+    """
+    if as_ids:
+        return tuple(ids for file in files for ids in parse_ids(read_file(file), file))
+    return tuple(parse_text(read_file(file), file) for file in files)
+
+
 def _test_all(
-    bodies: Iterable[Body], detectors: Sequence[Detector], units: Mapping[str, Unit]
+    bodies: Sequence[Body],
+    records: Sequence[KeyRecord],
+    units: Mapping[str, Unit],
+    options: _Options,
 ) -> tuple[list[Test], list[WatermarkError]]:
-    """Hold every detector against every body; the family is all tests that could be made."""
-    tests: list[Test] = []
-    errors: list[WatermarkError] = []
-    for body in bodies:
-        forms = {name: tuple(text_forms(body.texts, unit)) for name, unit in units.items()}
-        for detector in detectors:
-            try:
-                tests.append(_test(detector, body, forms.get(detector.record.unit, ())))
-            except InputError as err:
-                errors.append(type(err)(f"{body_name(body)}: {err}"))
-    corrected = correct_family([test.result for test in tests])
-    return [replace(test, result=one) for test, one in zip(tests, corrected, strict=True)], errors
-
-
-def _test(detector: Detector, body: Body, forms: tuple[TextForm, ...]) -> Test:
-    """Hold one key against one body: text in all its forms, unit ids as they are."""
-    result = detect_forms(detector, forms) if forms else detector.detect_pooled(body.ids)
-    return Test(body, result, detector, forms)
+    """Hold every key against every body; the family is all tests that could be made."""
+    documents = [Document(replies=body.texts or body.ids, name=body_name(body)) for body in bodies]
+    family = detect_many(
+        records, documents, units.values(), exclude=options.exclude, decoys=options.decoys
+    )
+    tests = [
+        Test(bodies[document], result, records[key])
+        for document, key, result in zip(family.documents, family.keys, family, strict=True)
+    ]
+    return tests, [type(err)(f"{family.names[i]}: {err}") for i, err in family.failures]
 
 
 def _sought(test: Test, units: Mapping[str, Unit]) -> Sought:
     """Return what to look for: the key, in the form of the text that spoke for it most."""
+    unit = units[test.record.unit]
+    forms = text_forms(test.body.texts, unit)
     return Sought(
         name=body_name(test.body),
-        form=next(form for form in test.forms if form.name == test.result.form),
-        record=test.detector.record,
-        unit=units[test.detector.record.unit],
+        form=next(form for form in forms if form.name == test.result.form),
+        record=test.record,
+        unit=unit,
         result=test.result,
     )
 

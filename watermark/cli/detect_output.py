@@ -13,10 +13,12 @@ from watermark.text import WORDS_V1, WordsUnit
 from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from watermark.detection import DetectionResult, Detector, Localization, TextForm
+    from watermark.detection import DecoyRank, DetectionResult, Localization
+    from watermark.keys import KeyRecord
 
+_MAX_ROWS: Final = 200  # what a person may look through; --json has all
 _SHOWN_UNIT: Final = len("tokenizer:sha256:") + 8  # enough to tell tokenizers apart
 
 
@@ -41,8 +43,7 @@ class Test:
 
     body: Body
     result: DetectionResult
-    detector: Detector
-    forms: tuple[TextForm, ...] = ()
+    record: KeyRecord
 
 
 def body_name(body: Body) -> str:
@@ -60,7 +61,16 @@ def print_tests(
             fields["localization"] = None if where is None else span_fields(where)
         render.write_objects(objects)
     elif tests:
-        render.write_table([_row(test) for test in tests], _summary(tests))
+        strongest = sorted(tests, key=lambda test: test.result.log_pvalue)[:_MAX_ROWS]
+        kept = {id(test) for test in strongest}
+        shown = [test for test in tests if id(test) in kept]
+        columns = [column for column in _COLUMNS if any(column.cell(test.result) for test in shown)]
+        lines = [
+            (body_name(test.body), _key(test), *(column.cell(test.result) for column in columns))
+            for test in shown
+        ]
+        heads = [column.head for column in columns]
+        render.write_lines(("file", "key"), heads, lines, _summary(tests))
 
 
 def _fields(test: Test) -> dict[str, object]:
@@ -75,6 +85,7 @@ def _fields(test: Test) -> dict[str, object]:
         "n_tokens": result.n_tokens,
         "n_scored": result.n_scored,
         "n_repeated": result.n_repeated,
+        "n_excluded": result.n_excluded,
         "statistic": result.statistic,
         "log_pvalue": result.log_pvalue,
         "log10_pvalue": result.log10_pvalue,
@@ -84,6 +95,8 @@ def _fields(test: Test) -> dict[str, object]:
     }
     if math.isfinite(result.law.log_pvalue_floor):
         fields["log10_pvalue_floor"] = result.law.log_pvalue_floor / LN_10
+    if result.decoys is not None:
+        fields["decoys"] = _decoy_fields(result.decoys)
     if not test.body.ids:
         fields["form"] = result.form
         fields["n_forms"] = result.n_forms
@@ -95,18 +108,46 @@ def _fields(test: Test) -> dict[str, object]:
     return fields
 
 
-def _row(test: Test) -> render.Row:
-    """Return one line of the table."""
+def _decoy_fields(decoys: DecoyRank) -> dict[str, object]:
+    """Return the stable fields of a rank among decoy keys."""
+    return {
+        "n_decoys": decoys.n_decoys,
+        "n_reached": decoys.n_reached,
+        "log10_pvalue": decoys.log_pvalue / LN_10,
+        "log10_pvalue_family": decoys.log_pvalue_family / LN_10,
+        "log10_pvalue_floor": decoys.log_pvalue_floor / LN_10,
+    }
+
+
+def _key(test: Test) -> str:
+    """Return what to call a key: its id, and its unit where that is a tokenizer."""
     result = test.result
-    unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})"
-    return render.Row(
-        file=body_name(test.body),
-        key=result.key_id + unit,
-        n_tokens=result.n_tokens,
-        n_scored=result.n_scored,
-        log10_pvalue=result.log10_pvalue,
-        log10_pvalue_family=result.log10_pvalue_family,
-    )
+    return result.key_id + ("" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One number of a test; a column that is empty throughout is left out."""
+
+    head: str
+    cell: Callable[[DetectionResult], str]
+
+
+def _log10(log_pvalue: float) -> str:
+    return f"{log_pvalue / LN_10:z.2f}"
+
+
+_COLUMNS: Final = (
+    _Column("units", lambda result: str(result.n_tokens)),
+    _Column("scored", lambda result: str(result.n_scored)),
+    _Column("excluded", lambda result: str(result.n_excluded or "")),
+    _Column("log10 p", lambda result: _log10(result.log_pvalue)),
+    _Column("log10 p family-wise", lambda result: _log10(result.log_pvalue_family)),
+    _Column(
+        "log10 p by decoys",
+        lambda result: "" if result.decoys is None else _log10(result.decoys.log_pvalue),
+    ),
+)
 
 
 def _summary(tests: Sequence[Test]) -> str:
@@ -119,7 +160,7 @@ def _summary(tests: Sequence[Test]) -> str:
         "Null hypothesis of each test: the text was produced without this key. Over "
         f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
         f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
-        f"{_floors(tests)}"
+        f"{_floors(tests)}{_decoys(tests)}{_left_out(len(tests))}"
     )
 
 
@@ -133,3 +174,28 @@ def _floors(tests: Sequence[Test]) -> str:
         f" Where p comes from decoy keys it cannot be smaller than 10^{lowest:z.2f}, however "
         "marked the text."
     )
+
+
+def _decoys(tests: Sequence[Test]) -> str:
+    """Return what ranks among decoy keys can say, and where they contradict the closed form."""
+    ranked = [(test, test.result.decoys) for test in tests if test.result.decoys is not None]
+    if not ranked:
+        return ""
+    floor = max(decoys.log_pvalue_floor for _, decoys in ranked) / LN_10
+    smallest = min(decoys.log_pvalue_family for _, decoys in ranked) / LN_10
+    wrong = [test for test, decoys in ranked if decoys.contradicts(test.result.log_pvalue)]
+    said = (
+        f" By rank among decoy keys, which need no formula, the smallest p family-wise is "
+        f"10^{smallest:z.2f}; no rank can fall below 10^{floor:z.2f}."
+    )
+    if not wrong:
+        return said
+    names = ", ".join(f"{body_name(test.body)} under {_key(test)}" for test in wrong)
+    return f"{said} RANK AND FORMULA CONTRADICT EACH OTHER for {names}: use neither, report it."
+
+
+def _left_out(n_tests: int) -> str:
+    """Return how many tests the table leaves out."""
+    if n_tests <= _MAX_ROWS:
+        return ""
+    return f" The table holds the {_MAX_ROWS} smallest p of {n_tests}; --json prints all."

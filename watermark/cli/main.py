@@ -16,6 +16,7 @@ from watermark.cli.keys_import import import_key
 from watermark.cli.keys_rotate import rollback, rotate
 from watermark.cli.keys_view import check, list_keys, plan, status
 from watermark.cli.ledger import ledger
+from watermark.cli.scan import scan
 from watermark.cli.seeding import seeding
 from watermark.cli.trace import trace
 from watermark.errors import WatermarkError
@@ -30,6 +31,7 @@ Examples:
 \b
   watermark keys new --id 2026-11 --dir keys
   watermark detect reply.txt --keys KEYS.toml
+  watermark scan data/ --keys KEYS.toml --out hits.parquet
   watermark seeding check vectors.json
 """
 
@@ -97,5 +99,6 @@ for command in (commit, prove, verify, plan, import_key):
 cli.add_command(keys)
 cli.add_command(detect)
 cli.add_command(ledger)
+cli.add_command(scan)
 cli.add_command(seeding)
 cli.add_command(trace)

@@ -51,13 +51,18 @@ class Located:
     reason: str = ""
 
 
-def legend() -> str:
-    """Return the sentence that says what the levels mean."""
+def legend(marked: str, hinted: str) -> str:
+    """Return the sentence that says what the levels mean.
+
+    Args:
+        marked: How marked spans look.
+        hinted: How windows with a small p-value of their own look.
+    """
     return (
-        f"Marked spans (in [[ ]] or yellow) are named at family-wise {DEFAULT_ALPHA:g} over all "
-        "windows, keys and files of this call; they begin and end with windows of 16 scored units. "
-        "Underlined windows have a p of their own of at most 0.01, as one in a hundred has without "
-        "a mark."
+        f"Marked spans ({marked}) are named at family-wise {DEFAULT_ALPHA:g} over all windows, "
+        "keys, files and forms of this call; they begin and end with windows of 16 scored units. "
+        f"Other windows ({hinted}) have a p of their own of at most 0.01, as one in a hundred has "
+        "without a mark."
     )
 
 

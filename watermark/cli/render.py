@@ -19,6 +19,7 @@ from watermark.errors import (
     AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
+    CorpusError,
     InputError,
     KeyFileError,
     KeyFilePermissionError,
@@ -35,6 +36,7 @@ from watermark.errors import (
     LogRangeError,
     LogStorageError,
     LogVerificationError,
+    ScanJournalError,
     SchemeParameterError,
     SecretSourceError,
     SegmentError,
@@ -57,6 +59,7 @@ EXIT_DONE: Final = 0
 EXIT_ERROR: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NULL_STANDS: Final = 3
+EXIT_SKIPPED: Final = 4
 EXIT_INTERRUPTED: Final = 130  # 128 + SIGINT, as shells count
 
 _PREFIX: Final = "watermark: "
@@ -106,6 +109,8 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         KeyHistoryError: Outcome(EXIT_ERROR, "the form is in watermark/spec/key-file.md"),
         CommitmentError: Outcome(EXIT_ERROR, "the form is in watermark/spec/commitment.md"),
         TimestampError: Outcome(EXIT_ERROR, "`watermark keys commit` asks for a stamp again"),
+        CorpusError: Outcome(EXIT_ERROR),
+        ScanJournalError: Outcome(EXIT_ERROR, "the journal is described in watermark/spec/scan.md"),
         UnitError: Outcome(EXIT_ERROR, "the units are in watermark/spec/seeding.md"),
         TokenizerFileError: Outcome(
             EXIT_ERROR, "the file is the tokenizer.json in the folder of the model"
@@ -138,27 +143,6 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         LogForkError: Outcome(EXIT_ERROR),
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One test in the table.
-
-    Attributes:
-        file: What was tested.
-        key: Which key was held against it.
-        n_tokens: Units in the text.
-        n_scored: Positions scored.
-        log10_pvalue: Decimal log of the p-value of this test alone.
-        log10_pvalue_family: The same over all tests of the call.
-    """
-
-    file: str
-    key: str
-    n_tokens: int
-    n_scored: int
-    log10_pvalue: float
-    log10_pvalue_family: float
 
 
 def write_data(text: str) -> None:
@@ -197,23 +181,6 @@ def write_errors(errors: Sequence[WatermarkError]) -> int:
 def outcome_of(err: WatermarkError) -> Outcome:
     """Return the row of the nearest class that has one."""
     return next(OUTCOMES[kind] for kind in type(err).__mro__ if kind in OUTCOMES)
-
-
-def write_table(rows: Sequence[Row], summary: str) -> None:
-    """Write the tests as a table, and the sentence that says how to read it."""
-    lines = [
-        (
-            row.file,
-            row.key,
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-        for row in rows
-    ]
-    head = ("units", "scored", "log10 p", "log10 p family-wise")
-    write_lines(("file", "key"), head, lines, summary)
 
 
 def write_lines(

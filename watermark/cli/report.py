@@ -26,6 +26,7 @@ _LEVEL_NAMES: Final = {
     Level.HINT: "p at most 0.01",
     Level.MARKED: "in a marked span",
 }
+_LOOKS: Final = ("shaded, with a line below", "shaded lightly, dotted")
 _CHART_WIDTH: Final = 1000
 _CHART_HEIGHT: Final = 66
 _STEP: Final = 22  # of the chart, a level
@@ -70,7 +71,7 @@ def page(located: Sequence[Located]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>Where the mark is</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Where the mark is</h1>\n<p>{_escaped(legend())}</p>\n"
+        f"<h1>Where the mark is</h1>\n<p>{_escaped(legend(*_LOOKS))}</p>\n"
         '<p class="note">Null hypothesis of each test: the text was produced without this key. A '
         "small p speaks against it, and says nothing about who wrote the text. While a key is "
         "secret no more than three levels a window are shown: exact values for single places would "

@@ -23,6 +23,7 @@ class DetectionFamily(Sequence[DetectionResult]):
     Attributes:
         results: One result a test.
         documents: For each result the index of its document.
+        keys: For each result the index of its key.
         names: The documents' names.
         failures: What could not be tested, as (index of the document, why), once each; the
             family is what could be.
@@ -30,6 +31,7 @@ class DetectionFamily(Sequence[DetectionResult]):
 
     results: tuple[DetectionResult, ...]
     documents: tuple[int, ...]
+    keys: tuple[int, ...]
     names: tuple[str, ...]
     failures: tuple[tuple[int, InputError], ...] = ()
 

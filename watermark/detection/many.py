@@ -83,18 +83,21 @@ def detect_many(
     bench = _Bench.of(records, units)
     results: list[DetectionResult] = []
     owners: list[int] = []
+    keys: list[int] = []
     names: list[str] = []
     failures: list[tuple[int, InputError]] = []
     for index, given in enumerate(documents):
         document = given if isinstance(given, Document) else Document(replies=(given,))
         names.append(document.name)
         found, failed = bench.test(document, exclude, decoys)
-        results += found
+        results += found.values()
+        keys += found
         owners += [index] * len(found)
         failures += [(index, error) for error in failed]
     return DetectionFamily(
         results=tuple(_correct(results)),
         documents=tuple(owners),
+        keys=tuple(keys),
         names=tuple(names),
         failures=tuple(failures),
     )
@@ -148,8 +151,8 @@ class _Bench:
 
     def test(
         self, document: Document, exclude: Sequence[str | TokenIds], decoys: int
-    ) -> tuple[list[DetectionResult], list[InputError]]:
-        """Return the results of one document in the order of the keys, and what failed."""
+    ) -> tuple[dict[int, DetectionResult], list[InputError]]:
+        """Return the results of one document by the index of the key, and what failed."""
         found: dict[int, DetectionResult] = {}
         failed: list[InputError] = []
         for unit, sets in self.by_unit.items():
@@ -166,7 +169,7 @@ class _Bench:
                     found.update(zip(keys.indices, results, strict=True))
             except InputError as error:
                 failed.append(error)
-        return [found[i] for i in sorted(found)], failed
+        return dict(sorted(found.items())), failed
 
     def _forms(self, texts: Sequence[str | TokenIds], unit: str) -> list[TextForm]:
         """Return texts cut into a unit: characters in their forms, ids as they are."""

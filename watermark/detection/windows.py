@@ -28,8 +28,6 @@ from scipy import special
 
 from watermark.detection.key_scores import decoy_context_keys, key_score_blocks
 from watermark.errors import SchemeParameterError
-from watermark.schemes import scores_from_levels
-from watermark.seeding import pair_levels
 from watermark.stats import gamma_log_sf
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from watermark.schemes import Pairs, Positions
+    from watermark.schemes import Positions
 
 SHORTEST: Final = 16
 HALF: Final = SHORTEST // 2
@@ -191,11 +189,6 @@ def _kept_maxima(scores: NDArray[np.float64]) -> list[float]:
     """Return the largest statistic of each row, without the positions that score 0."""
     kept = (row[row > 0.0] for row in scores)
     return [float(maximum(row)) if len(row) else 0.0 for row in kept]
-
-
-def pair_scores(pairs: Pairs) -> NDArray[np.float64]:
-    """Return -log(1 - u) of every pair of a Gumbel-max key, shape (n,); secret."""
-    return scores_from_levels(pair_levels(pairs.draws))
 
 
 def _null(n_scored: int, maxima: NDArray[np.float64], source: str) -> MaximumNull:

@@ -224,8 +224,8 @@ class DocumentReader:
         document = Document(
             source=source,
             options=options,
-            keys=tuple([table for table in tables if isinstance(table, KeyEntry)]),
-            scopes=tuple([table for table in tables if isinstance(table, Scope)]),
+            keys=tuple([one for one in tables if type(one) is KeyEntry]),
+            scopes=tuple([one for one in tables if type(one) is Scope]),
             base=self._name,
             edit=edit,
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
+from watermark.keys.foreign import Scalar
 from watermark.keys.keyfile import sync_folder
 from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
+
+
+Plain = dict[str, str | int | float | dict[str, Scalar]]
+"""A record as JSON holds it; an engine's parameters are an object."""
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,7 +55,7 @@ class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     operator: str
     event: str
     key_id: str
-    fields: dict[str, str | int | float] | None = None
+    fields: Plain | None = None
     fingerprint: str = ""
     detail: str = ""
     prev: str
@@ -239,7 +244,7 @@ def append_history(
         sync_folder(path)
 
 
-def _plain(record: KeyFields) -> dict[str, str | int | float]:
+def _plain(record: KeyFields) -> Plain:
     """Return a record as JSON holds it, what is not set left out."""
     values = values_of(record).items()
     return {name: _json_of(value) for name, value in values if value is not None and value != ()}
@@ -253,7 +258,7 @@ def _json_of(value: Any) -> Any:  # noqa: ANN401 - JSON
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
+def _fields_of(plain: Plain) -> KeyFields:
     """Return the record that a line holds.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
-from watermark.errors import LedgerConfigError, LedgerFileError
+from watermark.errors import LedgerConfigError, LedgerFileError, LedgerUnavailableError
 from watermark.keys.keyfile import sync_folder
 from watermark.ledger.rows import COLUMNS, Row
 
@@ -35,6 +35,7 @@ CHECKPOINT_BYTES: Final = 16 << 20
 PAGE_BYTES: Final = 16384  # six rows of 300 contexts: few pages are half empty
 _FRAME_HEADER_BYTES: Final = 24
 _BATCH_ROWS: Final = 1000
+_PARTS: Final = ("-wal", "-shm", "")
 _NAME: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]{0,62})_(\d{1,5})_(\d{1,12})\.ledger")
 _NODE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,62}")
 
@@ -253,7 +254,8 @@ def open_rows(path: Path) -> Iterator[RowReader]:
     """Open a file whose writer has ended.
 
     Raises:
-        LedgerFileError: A writer holds it, or it cannot be read at all.
+        LedgerUnavailableError: Another process holds it; try again.
+        LedgerFileError: It cannot be read at all.
     """
     name = FileName.parse(path.name)
     if name is None:
@@ -261,6 +263,8 @@ def open_rows(path: Path) -> Iterator[RowReader]:
     try:
         with _reading(path) as db:
             yield RowReader(name, db)
+    except apsw.BusyError as err:
+        raise LedgerUnavailableError(f"{path} is in use; try again once its writer ended") from err
     except apsw.Error as err:
         raise _file_error("cannot read", path, err) from err
 
@@ -269,7 +273,8 @@ def read_file(path: Path) -> FileRows:
     """Return the rows of a file whose writer has ended.
 
     Raises:
-        LedgerFileError: A writer holds it, or it cannot be read at all.
+        LedgerUnavailableError: Another process holds it; try again.
+        LedgerFileError: It cannot be read at all.
     """
     with open_rows(path) as reader:
         rows = tuple(itertools.chain.from_iterable(reader.batches(_BATCH_ROWS)))
@@ -292,8 +297,16 @@ def is_live(path: Path) -> bool:
 
 def remove_file(path: Path) -> None:
     """Remove a file of rows and what SQLite keeps beside it; no matter what is gone already."""
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in _PARTS:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+    sync_folder(path)
+
+
+def move_file(path: Path, folder: Path) -> None:
+    """Move a file of rows and what SQLite keeps beside it; no matter what is gone already."""
+    for suffix in _PARTS:
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(folder / (path.name + suffix))
     sync_folder(path)
 
 

@@ -102,6 +102,8 @@ class Ledger:
         self._entropy = entropy
         self._open = 0
         self._vault: Vault | None = None
+        if settings.keeps is Keeps.TOKENS:
+            self._vault = Vault(settings.path.parent / VAULT_FILE, secret, entropy)
         self._writer = LedgerWriter(
             settings.rows,
             settings.node_or(machine),
@@ -111,8 +113,6 @@ class Ledger:
             contents=self._contents,
             vfs=vfs,
         )
-        if settings.keeps is Keeps.TOKENS:
-            self._vault = Vault(settings.path.parent / VAULT_FILE, secret, entropy)
 
     @property
     def state(self) -> State:

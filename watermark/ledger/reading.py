@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from watermark.errors import SegmentError
-from watermark.ledger.arrow import read_table, root_of
+from watermark.ledger.arrow import SCHEMA, read_table, root_of
 from watermark.ledger.contents import Delivered, fingerprints, unpack_tokens
 from watermark.ledger.rows import Keeps, Kind, Outcome
 from watermark.ledger.store import segment_name
@@ -192,7 +192,11 @@ def with_fingerprints(table: Any, vault: Vault, ring: KeyRing) -> Any:  # noqa: 
         vault: The data keys of the node's accounts.
         ring: The keys that marked.
     """
-    keyed = {(record.key_id, record.unit): KeyedUniforms(record) for record in ring}
+    keyed = {
+        (record.key_id, record.unit): KeyedUniforms(record)
+        for record in ring
+        if not record.is_foreign
+    }
     keeps, contents = [], []
     for row in table.select(TOKEN_COLUMNS).to_pylist():
         found = _fingerprints(row, vault, keyed) if row["keeps"] == Keeps.TOKENS else None
@@ -281,7 +285,7 @@ def replies_of(parts: Iterator[Any]) -> Any:  # noqa: ANN401 - likewise
     Args:
         parts: Tables of rows.
     """
-    rows = pa.concat_tables([_undictionaried(part) for part in parts])
+    rows = pa.concat_tables([_undictionaried(part) for part in (SCHEMA.empty_table(), *parts)])
     begun = _first(rows.filter(pc.equal(rows["kind"], int(Kind.BEGIN))))
     ended = _first(rows.filter(pc.equal(rows["kind"], int(Kind.END))))
     begun = begun.select(["reply", "node", "at_us", *_BEGUN]).rename_columns(

@@ -21,7 +21,7 @@ from watermark.errors import LedgerFileError, SegmentError
 from watermark.keys.folder import locked, write_synced
 from watermark.keys.keyfile import sync_folder
 from watermark.ledger.arrow import SegmentWriter
-from watermark.ledger.files import FileName, files_in, is_live, open_rows, remove_file
+from watermark.ledger.files import FileName, files_in, is_live, move_file, open_rows, remove_file
 from watermark.ledger.headers import (
     NO_DIGEST,
     Header,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS: Final = 4096
 _DRAFT: Final = ".segment.draft"
+_DAMAGED: Final = "file-damaged"
 _DAY_US: Final = 86_400_000_000
 
 
@@ -114,6 +115,7 @@ class Sealer:
 
         Raises:
             LedgerFileError: The folder cannot be written.
+            LedgerUnavailableError: Another process reads a file just now.
             SegmentError: The headers on this machine do not hold together.
             CommitmentError: The log of keys cannot be used.
         """
@@ -156,7 +158,7 @@ class Sealer:
         for name in files_in(self._folder):
             is_ours = name.node == self._node
             if is_ours and name.sequence <= heads.get(str(name.worker), 0):
-                remove_file(self._folder / str(name))
+                self._clear(name, last)
 
     def _seal(self, last: SignedHeader | None, now_us: int) -> SignedHeader | None:
         heads = dict({} if last is None else last.header.heads)
@@ -228,7 +230,7 @@ class Sealer:
     def _add(self, writer: SegmentWriter, name: FileName, tally: _Tally) -> None:
         """Add one file's rows; what is wrong with it is a gap."""
         path = self._folder / str(name)
-        n_rows, cause = 0, "file-damaged"
+        n_rows, cause = 0, _DAMAGED
         try:
             with open_rows(path) as reader:
                 for rows in reader.batches(_BATCH_ROWS):
@@ -244,15 +246,17 @@ class Sealer:
         tally.files.append(SealedFile(worker=name.worker, sequence=name.sequence, rows=n_rows))
         if cause:
             tally.gaps.append(Gap(cause=cause, file=path.name))
-        if cause == "file-damaged":
-            self._set_aside(path)
 
-    def _set_aside(self, path: Path) -> None:
-        """Keep a copy of a damaged file, for whoever can read more of it."""
-        folder = self._folder / "damaged"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with contextlib.suppress(OSError):
-            write_synced(folder / path.name, path.read_bytes(), 0o600)
+    def _clear(self, name: FileName, sealed: SignedHeader | None) -> None:
+        """Remove a file that is sealed; keep a damaged one for whoever can read more of it."""
+        path = self._folder / str(name)
+        gaps = () if sealed is None else sealed.header.gaps
+        if any((gap.cause, gap.file) == (_DAMAGED, path.name) for gap in gaps):
+            folder = self._folder / "damaged"
+            folder.mkdir(mode=0o700, exist_ok=True)
+            move_file(path, folder)
+        else:
+            remove_file(path)
 
     def _commit(self, signed: SignedHeader, draft: Path, names: Sequence[FileName]) -> SignedHeader:
         """Put segment and header into the outbox, then remove the files."""
@@ -264,7 +268,7 @@ class Sealer:
         unsealed.replace(path)  # sealed from here on
         sync_folder(path)
         for name in names:
-            remove_file(self._folder / str(name))
+            self._clear(name, signed)
         return signed
 
     def _waiting(self) -> list[Path]:

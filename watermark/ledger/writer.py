@@ -11,6 +11,7 @@ Source: `watermark/spec/ledger.md`, When it cannot be written.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import os
@@ -156,7 +157,7 @@ class LedgerWriter:
         self._waiting: deque[_Job] = deque()
         self._waiting_bytes = 0
         self._wake = threading.Condition()
-        self._is_closing = False
+        self._is_closing = self._is_closed = False
         self._state = State.OPEN
         self._outage: Gap | None = None
         self._refused = 0
@@ -236,6 +237,9 @@ class LedgerWriter:
 
     def _submit(self, job: _Job) -> Future[None]:
         with self._wake:
+            if self._is_closed:
+                job.done.set_exception(LedgerUnavailableError(self._reason()))
+                return job.done
             self._jobs.append(job)
             if len(self._jobs) in (1, self.limits.rows):
                 self._wake.notify()
@@ -247,7 +251,9 @@ class LedgerWriter:
             self._look_after()
             if jobs:
                 self._commit(jobs)
-            if self._is_closing and not self._jobs:
+            with self._wake:
+                self._is_closed = self._is_closing and not self._jobs
+            if self._is_closed:
                 break
         self._finish()
 
@@ -430,7 +436,7 @@ class LedgerWriter:
             space = os.statvfs(self._seat.folder)
             if self._clock() >= self._next_scan:
                 self._next_scan = self._clock() + _SCAN_S
-                held = sum(e.stat().st_size for e in os.scandir(self._seat.folder) if e.is_file())
+                held = _bytes_in(self._seat.folder, self._seat.folder / "outbox")
                 with self._wake:
                     self._stats = replace(self._stats, folder_bytes=held)
         except OSError:
@@ -474,6 +480,15 @@ class LedgerWriter:
 
     def _now_us(self) -> int:
         return int(self._now() * 1e6)
+
+
+def _bytes_in(*folders: Path) -> int:
+    """Return the size of the files in some folders; one that is not there is empty."""
+    total = 0
+    for folder in folders:
+        with contextlib.suppress(FileNotFoundError):  # a file may go while it is looked at
+            total += sum(one.stat().st_size for one in os.scandir(folder) if one.is_file())
+    return total
 
 
 def _detail(err: LedgerFileError) -> str:

@@ -8,6 +8,7 @@ from watermark.stats.decoys import (
     decoys_reached,
     smallest_log_pvalue,
 )
+from watermark.stats.discoveries import discoveries
 from watermark.stats.evalues import BettingEvalue
 from watermark.stats.hypoexponential import weighted_gammas_log_sf
 from watermark.stats.keywise import keywise_log_evalue, keywise_rate
@@ -26,6 +27,7 @@ __all__ = [
     "decoy_log_pvalue",
     "decoys_for",
     "decoys_reached",
+    "discoveries",
     "gamma_log_sf",
     "gamma_log_sfs",
     "holm",

@@ -117,6 +117,18 @@ class TokenizerUnit:
         offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
         return np.array(encoding.ids, np.dtype("<u4")), np.maximum.accumulate(offsets)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        """Return the token ids of many texts, each as :meth:`encode` gives them, but faster.
+
+        Raises:
+            TextEncodingError: A text holds half a surrogate pair.
+        """
+        for text in texts:
+            check_text(text)
+        # The fast form leaves out character offsets, which nobody asks for here.
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, np.dtype("<u4")) for encoding in encodings]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from tests.support.accounts import GATEWAY, account, book, digest, guarded
 from tests.support.asgi import scenario
 from tests.support.fake_upstream import honest as honest_upstream
-from tests.support.servers import eventually
+from tests.support.servers import SELECT_ONLY, eventually, key_record
+from watermark.keys import KeyRing
+from watermark.text import tokenizer_unit_id
+from watermark.tracing import code_sums, trace_accounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,3 +271,47 @@ def test_others_stay_when_one_is_banned(tokenizer: Path, tmp_path: Path) -> None
             assert (await proxy.ask("sk-1")).status_code == 403
 
     scenario(work)
+
+
+def test_the_accounts_code_is_in_its_replies(tokenizer: Path, tmp_path: Path) -> None:
+    unit = tokenizer_unit_id(tokenizer.read_bytes())
+    record = replace(key_record(unit), account_share_q16=1 << 15, context_width=2)
+    texts: dict[str, list[list[int]]] = {}
+
+    async def letters(turn: Turn) -> None:
+        """Continue with letters, each as likely as any other."""
+        if "return_token_ids" not in (turn.request.json() if turn.request.body else {}):
+            await drafts(turn)
+            return
+        asked = turn.request.json()
+        size, n = asked["max_tokens"], asked["n"]
+        choices = [
+            {"index": i, "token_ids": rng.integers(60, 90, size).tolist(),
+             "finish_reason": "length", "logprobs": None}
+            for i in range(n)
+        ]  # fmt: skip
+        await turn.answer({"choices": choices})
+
+    rng = np.random.default_rng(0)
+    text = account("acme", "sk-1") + account("quiet", "sk-2", code=False)
+
+    async def work() -> None:
+        proxied = guarded(
+            book(text), letters, tokenizer, tmp_path, ring=KeyRing((record,)),
+            model={"splice": SELECT_ONLY},
+        )  # fmt: skip
+        async with proxied as proxy:
+            for key in ("sk-1", "sk-2"):
+                for _ in range(6):
+                    answer = await proxy.ask(key, max_tokens=60, return_token_ids=True)
+                    assert answer.headers["x-watermark"].startswith("marked")
+                    ids = answer.json()["choices"][0]["token_ids"]
+                    texts.setdefault(key, []).append(ids)
+            text_of_metrics = (await proxy.client.get("/watermark/metrics")).text
+            assert 'watermark_account_tokens_total{account="",state="active"}' in text_of_metrics
+
+    scenario(work)
+    names = ["acme", "quiet", *(f"innocent-{i}" for i in range(200))]
+    traces = [trace_accounts([code_sums(record, one)], names)[0] for one in texts.values()]
+    assert [one.account for one in traces[0].named(alpha=1e-3)] == ["acme"]
+    assert traces[1].named(alpha=1e-2) == ()

@@ -12,9 +12,11 @@ import apsw
 import httpx2
 import pytest
 
+from proxy.accounts.book import AccountHolder
 from proxy.app import create_app
 from proxy.cli.servers import running
 from proxy.config import Capabilities, LedgerConfig
+from tests.support.accounts import account, book
 from tests.support.asgi import scenario
 from tests.support.disks import Disk
 from tests.support.fake_upstream import FakeUpstream, Turn, honest
@@ -25,6 +27,7 @@ from watermark.ledger import (
     Keeps,
     Kind,
     Ledger,
+    Pseudonyms,
     Row,
     State,
     Vault,
@@ -71,6 +74,7 @@ async def kept(
     *,
     policy: Any = "block",
     keeps: Keeps = Keeps.CONTEXTS,
+    accounts: AccountHolder | None = None,
     change: Any = lambda _asked, answer: answer,
     **model: Any,
 ) -> AsyncIterator[Kept]:
@@ -95,8 +99,9 @@ async def kept(
             upstream.url,
             model_config("m", tokenizer, **({"splice": SELECT_ONLY} | model)),
             ledger=LedgerConfig(file="LEDGER.toml", on_unavailable=policy),
+            state=str(folder),
         )
-        app = create_app(config, key_ring(tokenizer), open_ledger=opener)
+        app = create_app(config, key_ring(tokenizer), open_ledger=opener, accounts=accounts)
         async with (
             running(app) as url,
             httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
@@ -308,6 +313,33 @@ def test_while_nothing_can_be_written_nothing_is_marked(
     (gap,) = map(gap_of, rows[Kind.GAP])
     assert (gap.cause, gap.refused, gap.lost) == ("write-error", 3, 0)
     assert [row.outcome for row in rows[Kind.END]] == ["finish"]
+
+
+def test_an_account_may_have_a_policy_of_its_own_and_is_named_by_its_pseudonym(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    text = account("free", "sk-f", on_ledger_unavailable="pass-unmarked") + account("paid", "sk-p")
+    keys = {name: {"authorization": f"Bearer sk-{name[0]}"} for name in ("free", "paid")}
+
+    async def work() -> Kept:
+        async with kept(tokenizer, tmp_path, accounts=AccountHolder(book(text))) as on:
+            for headers in keys.values():
+                answer = await on.client.post(URL, json=STREAM, headers=headers)
+                assert answer.headers["x-watermark"].startswith("marked")
+            on.disk.fault = {"sync": apsw.IOError}
+            free = await on.client.post(URL, json=STREAM, headers=keys["free"])
+            paid = await on.client.post(URL, json=STREAM, headers=keys["paid"])
+            assert free.headers["x-watermark"] == "unmarked; reason=ledger-down"
+            assert paid.status_code == 503
+            on.disk.fault = {}
+            await eventually(lambda: on.ledger().state is State.OPEN)
+            return on
+
+    on = asyncio.run(work())
+    names = Pseudonyms(on.settings.secret())
+    wanted = [names.of_account(name) for name in ("free", "paid")]
+    ended = {row.reply: row.account for row in on.rows()[Kind.END]}  # one may be there twice
+    assert list(ended.values()) == wanted
 
 
 @pytest.mark.parametrize("policy", ["block", "pass-unmarked"])

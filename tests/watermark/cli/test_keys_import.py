@@ -54,7 +54,7 @@ def test_decoys_state_their_floor(shell: Shell) -> None:
     shell.keys.write_text(KEYS_HEADER + made.stdout)
     (record,) = load_keys(shell.keys)
     assert record.parameter("vocab_size") == 50
-    ids = shell.file("ids.json", msgspec.json.encode(np.arange(40).tolist()))
+    ids = shell.file("ids.json", msgspec.json.encode(np.arange(15).tolist()))
     result = shell("detect", ids, "--keys", shell.keys, "--ids", "--json")
     row = msgspec.json.decode(result.stdout)
     assert row["law"] == "decoys"
@@ -97,3 +97,38 @@ def test_a_unit_is_asked_for_and_sglangs_keys_are_hexadecimal(shell: Shell) -> N
     shell.keys.write_text(KEYS_HEADER + made.stdout)
     (record,) = load_keys(shell.keys)
     assert getattr(record.secret, "integers") == (0xDEADBEEF, 0x10)  # noqa: B009
+
+
+def test_an_engines_key_lives_through_the_other_commands(shell: Shell) -> None:
+    """History, commitments, rotation and destruction of a file that holds such a key too."""
+    key = shell.file("engine.txt", SECRET)
+    made = shell(
+        "keys", "import", key, "--scheme", "hf-green-list", "--id", "hf", "--dir", shell.folder,
+        "--unit", UNIT, "--parameter", "vocab_size=50", "--parameter", "greenlist_ratio=0.5",
+    )  # fmt: skip
+    own = shell("keys", "new", "--id", "own", "--dir", shell.folder)
+    shell.keys.write_text(KEYS_HEADER + made.stdout + own.stdout)
+    for command in (
+        ("check", "--record"),
+        ("commit", "--create-log", "example.com/log"),
+        ("rotate", "--period", "30d"),
+        ("list",),
+        ("status",),
+        ("check",),
+    ):
+        result = shell("keys", *command, "--keys", shell.keys)
+        assert result.exit_code == 0, (command, result.stderr)
+        assert SECRET not in result.stdout + result.stderr
+    (record,) = load_keys(shell.keys).by_id("hf")
+    assert record.parameter("greenlist_ratio") == 0.5
+    history = (shell.folder / "KEYS.history.jsonl").read_text()
+    assert '"parameters":{"greenlist_ratio":0.5,"vocab_size":50}' in history
+    text = shell.keys.read_text()
+    shell.keys.write_text(text.replace("vocab_size = 50", "vocab_size = 51"))
+    changed = shell("keys", "check", "--keys", shell.keys)
+    assert changed.exit_code != 0
+    assert "vocab_size" in changed.stderr
+    shell.keys.write_text(text)
+    disclosed = shell("keys", "disclose", "hf", "--keys", shell.keys)
+    assert disclosed.exit_code != 0
+    assert "engine's" in disclosed.stderr

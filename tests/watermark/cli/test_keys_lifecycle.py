@@ -166,6 +166,13 @@ def test_status_says_which_worker_has_what(ready: Shell) -> None:
         os.getpid(): True,
         other.pid: False,
     }
+    good = ready.keys.read_text()
+    write_report(folder, WorkerReport(pid=os.getpid(), **now))
+    ready.keys.write_text(good + "[[key]")
+    broken = run(ready, "status", "--state", folder.parent, code=1)
+    assert f"worker {os.getpid()}  {generation}  not as the file" in broken.stdout
+    assert "not TOML" in broken.stderr
+    ready.keys.write_text(good)
     for bad, says in (("state = 1\n", "`state` is no path"), ("state = \n", "cannot read")):
         config.write_text(bad)
         assert says in run(ready, "status", "--config", config, code=1).stderr

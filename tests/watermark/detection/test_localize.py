@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,11 +14,20 @@ from scipy import stats
 
 from tests.support.drive import make_record
 from tests.watermark.detection.test_detector import marked_text, zipf_text
-from watermark.detection.localize import Level, Localization, Localizer, Stretch, Window
-from watermark.detection.windows import MaximumNull, maximum, pair_scores, simulated_null
+from watermark.detection.edges import marked_stretches, significant_windows
+from watermark.detection.localize import (
+    Level,
+    Localization,
+    Localizer,
+    Stretch,
+    Window,
+    _distinct,
+)
+from watermark.detection.windows import MaximumNull, maximum, simulated_null
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys.record import KeyState
-from watermark.schemes import reader_of
+from watermark.schemes import CopulaReader, reader_of, scores_from_levels
+from watermark.seeding import pair_levels
 from watermark.text import WordsUnit
 
 RNG_SEED = 5
@@ -79,7 +89,8 @@ def test_repeats_counted_again_are_not_calibrated() -> None:
     p = []
     for seed in range(200):
         reader = reader_of(make_record(seed))
-        p.append(null.pvalue(float(maximum(pair_scores(reader.evaluate(reader.positions(ids)))))))
+        draws = reader.evaluate(reader.positions(ids)).draws
+        p.append(null.pvalue(float(maximum(scores_from_levels(pair_levels(draws))))))
     assert np.mean(np.array(p) <= 0.02) > 0.2
 
 
@@ -95,6 +106,22 @@ def test_a_copied_passage_points_at_its_first_copy() -> None:
     copied = np.concatenate([ids, ids[1200:1400]])
     (span,) = find(copied).spans
     assert span.units[1] < 1450
+
+
+def test_a_result_shows_itself_in_a_line_and_in_a_strip() -> None:
+    result = replace(find(document(0)), key_id="<b>")
+    assert re.fullmatch(
+        r"<Localization key='<b>' marked=\[\d+-\d+\] of 3000 units, p <= 1e-3>", repr(result)
+    )
+    page = result._repr_html_()
+    assert "<b>" not in page
+    assert page.count("<span") == len(result.windows)
+
+
+def test_a_seed_follows_from_key_and_text() -> None:
+    one, other = Localizer(make_record(0)), Localizer(make_record(1))
+    assert one.seed_for("text") == Localizer(make_record(0)).seed_for("text")
+    assert len({one.seed_for("text"), one.seed_for("texts"), other.seed_for("text")}) == 3
 
 
 def test_characters_are_found_with_units() -> None:
@@ -133,7 +160,7 @@ def test_what_leaves_is_three_levels_of_windows_that_do_not_overlap() -> None:
     """Everything key-dependent in a result follows from the levels and a power of ten."""
     ids = document(0)
     seen = set()
-    for seed in range(40):
+    for seed in range(15):
         result = find(ids, seed)
         assert result.exact_spans == ()
         assert isinstance(result.log10_pvalue_ceiling, int)
@@ -178,6 +205,17 @@ def test_exact_edges_are_given_for_a_disclosed_key_only() -> None:
             assert Localizer(secret).localize(document(0), rng=rng).exact_spans == ()
 
 
+def test_every_distinct_pair_is_scored_where_it_first_stands() -> None:
+    record = make_record(0, width=1)
+    ids = np.array([*range(1, 20), 1, 2, 1, 3], np.uint32)  # (1,2) again; (2,1), (1,3) are new
+    found = _distinct(CopulaReader.of(record), ids)
+    assert found.places.tolist() == [*range(1, 20), 21, 22]
+    reader = reader_of(record)
+    pairs = reader.evaluate(found.positions)
+    assert found.scores.sum() == pytest.approx(reader.statistic(pairs))
+    assert len(_distinct(CopulaReader.of(record), ids[:1]).places) == 0
+
+
 def test_the_account_channel_is_left_out() -> None:
     record = make_record(0, width=2, account_share_q16=32_768)
     ids = np.random.default_rng(0).integers(0, 3000, 2000)
@@ -214,3 +252,33 @@ def test_the_ceiling_is_valid_over_keys() -> None:
     for level in (0.1, 0.01):
         assert np.mean(np.array(p) <= level) <= level + 4 * math.sqrt(level / 300)
     assert stats.binomtest(int(np.sum(np.array(p) <= 0.1)), 300, 0.1).pvalue > 1e-4
+
+
+def marked_scores(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Return scores as strong as those of Gumbel-max at the story model's effect, 1.5."""
+    return rng.standard_exponential(n) * 2.5
+
+
+@pytest.mark.slow
+def test_two_hundred_in_ten_thousand() -> None:
+    """The bars of `python -m benchmarks.localization`, on scores alone."""
+    rng = np.random.default_rng(0)
+    null = simulated_null(9000, 20_000, rng)
+    threshold = null.threshold(1e-3)
+    errors, found = [], 0
+    for _ in range(200):
+        scores = rng.standard_exponential(9000)
+        start = int(rng.integers(0, 8800))
+        scores[start : start + 180] = marked_scores(rng, 180)
+        stretches = marked_stretches(scores, significant_windows(scores, threshold))
+        hits = [one for one in stretches if one[0] < start + 180 and start < one[1]]
+        found += bool(hits)
+        errors += [abs(one[0] - start) for one in hits] + [
+            abs(one[1] - start - 180) for one in hits
+        ]
+    assert found >= 190
+    assert np.median(errors) <= 25
+    clean = sum(
+        bool(significant_windows(rng.standard_exponential(9000), threshold)) for _ in range(5000)
+    )
+    assert clean <= stats.binom.ppf(0.999, 5000, 1.2e-3)

@@ -10,19 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tests.support.drive import make_record
 from watermark.detection.windows import (
     MaximumNull,
     WindowSums,
     decoy_null,
     maximum,
-    pair_scores,
     samples_for,
     simulated_null,
     window_sums,
 )
 from watermark.errors import SchemeParameterError
-from watermark.schemes import Positions, reader_of
+from watermark.schemes import Positions
 from watermark.stats import gamma_log_sf
 
 
@@ -92,9 +90,3 @@ def test_the_threshold_counts_ties() -> None:
 def test_levels_are_probabilities(alpha: float) -> None:
     with pytest.raises(SchemeParameterError):
         samples_for(alpha)
-
-
-def test_scores_are_those_of_the_statistic() -> None:
-    reader = reader_of(make_record(0, width=1))
-    pairs = reader.read(reader.positions(np.arange(50, dtype=np.uint32)))
-    assert pair_scores(pairs).sum() == pytest.approx(reader.statistic(pairs))

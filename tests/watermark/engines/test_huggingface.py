@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from tests.support.drive import law_pvalue, make_record
 from watermark.detection import Detector
+from watermark.text import TokenizerUnit
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -67,6 +72,35 @@ def test_a_batch_is_marked_after_the_warpers(model: Any) -> None:
     assert min(Detector(record).detect(reply).log10_pvalue for reply in plain) > -4
 
 
+@pytest.mark.shared
+def test_a_real_model_is_marked_and_its_text_detected() -> None:
+    """Prompts of two lengths through the story model, found again from the text alone."""
+    shared = os.environ.get("OUTPUT_WATERMARK_SHARED")
+    if not shared:
+        pytest.skip("needs OUTPUT_WATERMARK_SHARED")
+    folder = Path(shared) / "models/stories260K"
+    unit = TokenizerUnit.read(folder / "tokenizer.json")
+    record = replace(make_record(0, width=2), unit=unit.unit_id)
+    torch.manual_seed(2)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    prompts = [unit.encode(text).tolist() for text in ("Once upon a time", "Lily had a big red")]
+    longest = max(map(len, prompts))
+    rows = torch.tensor([[0] * (longest - len(ids)) + ids for ids in prompts])
+    out = model.generate(
+        rows,
+        attention_mask=(rows != 0).long(),
+        do_sample=True,
+        top_k=50,
+        max_new_tokens=150,
+        eos_token_id=None,
+        watermarking_config=huggingface.CopulaWatermarkingConfig(record),
+    )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = [tokenizer.decode(row) for row in out[:, longest:].tolist()]
+    for text in texts:
+        assert Detector(record, unit).detect(text).log10_pvalue < -6
+
+
 def test_the_configuration_is_copied_and_shown_without_the_key() -> None:
     mark = huggingface.CopulaWatermarkingConfig(make_record(0))
     assert copy.deepcopy(mark) is mark
@@ -104,7 +138,7 @@ def test_the_law_over_keys_is_that_of_the_scores() -> None:
     masses = np.array([0.6, 0.25, 0.15])
     scores = torch.tensor(np.log(masses))[None]
     sequences = []
-    for seed in range(1200):
+    for seed in range(500):
         generator = torch.Generator().manual_seed(seed)
         processor = huggingface.CopulaLogitsProcessor(make_record(seed), generator=generator)
         ids = [[7, 8]]
@@ -115,7 +149,7 @@ def test_the_law_over_keys_is_that_of_the_scores() -> None:
             reply.append(token)
             ids = [[*ids[0], token]]
         sequences.append(tuple(reply))
-    law = {
+    law: dict[tuple[int, ...], float] = {
         (a, b, c): float(masses[a] * masses[b] * masses[c])
         for a in range(3)
         for b in range(3)

@@ -84,6 +84,11 @@ def config(tmp_path: Path) -> Any:
     return types.SimpleNamespace(additional_config=options)
 
 
+def _on_gpu(tensor: Any) -> Any:
+    """Return a buffer of vLLM's, as far as it is read here."""
+    return types.SimpleNamespace(gpu=tensor)
+
+
 class Engine:
     """vLLM's V2 buffers, and a step as its runner makes it."""
 
@@ -91,16 +96,15 @@ class Engine:
         self.tokens = torch.zeros((slots, length), dtype=torch.int32)
         self.prompt = torch.zeros(slots, dtype=torch.int32)
         self.total = torch.zeros(slots, dtype=torch.int32)
-        gpu = lambda tensor: types.SimpleNamespace(gpu=tensor)
         self.interface = plugins.interface_v2
         state = self.interface.LogitsProcRequestState(
             device=torch.device("cpu"),
             max_num_reqs=slots,
             vocab_size=VOCAB,
-            all_token_ids=gpu(self.tokens),
-            prompt_len=gpu(self.prompt),
-            prefill_len=gpu(self.prompt),
-            total_len=gpu(self.total),
+            all_token_ids=_on_gpu(self.tokens),
+            prompt_len=_on_gpu(self.prompt),
+            prefill_len=_on_gpu(self.prompt),
+            total_len=_on_gpu(self.total),
         )
         self.plugin = plugins.v2(config, state)
 
@@ -112,7 +116,7 @@ class Engine:
         self.plugin.apply_staged_writes()
         return is_marked
 
-    def apply(self, rows: list[tuple[int, list[int]]]) -> torch.Tensor:
+    def apply(self, rows: list[tuple[int, list[int]]]) -> Any:
         """Return the logits of rows, each a slot and the drafts before it in this step."""
         position = [int(self.total[slot]) - 1 + len(drafts) for slot, drafts in rows]
         last = [
@@ -129,7 +133,7 @@ class Engine:
             pos=torch.tensor(position),
             seq_lens_upper_bound_np=np.array(position) + 1,
         )
-        logits: torch.Tensor = self.plugin.apply(LOGITS.repeat(len(rows), 1), context)
+        logits: Any = self.plugin.apply(LOGITS.repeat(len(rows), 1), context)
         return logits
 
     def commit(self, slot: int, token: int) -> None:
@@ -137,14 +141,14 @@ class Engine:
         self.total[slot] += 1
 
 
-def sample(logits: torch.Tensor, generator: torch.Generator) -> list[int]:
+def sample(logits: Any, generator: Any) -> list[int]:
     chosen: list[int] = torch.multinomial(torch.softmax(logits, -1), 1, generator=generator)[
         :, 0
     ].tolist()
     return chosen
 
 
-def is_forced(logits: torch.Tensor) -> list[bool]:
+def is_forced(logits: Any) -> list[bool]:
     forced: list[bool] = (torch.isfinite(logits).sum(-1) == 1).tolist()
     return forced
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.ledgers import make_settings, open_ledger
-from watermark.errors import LedgerConfigError, SegmentError
+from watermark.errors import LedgerConfigError, LedgerUnavailableError, SegmentError
 from watermark.keys import KeyRecord, SecretKey
 from watermark.keys.document import LogOptions, Options
 from watermark.keys.keylog import KeyLog, create_log
@@ -28,7 +28,7 @@ from watermark.ledger import (
     files_in,
     fingerprints,
 )
-from watermark.ledger.files import PAGE_BYTES, LedgerFile
+from watermark.ledger.files import PAGE_BYTES, LedgerFile, open_rows
 from watermark.ledger.headers import open_header, sign_header
 from watermark.ledger.reading import (
     count_contexts,
@@ -37,7 +37,7 @@ from watermark.ledger.reading import (
     tables,
     verify_node,
 )
-from watermark.ledger.sealing import Sealed, Sealer
+from watermark.ledger.sealing import Sealed, Sealer, _Tally
 from watermark.ledger.store import SegmentStore, header_name, segment_name
 from watermark.seeding import KeyedUniforms
 
@@ -171,6 +171,24 @@ def test_what_is_missing_is_a_signed_fact(settings: LedgerSettings) -> None:
     ]
     assert (settings.rows / "damaged" / "node_0_2.ledger").exists()
     assert verify_node(SegmentStore(settings.store), "node", settings.verifier).ends == 1
+
+
+def test_a_file_that_another_process_reads_waits_for_the_next_round(
+    settings: LedgerSettings,
+) -> None:
+    ledger = open_ledger(settings)
+    deliver(ledger, [1, 2, 3])
+    ledger.close()
+    (name,) = files_in(settings.rows)
+    one = sealer(settings)
+    with open_rows(settings.rows / str(name)) as reader:
+        list(reader.batches(1))
+        assert seal(settings).segment is None  # it looks as if it were being written
+        with pytest.raises(LedgerUnavailableError, match="in use"):
+            one._write(settings.rows / "outbox" / "1.segment.draft", [name], _Tally())
+    segment = seal(settings).segment
+    assert segment is not None
+    assert (segment.ends, segment.gaps) == (1, ())
 
 
 def test_a_store_that_is_away_is_sent_everything_once_it_is_back(

@@ -228,6 +228,20 @@ def test_a_disk_that_fills_up_takes_the_ends_of_what_began(small_disk: Path) -> 
     assert gap_of(rows[2]).cause == "disk-full"
 
 
+def test_what_waits_for_the_store_is_bounded(tmp_path: Path) -> None:
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    (outbox / "waiting.parquet").write_bytes(bytes(1 << 20))
+    one = writer(tmp_path, folder_bytes=1 << 20)
+    until(lambda: one.state is State.SHORT)
+    with pytest.raises(LedgerUnavailableError, match="folder-full"):
+        one.begin(beginning())
+    assert one.stats.folder_bytes > 1 << 20
+    one.end(beginning(), ENDING, Keeps.NONE, kept(b"")).result(5)
+    one.close()
+    assert [row.kind for row in rows_of(tmp_path)] == [Kind.END, Kind.GAP]
+
+
 def test_a_disk_that_is_full_breaks_the_file_and_another_is_begun(small_disk: Path) -> None:
     one = writer(small_disk)
     ballast = small_disk / "ballast"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -63,7 +64,7 @@ class VaultClient:
             )
         self.folder = folder
         self._options = options
-        self._client: Any = None
+        self._clients: dict[int, Any] = {}  # by process: a forked one uses no connection of another
 
     def ask(self, call: str, *args: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
         """Return what Vault answers.
@@ -79,7 +80,7 @@ class VaultClient:
         """
         hvac = need("hvac", "vault", "a secret by `vault:`")
         requests = need("requests", "vault", "a secret by `vault:`")
-        client = self._client or self._connect(hvac)
+        client = self._clients.get(os.getpid()) or self._connect(hvac)
         kv, transit = client.secrets.kv.v2, client.secrets.transit
         function = {
             "read": kv.read_secret_version,
@@ -105,7 +106,7 @@ class VaultClient:
             what="vault token",
         )
         verify = str(self.folder / options.ca) if options.ca else True
-        self._client = hvac.Client(
+        client = hvac.Client(
             url=options.address,
             token=token.decode("ascii", "replace").strip(),
             namespace=options.namespace or None,
@@ -113,8 +114,9 @@ class VaultClient:
             timeout=options.timeout_s,
             allow_redirects=False,
         )
-        self._client.session.trust_env = False  # no proxy of the environment sees the token
-        return self._client
+        client.session.trust_env = False  # no proxy of the environment sees the token
+        self._clients[os.getpid()] = client
+        return client
 
 
 class VaultSource:

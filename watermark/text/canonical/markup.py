@@ -38,6 +38,8 @@ _TAG: Final = re.compile(r"</?([A-Za-z][A-Za-z0-9-]*)[^<>]*>|<![^<>]*>|<\?[^<>]*
 _UNSHOWN: Final = re.compile(
     r"<!--.*?(?:-->|\Z)|<(script|style|template)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE
 )
+# What the parser could read as more than words: without any of it, lines are paragraphs.
+_MEANING: Final = re.compile(r"[*_`#~<>\[\]\\&|]|^\s*(?:[-+=:]|\d+[.)])", re.MULTILINE)
 _BLOCK_TAGS: Final = frozenset(block_names)
 
 
@@ -146,6 +148,14 @@ def _cut(paragraph: str) -> Iterator[str]:
 
 def _blocks(piece: str) -> Iterator[str]:
     """Yield the paragraphs of a piece."""
+    if _MEANING.search(piece) is None:
+        yield from _paragraphs(piece)
+    else:
+        yield from _parsed_blocks(piece)
+
+
+def _parsed_blocks(piece: str) -> Iterator[str]:
+    """Yield the paragraphs of a piece as the parser reads them."""
     number = ""
     row: list[str] | None = None
     for token in _parser().parse(piece):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import pyrage
@@ -21,6 +22,8 @@ from watermark.keys import (
     load_keys,
 )
 from watermark.keys.disclosure import disclose, format_disclosure
+from watermark.keys.document import DocumentReader
+from watermark.keys.sources.vault import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,6 +169,18 @@ def test_vault_is_asked_safely(tmp_path: Path, vault: str) -> None:
     gone = vault.replace("127.0.0.1:", "127.0.0.1:1#").partition("#")[0] + '"\ntoken = "file:token"'
     with pytest.raises(SecretSourceError, match="answers ConnectionError"):
         load(tmp_path, "vault:kv/team/k#key", gone)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_uses_no_connection_of_another(
+    tmp_path: Path, vault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = DocumentReader().read(tmp_path / "KEYS.toml", f"schema = 1\n{vault}").options
+    client = VaultClient(tmp_path, options.vault)
+    for pid in (1, 1, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        client.ask("read", "team/k", mount_point="kv", raise_on_deleted_version=True)
+    assert set(client._clients) == {1, 2}
 
 
 DISCLOSED = 'state = "disclosed"\ndisclosed_at = 2026-11-01T00:00:00Z\n'

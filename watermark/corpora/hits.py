@@ -1,0 +1,237 @@
+"""What is kept of every block, and what becomes of it: the file of hits.
+
+Source: `watermark/spec/scan.md`, Hits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from watermark.corpora import tables
+from watermark.corpora.packing import read_rows
+from watermark.corpora.results import BrokenRecord
+from watermark.stats import discoveries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from watermark.corpora.blocks import Block
+    from watermark.corpora.journal import Kept
+    from watermark.corpora.results import PooledResult
+    from watermark.corpora.scoring import DocumentScores
+    from watermark.corpora.shards import Shard
+    from watermark.corpora.sources import Source
+
+SCHEMA: Final = (
+    ("file", "string"),
+    ("offset", "int64"),
+    ("record_index", "int64"),
+    ("key_id", "string"),
+    ("n_tokens", "int64"),
+    ("n_scored", "int64"),
+    ("statistic", "double"),
+    ("log_pvalue", "double"),
+    ("log_pvalue_fdr", "double"),
+)
+MAX_BROKEN: Final = 100
+"""Broken records that a result names; all are counted."""
+_BATCH_ROWS: Final = 1 << 16
+_COLUMNS: Final = 6  # of a kept document: key, span, offset, index, n_tokens, n_scored
+
+
+def keep_block(
+    block: Block, layers: Sequence[int], scores: Sequence[DocumentScores]
+) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """Return what is kept of a block: header and arrays.
+
+    Args:
+        block: The block.
+        layers: The layer of every key.
+        scores: What every key makes of its documents.
+    """
+    header = {
+        "shard": block.shard,
+        "number": block.number,
+        "is_last": block.is_last,
+        "stored_bytes": block.stored_bytes,
+        "records": block.records,
+        "n_documents": len(block.documents),
+        "n_skipped": block.n_skipped,
+        "skipped": [(one.file, one.offset, one.reason) for one in block.skipped],
+        "n_tokens": [int(block.cuts[layer].n_tokens.sum()) for layer in layers],
+        "n_tested": [one.n_tested for one in scores],
+    }
+    documents = [
+        _columns(key, block, layers[key], one) for key, one in enumerate(scores) if len(one.found)
+    ]
+    arrays: list[NDArray[Any]] = [
+        np.concatenate([np.zeros((0, _COLUMNS), np.int64), *documents]),
+        np.concatenate([one.statistics for one in scores]),
+        np.concatenate([one.log_pvalues for one in scores]),
+    ]
+    for cut in block.cuts:
+        arrays += [cut.rows[cut.pairs], cut.pair_ends, cut.prompts, cut.prompt_ends]
+    return header, arrays
+
+
+def _columns(key: int, block: Block, layer: int, scores: DocumentScores) -> NDArray[np.int64]:
+    """Return the whole numbers of a key's documents, shape (k, 6)."""
+    found = scores.found
+    return np.column_stack(
+        [
+            np.full(len(found), key),
+            block.documents[found],
+            block.cuts[layer].n_tokens[found],
+            scores.found_scored,
+        ]
+    ).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The discoveries, in the order of the corpus, those of a document by key.
+
+    Attributes:
+        keys: Shape (k,).
+        files: Shape (k,).
+        rows: Shape (k, 4): offset, record index, n_tokens, n_scored.
+        statistics: Shape (k,).
+        log_pvalues: Shape (k,).
+        log_pvalues_fdr: Shape (k,).
+    """
+
+    keys: NDArray[np.int64]
+    files: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    statistics: NDArray[np.float64]
+    log_pvalues: NDArray[np.float64]
+    log_pvalues_fdr: NDArray[np.float64]
+
+
+class Tally:
+    """Adds up blocks, in the order of the plan."""
+
+    def __init__(self, sources: Sequence[Source], shards: Sequence[Shard], n_keys: int) -> None:
+        """Begin at nothing."""
+        self.sources = sources
+        self.n_records = self.n_documents = self.n_broken = 0
+        self.n_tokens = [0] * n_keys
+        self.n_tested = [0] * n_keys
+        self.broken: list[BrokenRecord] = []
+        self._shards = shards
+        self._span_starts: dict[tuple[int, int], int] = {}
+        self._ends: dict[int, int] = {}  # records of a file so far
+        self._numbers: list[NDArray[np.int64]] = []
+        self._reals: list[NDArray[np.float64]] = []
+
+    def add(self, kept: Kept) -> None:
+        """Take the next block."""
+        header = kept.header
+        self.n_records += sum(header["records"])
+        self.n_documents += header["n_documents"]
+        self.n_broken += header["n_skipped"]
+        for key, (n_tokens, n_tested) in enumerate(
+            zip(header["n_tokens"], header["n_tested"], strict=True)
+        ):
+            self.n_tokens[key] += n_tokens
+            self.n_tested[key] += n_tested
+        room = MAX_BROKEN - len(self.broken)
+        self.broken += [
+            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason)
+            for file, offset, reason in header["skipped"][:room]
+        ]
+        starts = self._starts(header["shard"], header["records"], header["number"])
+        self._take(kept, starts)
+
+    def _starts(self, shard: int, records: Sequence[int], number: int) -> NDArray[np.int64]:
+        """Return file and first record index of every span of a shard, shape (n, 2)."""
+        spans = self._shards[shard].spans
+        for position, (span, n_records) in enumerate(zip(spans, records, strict=True)):
+            before = self._ends.get(span.file, 0)
+            if number == 0:
+                self._span_starts[shard, position] = before
+            self._ends[span.file] = before + n_records
+        self._span_starts = {at: one for at, one in self._span_starts.items() if at[0] == shard}
+        return np.array(
+            [(span.file, self._span_starts[shard, i]) for i, span in enumerate(spans)], np.int64
+        )
+
+    def _take(self, kept: Kept, starts: NDArray[np.int64]) -> None:
+        """Take the documents of a block whose p-values are at most the level."""
+        shape, sums, logs = kept.arrays[:3]
+        n_found = shape.lengths[0]
+        if not n_found:
+            return
+        numbers = read_rows(kept.path, shape, 0, n_found).copy()
+        spans = numbers[:, 1]
+        numbers[:, 3] += starts[spans, 1]
+        numbers[:, 1] = starts[spans, 0]
+        # The order of the corpus, whatever the order of work was.
+        order = np.lexsort((numbers[:, 0], numbers[:, 3], numbers[:, 1]))
+        reals = [read_rows(kept.path, one, 0, n_found) for one in (sums, logs)]
+        self._numbers.append(numbers[order])
+        self._reals.append(np.column_stack(reals)[order])
+
+    def discoveries(self, fdr: float) -> Found:
+        """Return the discoveries over all documents and keys."""
+        numbers = np.concatenate([np.zeros((0, _COLUMNS), np.int64), *self._numbers])
+        reals = np.concatenate([np.zeros((0, 2)), *self._reals])
+        adjusted = discoveries(reals[:, 1], sum(self.n_tested), alpha=fdr)
+        kept = adjusted <= math.log(fdr)
+        numbers, reals = numbers[kept], reals[kept]
+        return Found(
+            keys=numbers[:, 0],
+            files=numbers[:, 1],
+            rows=numbers[:, 2:],
+            statistics=reals[:, 0],
+            log_pvalues=reals[:, 1],
+            log_pvalues_fdr=adjusted[kept],
+        )
+
+
+def describe(fdr: float, tally: Tally, pooled: Sequence[PooledResult]) -> str:
+    """Return what the file of hits says of its scan, as JSON."""
+    summary = {
+        "fdr": fdr,
+        "n_files": len(tally.sources),
+        "n_records": tally.n_records,
+        "n_documents": tally.n_documents,
+        "n_broken": tally.n_broken,
+        "broken": [asdict(one) for one in tally.broken],
+        "pooled": [asdict(one) for one in pooled],
+    }
+    return msgspec.json.encode(summary).decode()
+
+
+def write(
+    out: Path, found: Found, tally: Tally, key_ids: Sequence[str], notes: Mapping[str, str]
+) -> None:
+    """Write the file of hits, whole or not at all."""
+    temporary = out.with_name(out.name + ".part")
+    tables.write_rows(temporary, SCHEMA, _batches(found, tally, key_ids), notes)
+    temporary.replace(out)
+
+
+def _batches(found: Found, tally: Tally, key_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(found.rows), _BATCH_ROWS):
+        part = slice(start, start + _BATCH_ROWS)
+        offsets, indices, n_tokens, n_scored = found.rows[part].T
+        yield {
+            "file": [tally.sources[i].name for i in found.files[part]],
+            "offset": offsets,
+            "record_index": indices,
+            "key_id": [key_ids[i] for i in found.keys[part]],
+            "n_tokens": n_tokens,
+            "n_scored": n_scored,
+            "statistic": found.statistics[part],
+            "log_pvalue": found.log_pvalues[part],
+            "log_pvalue_fdr": found.log_pvalues_fdr[part],
+        }

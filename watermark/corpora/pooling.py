@@ -1,0 +1,139 @@
+"""All documents as one body of evidence: every distinct pair of the corpus once.
+
+Rule 1: a context that occurs in any prompt of the corpus is not scored at all. Rule 2: each
+(context, token) pair that some document keeps is scored once, whatever documents hold it.
+
+Memory is constant because pairs fall into buckets by the public hash of their context: equal pairs
+meet in one bucket, and one part of the buckets is in memory at a time. The disk holds the pairs in
+the meantime: 4 (context_width + 1) bytes each, repeats within a block left out.
+
+Why this is exact: which pairs are scored is a function of the texts (Rules 1 and 2, and where two
+public 64-bit hashes meet, which leaves one of two pairs out). No key has been looked at until all
+of that is settled. So under the null the n scores are independent Exp(1) and their sum is
+Gamma(n, 1); positions of the account channel drop out by route bits, which are independent of
+the scores. The sum does not depend on how the work was shared out: a part is sorted by its hashes
+before it is added up, and the sums of parts are added by `math.fsum`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from watermark.corpora.cutting import BUCKETS, context_hashes, pair_hashes
+from watermark.corpora.packing import read_rows
+from watermark.seeding import first_occurrences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from watermark.corpora.blocks import Layer
+    from watermark.corpora.journal import Kept
+    from watermark.corpora.scoring import Scorer
+
+PART_PAIRS: Final = 1 << 21
+"""Pairs that are in memory together, some 100 bytes each."""
+FIRST_SPILL: Final = 3
+"""Arrays of a kept block before those of its layers."""
+ARRAYS_OF_A_LAYER: Final = 4
+
+
+class Spill:
+    """The pairs and prompt contexts of one layer, in the files of all blocks."""
+
+    def __init__(self, layer: Layer, position: int, blocks: Sequence[Kept]) -> None:
+        """Read how many pairs every bucket has.
+
+        Args:
+            layer: Unit and context width.
+            position: The layer's place among all layers.
+            blocks: Every block, in the order of the plan.
+
+        Attributes:
+            n_bytes: What the pairs of all blocks take.
+        """
+        self._layer = layer
+        self._first = FIRST_SPILL + ARRAYS_OF_A_LAYER * position
+        self._blocks = blocks
+        sizes = np.zeros(BUCKETS, np.int64)
+        for block in blocks:
+            ends = read_rows(block.path, block.arrays[self._first + 1], 0, BUCKETS + 1)
+            ends = ends.astype(np.int64)
+            sizes += ends[1:] - ends[:-1]
+        self._parts = list(_parts(sizes))
+        self.n_bytes = int(sizes.sum()) * 4 * (layer.width + 1)
+
+    def distinct_rows(self) -> Iterator[tuple[NDArray[np.uint32], int]]:
+        """Yield every distinct pair that no prompt excludes, part by part, sorted by hash.
+
+        Yields:
+            Rows of context and token, and how many bytes were read for them.
+        """
+        for start, stop in self._parts:
+            rows = self._read(0, start, stop, self._layer.width + 1)
+            hashes = context_hashes(rows[:, : self._layer.width])
+            prompts = context_hashes(self._read(2, start, stop, self._layer.width))
+            pairs = pair_hashes(hashes, rows[:, self._layer.width])
+            kept = first_occurrences(pairs)
+            if len(prompts):
+                kept &= ~np.isin(hashes, prompts)
+            where = np.flatnonzero(kept)
+            yield rows[where[np.argsort(pairs[where])]], rows.nbytes
+
+    def _read(self, array: int, start: int, stop: int, width: int) -> NDArray[np.uint32]:
+        """Return the rows of some buckets, those of all blocks one after another."""
+        found = [np.zeros((0, width), np.dtype("<u4"))]
+        for block in self._blocks:
+            shape = block.arrays[self._first + array]
+            if shape.lengths[0]:
+                where = block.arrays[self._first + array + 1]
+                ends = read_rows(block.path, where, start, stop + 1)
+                first, last = int(ends[0]), int(ends[-1])
+                if last > first:
+                    found.append(read_rows(block.path, shape, first, last))
+        return np.concatenate(found)
+
+
+def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield runs of buckets that fit into memory together."""
+    start = held = 0
+    for bucket in range(BUCKETS):
+        if held and held + int(sizes[bucket]) > PART_PAIRS:
+            yield start, bucket
+            start, held = bucket, 0
+        held += int(sizes[bucket])
+    yield start, BUCKETS
+
+
+class PooledSums:
+    """Sum and number of scores of every key, over parts."""
+
+    def __init__(self, scorers: Mapping[int, Scorer]) -> None:
+        """Begin at nothing.
+
+        Args:
+            scorers: Of one layer, by the key's place.
+        """
+        self._scorers = scorers
+        self._sums: dict[int, list[float]] = {key: [] for key in scorers}
+        self._counts = dict.fromkeys(scorers, 0)
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Return the places of its keys."""
+        return tuple(self._scorers)
+
+    def add(self, rows: NDArray[np.uint32]) -> None:
+        """Score a part under every key."""
+        for key, scorer in self._scorers.items():
+            scores, _ = scorer.scores(rows)
+            self._sums[key].append(float(scores.sum()))
+            self._counts[key] += len(scores)
+
+    def total(self, key: int) -> tuple[float, int]:
+        """Return a key's sum of scores, in nats, and how many there are."""
+        return math.fsum(self._sums[key]), self._counts[key]

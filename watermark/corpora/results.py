@@ -1,0 +1,119 @@
+"""What a scan says; no verdict inside."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LN_10: Final = math.log(10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledResult:
+    """One key held against the whole corpus, each distinct pair once.
+
+    Null: the corpus was produced without this key.
+
+    Attributes:
+        key_id: The key tested.
+        unit: The key's unit.
+        context_width: Preceding units in a context.
+        n_tokens: Units in the texts.
+        n_scored: Distinct pairs scored; under the null the statistic is Gamma(n_scored, 1).
+        statistic: Sum of the scores, in nats.
+        log_pvalue: Natural log of the exact p-value of this one test.
+        log_pvalue_family: The same after Holm over the keys of the scan.
+        n_tested: Documents that were tested one by one.
+        n_hits: Those among the discoveries.
+    """
+
+    key_id: str
+    unit: str
+    context_width: int
+    n_tokens: int
+    n_scored: int
+    statistic: float
+    log_pvalue: float
+    log_pvalue_family: float
+    n_tested: int
+    n_hits: int
+
+    @property
+    def log10_pvalue(self) -> float:
+        """The p-value's decimal logarithm."""
+        return self.log_pvalue / LN_10
+
+    @property
+    def log10_pvalue_family(self) -> float:
+        """The family-wise p-value's decimal logarithm."""
+        return self.log_pvalue_family / LN_10
+
+    @property
+    def effect(self) -> float:
+        """Mean excess of a score over its null mean, in null standard deviations; 0 if none."""
+        return self.statistic / self.n_scored - 1.0 if self.n_scored else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenRecord:
+    """A record that could not be read.
+
+    Attributes:
+        file: Path or URL.
+        offset: Where it starts: byte of the file without compression, or row of a table.
+        reason: Why; never its content.
+    """
+
+    file: str
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanResult:
+    """A scan that came to its end.
+
+    Attributes:
+        out: The file of hits.
+        fdr: The expected share of false ones among them, at most.
+        pooled: One result a key, in the order given.
+        n_files: Files read.
+        n_bytes: Their size, as stored.
+        n_records: Records, broken ones too.
+        n_documents: Records that were read.
+        n_hits: Documents and keys that are discoveries.
+        n_broken: Records that could not be read.
+        broken: The first of them.
+    """
+
+    out: Path
+    fdr: float
+    pooled: tuple[PooledResult, ...]
+    n_files: int
+    n_bytes: int
+    n_records: int
+    n_documents: int
+    n_hits: int
+    n_broken: int
+    broken: tuple[BrokenRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a scan is.
+
+    Attributes:
+        stage: `scan`, then `pool`.
+        done: Bytes as stored, or bytes of kept pairs.
+        total: Of these.
+        n_broken: Records that could not be read so far.
+    """
+
+    stage: str
+    done: int
+    total: int
+    n_broken: int

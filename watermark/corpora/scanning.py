@@ -1,0 +1,294 @@
+"""Hold keys against a corpus: every document, and all of it together.
+
+Cutting text is nearly all of the work and needs no key; it is done by workers. What is keyed is
+done here, as their blocks come in: documents at once, distinct pairs when all blocks are there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from watermark.corpora import cluster, hits, tables
+from watermark.corpora.blocks import Cutter, Layer
+from watermark.corpora.fields import FieldChoice
+from watermark.corpora.journal import SUFFIX, Journal
+from watermark.corpora.pooling import PooledSums, Spill
+from watermark.corpora.results import PooledResult, Progress, ScanResult
+from watermark.corpora.scoring import Scorer
+from watermark.corpora.shards import plan_shards
+from watermark.corpora.sources import find_sources
+from watermark.corpora.workers import Task, cut_here, cut_in_processes
+from watermark.errors import CorpusError, TokenizerFileError, UnitMismatchError
+from watermark.stats import gamma_log_sf, holm
+from watermark.text import WORDS_V1, WordsUnit, tokenizer_unit_id
+from watermark.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from watermark.corpora.blocks import Block
+    from watermark.corpora.shards import Shard
+    from watermark.corpora.sources import Source
+    from watermark.keys import KeyRecord
+
+DEFAULT_FDR: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A scan, before anything is read."""
+
+    sources: tuple[Source, ...]
+    shards: tuple[Shard, ...]
+    records: tuple[KeyRecord, ...]
+    cutter: Cutter
+    fdr: float
+    scorers: tuple[Scorer, ...] = field(repr=False)
+
+    def layer_of(self, key: int) -> int:
+        """Return the place of a key's layer."""
+        record = self.records[key]
+        return self.cutter.layers.index(Layer(record.unit, record.context_width))
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that the result depends on."""
+        return {
+            "version": __version__,
+            "numpy": np.__version__,
+            "unicode": WordsUnit.unicode_version,
+            "fdr": self.fdr,
+            "field": self.cutter.choice.field,
+            "prompt_field": self.cutter.choice.prompt_field,
+            "keys": [[*_parameters(one), one.secret.fingerprint] for one in self.records],
+            "files": [[one.name, one.fingerprint] for one in self.sources],
+        }
+
+
+def _parameters(record: KeyRecord) -> tuple[object, ...]:
+    """Return what of a key decides its scores, beside the secret."""
+    return (record.key_id, record.unit, record.context_width, record.account_share_q16)
+
+
+def scan(
+    paths: Sequence[str | Path],
+    records: Sequence[KeyRecord],
+    *,
+    out: Path,
+    tokenizers: Sequence[Path] = (),
+    field: str | None = None,
+    prompt_field: str | None = None,
+    fdr: float = DEFAULT_FDR,
+    processes: int = 1,
+    ray_address: str | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> ScanResult:
+    """Hold keys against a corpus, and write the documents that are discoveries to a Parquet file.
+
+    Two questions are answered, each with its own correction. *Does the corpus carry a key?* Every
+    distinct pair of the whole corpus is scored once (`watermark.corpora.pooling` has the
+    argument), with Holm over the keys. *Which documents do?* Every document is tested under every
+    key, and those are named of which in expectation a share of at most `fdr` is false
+    (`watermark.stats.discoveries`). To test both and quote the better one is a choice after
+    looking; say beforehand which question is asked.
+
+    A scan that was cut short goes on where it stopped when it is called again as before; its
+    journal lies beside `out` until the result is written. The result is the same, bit for bit,
+    however often it stopped and whoever did the work.
+
+    Args:
+        paths: Files, folders, globs, or URLs of these: text, JSONL, Parquet; also .gz, .zst.
+        records: The keys. They stay in this process.
+        out: The file of hits; made, never overwritten. Its form: `watermark/spec/scan.md`.
+        tokenizers: The `tokenizer.json` of the keys' units, found by their digests.
+        field: Where the text of a record stands, names with dots between; None searches for a
+            usual one.
+        prompt_field: Where its prompt stands, whose contexts are not scored; None for nowhere.
+        fdr: Expected share of false discoveries, in (0, 1); fixed before looking.
+        processes: Processes that cut text; with 1 it is done in this one. On a cluster, its cores.
+        ray_address: Address of a Ray cluster that cuts the text; `local` starts one here.
+        on_progress: Called whenever something is done.
+
+    Returns:
+        What was found; broken records are counted, and the first are named.
+
+    Raises:
+        CorpusError: A path leads nowhere, an argument cannot be used, a package is missing.
+        ScanJournalError: The journal beside `out` is of another scan, in use or damaged.
+        TokenizerFileError: A tokenizer cannot be loaded.
+        UnitMismatchError: No tokenizer has the digest that a key asks for.
+    """
+    _check(records, out, fdr, processes)
+    tables.need_pyarrow()
+    choice = FieldChoice(field, prompt_field)
+    plan = _plan([str(path) for path in paths], records, tokenizers, choice, fdr)
+    report = on_progress or (lambda _: None)
+    journal = Journal(out.with_name(out.name + SUFFIX), plan.describe())
+    with journal:
+        tasks = [
+            Task(shard, journal.n_blocks(shard.index))
+            for shard in plan.shards
+            if not journal.is_done(shard.index)
+        ]
+        if ray_address is not None:
+            blocks = cluster.cut_on_cluster(plan.cutter, tasks, ray_address, processes)
+        elif processes > 1:
+            blocks = cut_in_processes(plan.cutter, tasks, processes)
+        else:
+            blocks = cut_here(plan.cutter, tasks)
+        _score_blocks(plan, journal, blocks, report)
+        if not all(journal.is_done(shard.index) for shard in plan.shards):
+            raise CorpusError("some shards were not done; run the command again: it goes on there")
+        result = _finish(plan, journal, out, report)
+        journal.remove()
+    return result
+
+
+def _check(records: Sequence[KeyRecord], out: Path, fdr: float, processes: int) -> None:
+    """Refuse arguments that cannot be used, before anything is read."""
+    if not records:
+        raise CorpusError("there is no key to scan for; name one that has marked")
+    if out.exists():
+        raise CorpusError(f"{out} exists, and a result is never overwritten; choose another --out")
+    if not 0.0 < fdr < 1.0:
+        raise CorpusError(f"the false discovery rate {fdr} is not between 0 and 1; try 0.01")
+    if processes < 1:
+        raise CorpusError(f"{processes} processes cannot do the work; choose 1 or more")
+
+
+def _plan(
+    paths: Sequence[str],
+    records: Sequence[KeyRecord],
+    tokenizers: Sequence[Path],
+    choice: FieldChoice,
+    fdr: float,
+) -> _Plan:
+    sources = find_sources(paths)
+    layers = sorted({(record.unit, record.context_width) for record in records})
+    cutter = Cutter(
+        choice, tuple(Layer(*layer) for layer in layers), _tokenizers(records, tokenizers)
+    )
+    cutter.units()  # an unusable tokenizer is said before the work begins
+    scorers = tuple(Scorer(record) for record in records)
+    return _Plan(sources, plan_shards(sources), tuple(records), cutter, fdr, scorers)
+
+
+def _tokenizers(records: Iterable[KeyRecord], files: Iterable[Path]) -> dict[str, bytes]:
+    """Return the tokenizer of every unit that needs one."""
+    found: dict[str, bytes] = {}
+    for path in files:
+        try:
+            data = path.read_bytes()
+        except OSError as err:
+            reason = (err.strerror or "").lower()
+            message = f"cannot read tokenizer {path}: {reason}; pass --tokenizer FILE"
+            raise TokenizerFileError(message) from err
+        found[tokenizer_unit_id(data)] = data
+    needed = {record.unit: record.key_id for record in records if record.unit != WORDS_V1}
+    for unit, key_id in needed.items():
+        if unit not in found:
+            given = ", ".join(found) or "none"
+            raise UnitMismatchError(
+                f"key {key_id!a} needs --tokenizer with the file of {unit}, the one that the "
+                f"marking proxy used, byte for byte; given: {given}"
+            )
+    return {unit: found[unit] for unit in needed}
+
+
+def _score_blocks(
+    plan: _Plan,
+    journal: Journal,
+    blocks: Iterable[Block],
+    report: Callable[[Progress], object],
+) -> None:
+    """Test the documents of every block, and keep what is found and what is to be pooled."""
+    total = sum(source.size for source in plan.sources)
+    headers = [kept.header for kept in journal.kept()]
+    done = sum(header["stored_bytes"] for header in headers)
+    n_broken = sum(header["n_skipped"] for header in headers)
+    report(Progress(stage="scan", done=done, total=total, n_broken=n_broken))
+    log_alpha = math.log(plan.fdr)
+    layers = [plan.layer_of(key) for key in range(len(plan.records))]
+    for block in blocks:
+        scores = [
+            scorer.documents(block.cuts[layer], log_alpha)
+            for scorer, layer in zip(plan.scorers, layers, strict=True)
+        ]
+        journal.keep(block.shard, block.number, *hits.keep_block(block, layers, scores))
+        done += block.stored_bytes
+        n_broken += block.n_skipped
+        report(Progress(stage="scan", done=min(done, total), total=total, n_broken=n_broken))
+
+
+def _finish(
+    plan: _Plan, journal: Journal, out: Path, report: Callable[[Progress], object]
+) -> ScanResult:
+    """Pool, correct, and write the result."""
+    tally = hits.Tally(plan.sources, plan.shards, len(plan.records))
+    for kept in journal.kept():
+        tally.add(kept)
+    found = tally.discoveries(plan.fdr)
+    pooled = _pooled(plan, journal, tally, found, report)
+    notes = {"output-watermark": hits.describe(plan.fdr, tally, pooled)}
+    hits.write(out, found, tally, [record.key_id for record in plan.records], notes)
+    return ScanResult(
+        out=out,
+        fdr=plan.fdr,
+        pooled=pooled,
+        n_files=len(plan.sources),
+        n_bytes=sum(source.size for source in plan.sources),
+        n_records=tally.n_records,
+        n_documents=tally.n_documents,
+        n_hits=len(found.rows),
+        n_broken=tally.n_broken,
+        broken=tuple(tally.broken),
+    )
+
+
+def _pooled(
+    plan: _Plan,
+    journal: Journal,
+    tally: hits.Tally,
+    found: hits.Found,
+    report: Callable[[Progress], object],
+) -> tuple[PooledResult, ...]:
+    """Return the result of every key on the whole corpus."""
+    totals = dict(_sums(plan, journal, report))
+    logs = [gamma_log_sf(*totals[key]) for key in range(len(plan.records))]
+    return tuple(
+        PooledResult(
+            key_id=record.key_id,
+            unit=record.unit,
+            context_width=record.context_width,
+            n_tokens=tally.n_tokens[key],
+            n_scored=totals[key][1],
+            statistic=totals[key][0],
+            log_pvalue=logs[key],
+            log_pvalue_family=family,
+            n_tested=tally.n_tested[key],
+            n_hits=int((found.keys == key).sum()),
+        )
+        for key, (record, family) in enumerate(zip(plan.records, holm(logs), strict=True))
+    )
+
+
+def _sums(
+    plan: _Plan, journal: Journal, report: Callable[[Progress], object]
+) -> Iterator[tuple[int, tuple[float, int]]]:
+    """Yield every key's sum of scores over distinct pairs, and their number."""
+    blocks = list(journal.kept())
+    spills = [Spill(layer, i, blocks) for i, layer in enumerate(plan.cutter.layers)]
+    total, done = sum(one.n_bytes for one in spills), 0
+    keys = sorted(range(len(plan.records)), key=plan.layer_of)
+    for layer, of_layer in groupby(keys, key=plan.layer_of):
+        sums = PooledSums({key: plan.scorers[key] for key in of_layer})
+        for rows, n_bytes in spills[layer].distinct_rows():
+            sums.add(rows)
+            done += n_bytes
+            report(Progress(stage="pool", done=done, total=total, n_broken=0))
+        yield from ((key, sums.total(key)) for key in sums.keys)

@@ -1,0 +1,124 @@
+"""Documents under one key; the only file of this room that holds one.
+
+A document's p-value is that of `Detector.detect`: the same pairs, the same score, the same tail.
+What differs is the order of work: thousands of documents are scored in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from scipy import special
+
+from watermark.errors import CorpusError
+from watermark.keys import LABEL_CONTEXT
+from watermark.schemes import scores_from_levels
+from watermark.seeding import ContextPRF, is_account_channel, pair_levels, pair_values
+from watermark.stats import gamma_log_sf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from watermark.corpora.cutting import Cut
+    from watermark.keys import KeyRecord
+
+SCHEME: Final = "gumbel-copula"
+_MARGIN: Final = 1.000001  # of a quick look at the p-values, before the exact one
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentScores:
+    """Some documents under one key.
+
+    Attributes:
+        n_tested: Documents with anything to score.
+        n_scored: Positions scored in all of them.
+        found: Shape (k,): the documents whose p-value is at most the level, in order.
+        found_scored: Shape (k,): positions scored in each.
+        statistics: Shape (k,): sum of scores of each, in nats.
+        log_pvalues: Shape (k,): natural log of each one's exact p-value.
+    """
+
+    n_tested: int
+    n_scored: int
+    found: NDArray[np.int64]
+    found_scored: NDArray[np.int64]
+    statistics: NDArray[np.float64]
+    log_pvalues: NDArray[np.float64]
+
+
+class Scorer:
+    """One key, ready to score positions."""
+
+    __slots__ = ("_prf", "_share_q16", "_width")
+
+    def __init__(self, record: KeyRecord) -> None:
+        """Derive the context key.
+
+        Raises:
+            CorpusError: The key's scheme is another than this project's own.
+        """
+        if record.scheme != SCHEME:
+            raise CorpusError(
+                f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
+                "leave it out with --key-id, and use `watermark detect` for it"
+            )
+        self._prf = ContextPRF(record.secret.subkey(LABEL_CONTEXT, 16))
+        self._share_q16 = record.account_share_q16
+        self._width = record.context_width
+
+    def __repr__(self) -> str:
+        """Show nothing of the key."""
+        return "<Scorer>"
+
+    def scores(
+        self, rows: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """Return the score of every row that the epoch test may score, and which those are.
+
+        Args:
+            rows: Shape (n, context_width + 1): context and token.
+
+        Returns:
+            Scores in nats, and a mask of shape (n,); None where every row is scored.
+        """
+        streams, routes = self._prf.evaluate(rows[:, : self._width])
+        values = pair_values(streams, rows[:, self._width])
+        if not self._share_q16:
+            return scores_from_levels(pair_levels(values)), None
+        is_epoch = ~is_account_channel(routes, self._share_q16)
+        return scores_from_levels(pair_levels(values[is_epoch])), is_epoch
+
+    def documents(self, cut: Cut, log_alpha: float) -> DocumentScores:
+        """Test every document of a cut.
+
+        Args:
+            cut: Positions of some documents.
+            log_alpha: Natural log of the level up to which p-values are of interest.
+        """
+        scores, mask = self.scores(cut.rows)
+        counts = cut.counts
+        if mask is not None:
+            documents = np.repeat(np.arange(len(counts)), counts)[mask]
+            counts = np.bincount(documents, minlength=len(counts))
+        tested = np.flatnonzero(counts)
+        counts = counts[tested]
+        starts = np.cumsum(counts) - counts
+        sums = np.add.reduceat(scores, starts) if len(tested) else np.zeros(0)
+        near = special.gammaincc(counts, sums) <= math.exp(log_alpha) * _MARGIN
+        picked = np.flatnonzero(near)
+        logs = [gamma_log_sf(float(sums[i]), int(counts[i])) for i in picked]
+        exact = np.array(logs, np.float64)
+        kept = exact <= log_alpha
+        picked = picked[kept]
+        return DocumentScores(
+            n_tested=len(tested),
+            n_scored=len(scores),
+            found=tested[picked],
+            found_scored=counts[picked],
+            statistics=sums[picked],
+            log_pvalues=exact[kept],
+        )

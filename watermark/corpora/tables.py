@@ -1,0 +1,89 @@
+"""Parquet in and out.
+
+Only this file knows the package pyarrow (extra `corpora`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from watermark.corpora.extras import need
+from watermark.corpora.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from watermark.corpora.sources import Source
+
+_BATCH_ROWS: Final = 64
+
+
+def need_pyarrow() -> None:
+    """Refuse a scan that could not write its result.
+
+    Raises:
+        CorpusError: pyarrow is not installed.
+    """
+    need("pyarrow", "corpora", "Parquet files")
+
+
+def count_row_groups(source: Source) -> int:
+    """Return how many row groups a file has; 0 where it cannot be told.
+
+    Raises:
+        CorpusError: pyarrow is not installed.
+    """
+    arrow = need("pyarrow", "corpora", "Parquet files")
+    parquet = need("pyarrow.parquet", "corpora", "Parquet files")
+    try:
+        with open_source(source) as stored, parquet.ParquetFile(stored) as table:
+            return int(table.num_row_groups)
+    except (OSError, arrow.ArrowException):  # said when it is read
+        return 0
+
+
+def read_rows(
+    source: Source, group: int, columns: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Any], float]]:
+    """Yield every row of a row group: its number in the file, its columns, and the part read.
+
+    Raises:
+        CorpusError: pyarrow is not installed.
+    """
+    parquet = need("pyarrow.parquet", "corpora", "Parquet files")
+    with open_source(source) as stored, parquet.ParquetFile(stored, pre_buffer=False) as table:
+        if group >= table.num_row_groups:
+            return
+        names = [name for name in columns if name in table.schema_arrow.names]
+        sizes = [table.metadata.row_group(i).num_rows for i in range(group + 1)]
+        first = row = sum(sizes[:-1])
+        for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
+            for values in batch.to_pylist():
+                yield row, values, (row + 1 - first) / sizes[-1]
+                row += 1
+
+
+def write_rows(
+    path: Path,
+    schema: Sequence[tuple[str, str]],
+    batches: Iterable[Mapping[str, Any]],
+    notes: Mapping[str, str],
+) -> None:
+    """Write a table, batch by batch.
+
+    Args:
+        path: The file; replaced.
+        schema: Name and type of every column.
+        batches: Values by column, a row group each.
+        notes: What the file says of itself.
+    """
+    arrow = need("pyarrow", "corpora", "Parquet files")
+    parquet = need("pyarrow.parquet", "corpora", "Parquet files")
+    fields = [
+        arrow.field(name, arrow.type_for_alias(kind), nullable=False) for name, kind in schema
+    ]
+    described = arrow.schema(fields, metadata=dict(notes))
+    with parquet.ParquetWriter(path, described, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_table(arrow.table(dict(batch), schema=described))
