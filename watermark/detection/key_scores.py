@@ -24,7 +24,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from watermark.errors import SchemeParameterError
 from watermark.schemes import FACTORS, SUM_BLOCK
-from watermark.seeding import MAX_CONTEXT_WIDTH, PADDING, TOKEN_STEP, is_account_channel
+from watermark.seeding import (
+    BEFORE_HALF_LEVEL,
+    COMPLEMENT_AS_FLOAT,
+    MAX_CONTEXT_WIDTH,
+    PADDING,
+    TOKEN_STEP,
+    is_account_channel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,9 +45,6 @@ _GROUP_KEYS: Final = 1 << 10  # ciphers kept alive at once: about 1 MiB
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _TO_LEVEL: Final = np.uint64(12)
-# Complements the 52 bits of a level and puts them behind the exponent of 1.0, in one XOR.
-_COMPLEMENT_AS_FLOAT: Final = np.uint64(0x3FFFFFFFFFFFFFFF)
-_BEFORE_HALF_LEVEL: Final = 1.0 - 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +202,7 @@ class _Kernel:
     def load(self, ciphers: Sequence[CipherContext]) -> int:
         """Fill the complements under up to `rows` keys; return how many were loaded.
 
-        The bits of SplitMix64's output become 1 - u without a conversion: with k' the complement
-        of the level, 1 + k' 2^-52 is put together from bits, and subtracting 1 - 2^-53 leaves
-        (k' + 1/2) 2^-52, exactly.
+        As `pair_values` and `pair_complements` have it, in place.
         """
         size, rows = len(self._blocks), len(ciphers)
         for row, cipher in enumerate(ciphers):
@@ -216,9 +218,9 @@ class _Kernel:
         np.right_shift(z, _SHIFT_3, out=work)
         np.bitwise_xor(z, work, out=z)
         np.right_shift(z, _TO_LEVEL, out=z)
-        np.bitwise_xor(z, _COMPLEMENT_AS_FLOAT, out=z)
+        np.bitwise_xor(z, COMPLEMENT_AS_FLOAT, out=z)
         f = z.view(np.float64)
-        np.subtract(f, _BEFORE_HALF_LEVEL, out=f)
+        np.subtract(f, BEFORE_HALF_LEVEL, out=f)
         f[:, self._n :] = 1.0
         if self._share:
             is_account = is_account_channel(self._words[:rows, : self._n, 1], self._share)
