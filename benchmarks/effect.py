@@ -3,7 +3,8 @@
     OUTPUT_WATERMARK_SHARED=... python -m benchmarks.effect [--prompts 64] [--tokens 200] [--quick]
 
 Story model, context width 2, rho 0.9. Everything but the rows "in process" goes through the proxy
-over HTTP and is scored from the delivered text, tokenized anew. The end of text is banned by the
+over HTTP and is scored from the delivered text, tokenized anew. The rows "over text" let the
+upstream continue text only: no token ids go in or out. The end of text is banned by the
 client's logit_bias in every row, so that all replies have the same length. SynthID's tournament
 (transformers, depth 30, weighted mean) is the peer, on the same prompts.
 """
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from benchmarks.marked import marked_replies
 from benchmarks.story import (
     Setting,
     Story,
@@ -34,10 +36,7 @@ from benchmarks.story import (
     proxied,
     story_upstream,
 )
-from proxy.sampling.candidates import CandidateList
-from proxy.sampling.reply import Reply
 from watermark.detection import Detector
-from watermark.seeding import KeyedUniforms
 
 if TYPE_CHECKING:
     from proxy.cli.servers import EmbeddedReady
@@ -104,11 +103,11 @@ async def through_proxy(
                 complete(
                     client,
                     model=ready.model,
-                    prompt=prompt,
+                    prompt=story.unit.decode(prompt) if setting.is_text else prompt,
                     max_tokens=args.tokens,
                     temperature=temperature,
                     logit_bias={str(story.end_id): -100},
-                    return_token_ids=True,
+                    return_token_ids=not setting.is_text,
                 )
                 for prompt in story.prompts(args.prompts)
             )
@@ -118,33 +117,39 @@ async def through_proxy(
     seconds = time.perf_counter() - began
     assert all(answer["watermark"].startswith(f"marked; path={setting.path}") for answer in answers)
     choices = [answer["choices"][0] for answer in answers]
-    own = [np.array(choice["token_ids"], np.uint32) for choice in choices]
     texts = [choice["text"] for choice in choices]
     again = [story.unit.encode(text) for text in texts]
     effect, n_scored = pooled_effect(detector, again)
-    own_effect, own_scored = pooled_effect(detector, own)
-    delivered = sum(map(len, own))
-    return Row(
+    delivered = sum(answer["usage"]["completion_tokens"] for answer in answers)
+    row = Row(
         name=_name(setting, story),
         temperature=temperature,
         effect=effect,
-        own_effect=own_effect,
-        lost=1 - (n_scored * effect) / (own_scored * own_effect),
         median_tokens=tokens_to_alpha(detector, again),
         per_request=delivered / drafts,
         generated=drafted / delivered,
         seconds=seconds,
         texts=texts,
-        **_distribution_figures(story, setting, temperature, args, own),
     )
+    if setting.is_text:  # the sampler's own ids are nobody's
+        return row
+    own = [np.array(choice["token_ids"], np.uint32) for choice in choices]
+    own_effect, own_scored = pooled_effect(detector, own)
+    row.own_effect = own_effect
+    row.lost = 1 - (n_scored * effect) / (own_scored * own_effect)
+    figures = _distribution_figures(story, setting, temperature, args, own)
+    row.covered = figures.get("covered", math.nan)
+    row.expected = figures.get("expected", math.nan)
+    return row
 
 
 def _name(setting: Setting, story: Story) -> str:
+    over = " over text" if setting.is_text else ""
     if setting.path == "select":
-        return f"select k={setting.chunk_tokens} m={setting.candidates}"
+        return f"select{over} k={setting.chunk_tokens} m={setting.candidates}"
     top = "all" if setting.logprobs >= story.model.vocab_size else str(setting.logprobs)
     kind = f"sampled x{setting.drafts}" if setting.drafts else "greedy"
-    return f"splice top-{top}, {kind}, d={setting.draft_tokens}"
+    return f"splice{over} top-{top}, {kind}, d={setting.draft_tokens}"
 
 
 def _distribution_figures(
@@ -175,20 +180,9 @@ def in_process(story: Story, temperature: float, args: argparse.Namespace) -> Ro
     """Return the row of sampling over the full distribution without any API between."""
     record = story.key(1)
     detector = Detector(record, story.unit)
-    prompts = story.prompts(args.prompts)
-    sequences = [list(prompt) for prompt in prompts]
-    keyed = KeyedUniforms(record)
-    replies = [Reply(keyed, np.random.default_rng(i), max_tokens=None) for i in range(len(prompts))]
-    every = np.arange(story.model.vocab_size, dtype=np.uint32)
-    for _, logits in zip(range(args.tokens), story.logits(sequences), strict=False):
-        p = probabilities(logits, temperature, story.end_id)
-        for row, (reply, sequence) in enumerate(zip(replies, sequences, strict=True)):
-            token = reply.choose(CandidateList(every, p[row], 0.0), reply.stream())
-            assert token is not None
-            reply.spend(tuple(reply.tokens), (token,))
-            reply.extend((token,))
-            sequence.append(token)
-    own = [np.array(reply.tokens, np.uint32) for reply in replies]
+    own = marked_replies(
+        story, record, story.prompts(args.prompts), tokens=args.tokens, temperature=temperature
+    )
     texts = [story.unit.decode(ids.tolist()) for ids in own]
     again = [story.unit.encode(text) for text in texts]
     effect, n_scored = pooled_effect(detector, again)
@@ -263,7 +257,7 @@ def _tournament_tokens(scores: np.ndarray) -> float:
     return float(below[0] + 3) if len(below) else math.inf
 
 
-def settings(story: Story, *, quick: bool) -> list[Setting]:
+def settings(story: Story, *, quick: bool, text_only: bool) -> list[Setting]:
     """Return the paths to measure."""
     vocab = story.model.vocab_size
     base = Setting("splice", draft_tokens=4)
@@ -275,7 +269,10 @@ def settings(story: Story, *, quick: bool) -> list[Setting]:
         replace(base, logprobs=100, drafts=2),
         replace(base, logprobs=vocab),
     ]
-    return [rows[1], SELECT] if quick else [*rows, SELECT]
+    over_text = [replace(rows[4], is_text=True), replace(SELECT, is_text=True)]
+    if text_only:
+        return [rows[4], SELECT, *over_text]
+    return [rows[1], SELECT] if quick else [*rows, SELECT, *over_text]
 
 
 def main() -> None:
@@ -284,6 +281,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="two paths only")
+    parser.add_argument("--text", action="store_true", help="paths over text, and their likes")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     args = parser.parse_args()
     story = load_story()
@@ -291,7 +289,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, story_upstream(Path(folder)) as ready:
         for temperature in TEMPERATURES:
             rows.append(in_process(story, temperature, args))
-            for setting in settings(story, quick=args.quick):
+            for setting in settings(story, quick=args.quick, text_only=args.text):
                 rows.append(asyncio.run(through_proxy(story, ready, setting, temperature, args)))
                 print(rows[-1], flush=True)
             rows.append(synthid(story, temperature, args))

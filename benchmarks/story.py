@@ -136,6 +136,7 @@ class Setting:
     drafts: int = 0
     chunk_tokens: int = 8
     candidates: int = 8
+    is_text: bool = False
 
     def config(self, ready: EmbeddedReady) -> ProxyConfig:
         """Return the proxy's configuration."""
@@ -144,6 +145,7 @@ class Setting:
             tokenizer=ready.tokenizer,
             end_tokens=ready.end_tokens,
             capabilities=Capabilities(
+                continuation="text" if self.is_text else "token-ids",
                 logprobs=self.logprobs,
                 logprobs_mode="tempered",
                 logit_bias=True,

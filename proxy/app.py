@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from proxy.accounts.usage import FILE_NAME, UsageStore
 from proxy.errors import ConfigError
+from proxy.middleware.gate import Gate
+from proxy.routes.access import Access
+from proxy.routes.book import Book
+from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint, Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.keys import KeyedModel, KeyHolder, check_ring
 from proxy.sampling.serving import ServedModel
+from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.text_prompts import TextUpstream
 from proxy.upstream.token_ids import TokenIdUpstream
 from watermark.keys import KeyRing
 from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit, build_token_table
@@ -31,7 +39,11 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from proxy.accounts.book import AccountHolder
+    from proxy.accounts.watch import Watch
     from proxy.config import ModelConfig, ProxyConfig
+    from proxy.upstream.continuing import Upstream
+    from watermark.ledger import Ledger
 
 
 def serve_model(config: ModelConfig) -> ServedModel:
@@ -44,15 +56,28 @@ def serve_model(config: ModelConfig) -> ServedModel:
         ConfigError: The tokenizer lacks an end token, or is not named.
         TokenizerFileError: The tokenizer cannot be read.
     """
+    if not config.needs_tokenizer:
+        return ServedModel(
+            config=config,
+            unit=WordsUnit(),
+            tokenizer=WORDS_V1,
+            table=None,
+            end_ids=frozenset(),
+            vocab_size=0,
+        )
     if config.tokenizer is None:
         raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
     tokens = TokenizerUnit.read(Path(config.tokenizer))
+    table = build_token_table(tokens.tokenizer, tokens.vocab_size)
+    is_text = config.capabilities.continues_text
     return ServedModel(
         config=config,
         unit=WordsUnit() if config.unit == WORDS_V1 else tokens,
-        table=build_token_table(tokens.tokenizer, tokens.vocab_size),
-        end_ids=_end_ids(config, tokens),
+        tokenizer=tokens.unit_id,
+        table=table,
+        end_ids=frozenset() if is_text else _end_ids(config, tokens),
         vocab_size=tokens.vocab_size,
+        spelling=Spelling(table) if is_text else None,
     )
 
 
@@ -72,9 +97,11 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
     return frozenset(number for number in found.values() if number is not None)
 
 
-def _token_id_upstream(client: UpstreamClient, model: ServedModel) -> TokenIdUpstream:
-    mode = LogprobsMode(model.config.capabilities.logprobs_mode)
-    return TokenIdUpstream(client, mode, model.vocab_size)
+def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
+    able = model.config.capabilities
+    if able.continues_text:
+        return TextUpstream(client, able, model.spelling)
+    return TokenIdUpstream(client, LogprobsMode(able.logprobs_mode), model.vocab_size)
 
 
 def keyed_models(config: ProxyConfig) -> tuple[KeyedModel, ...]:
@@ -96,7 +123,10 @@ def create_app(
     keys: KeyRing | KeyHolder,
     *,
     metrics: Metrics | None = None,
+    accounts: AccountHolder | None = None,
+    watch: Watch | None = None,
     beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    open_ledger: Callable[[], Ledger] | None = None,
     transport: httpx2.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,  # noqa: TID251 - the composition root
@@ -108,7 +138,10 @@ def create_app(
         config: The configuration.
         keys: The keys; a ring stays, a holder's may be replaced.
         metrics: The counters; new ones where none are given.
+        accounts: Who may call; None for everybody.
+        watch: What is noted of accounts; None where there are none.
         beside: What runs while the application does.
+        open_ledger: Opens the ledger of this process, once it serves; None for no ledger.
         transport: Stands in for the network in tests.
         clock: Monotonic seconds.
         now: Seconds since the epoch.
@@ -125,25 +158,43 @@ def create_app(
     holder = KeyHolder(keys, now=start) if isinstance(keys, KeyRing) else keys
     check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
     metrics.keys_loaded(holder.current.generation)
+    book = Book(open_ledger)
+    usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
+    access = Access(usage, watch, metrics, now)
     marking = Marking(
         models=models,
         keys=holder,
         passes_unmarked=config.keys.on_missing == "pass-unmarked",
-        upstreams={name: _token_id_upstream(client, model) for name, model in models.items()},
+        upstreams={name: _continuing(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
+        access=access,
         metrics=metrics,
         clock=clock,
         now=now,
         entropy=entropy,
+        ledger=book.ledger,
+        passes_unlogged=config.ledger is not None
+        and config.ledger.on_unavailable == "pass-unmarked",
     )
-    passthrough = Passthrough(client, metrics)
-    operations = Operations(metrics, marking.trusted, holder, now)
+    passthrough = Passthrough(client, metrics, access)
+    detection = DetectionService(
+        config=config.detection,
+        keys=holder,
+        units={unit.unit_id: unit for unit in (WordsUnit(), *(m.unit for m in models.values()))},
+        book=QueryBook(Path(config.state) / "detection"),
+        metrics=metrics,
+        max_body_bytes=config.server.max_body_bytes,
+        now=now,
+    )
+    operations = Operations(metrics, marking.trusted, holder, now, book.ledger)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:  # noqa: ARG001 - ASGI's form
-        async with client, beside():
+        async with client, beside(), book:
             yield
+        if usage is not None:
+            usage.close()
 
     return Starlette(
         routes=[
@@ -151,9 +202,20 @@ def create_app(
                 Route(name.value, GenerationEndpoint(name, marking, passthrough), methods=["POST"])
                 for name in DialectName
             ),
+            Route("/watermark/detect", DetectionEndpoint(detection), methods=["POST"]),
             Route("/watermark/health", operations.health),
             Route("/watermark/metrics", operations.metrics),
             Everything(passthrough),
         ],
+        middleware=_door(accounts, usage, metrics),
         lifespan=lifespan,
     )
+
+
+def _door(
+    accounts: AccountHolder | None, usage: UsageStore | None, metrics: Metrics
+) -> list[Middleware]:
+    """Return what stands before every route where there are accounts."""
+    if accounts is None or usage is None:
+        return []
+    return [Middleware(Gate, accounts=accounts, usage=usage, metrics=metrics)]

@@ -7,6 +7,7 @@ which names files.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ _Workers = Annotated[int, msgspec.Meta(ge=1, le=256)]
 _Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 # No user and password: they would be shown, and sent in place of the caller's.
 _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")]
+_NamedCaller = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
 _CallerDigest = Annotated[str, msgspec.Meta(pattern=r"^(\*|sha256:[0-9a-f]{64})$")]
 
 
@@ -91,6 +93,39 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     on_missing: Literal["block", "pass-unmarked"] = "block"
 
 
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where it is written what was delivered.
+
+    Attributes:
+        file: The `LEDGER.toml`.
+        create_if_missing: Make one where there is none; for first steps on one machine.
+        on_unavailable: What happens to a request while the ledger cannot be written: `block`
+            refuses it with 503, `pass-unmarked` lets it through unmarked; either is counted as
+            `ledger-down`. Nothing is marked and not in the ledger.
+    """
+
+    file: str
+    create_if_missing: bool = False
+    on_unavailable: Literal["block", "pass-unmarked"] = "block"
+
+
+class AccountsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may call, and how callers are known.
+
+    Attributes:
+        file: The `accounts.toml`; taken again within a second of a change.
+        digest_key: A file with the key under which callers' keys become digests; made in the state
+            folder where none is named.
+        gateway_header: A header in which a gateway names the account; none where it is empty.
+        gateways: The networks from which that header is believed, such as `10.0.0.0/8`.
+    """
+
+    file: str
+    digest_key: str | None = None
+    gateway_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]*$")] = ""
+    gateways: list[str] = []
+
+
 class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is told whether a reply was marked, and how.
 
@@ -103,11 +138,34 @@ class DisclosureConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     callers: list[_CallerDigest] = []
 
 
+class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may ask over HTTP whether a text carries a mark, and how often.
+
+    Answers are levels of a noisy p-value; whoever asks often enough still learns about the key.
+
+    Attributes:
+        callers: `sha256:` digests (hex) of the API keys of those who may, each by name.
+        queries_per_day: Questions a caller and key, counted by the day (UTC), over all workers.
+        min_units: Distinct units in context that a text must have.
+        sigma: Standard deviation of the noise, in those of the score without a mark.
+    """
+
+    callers: list[_NamedCaller] = []
+    queries_per_day: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    min_units: Annotated[int, msgspec.Meta(ge=200)] = 400
+    sigma: Annotated[float, msgspec.Meta(ge=1, le=100)] = 1.0
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the upstream can do for a model.
 
     Attributes:
-        continuation: `token-ids`: `/v1/completions` takes token arrays and returns token ids.
+        continuation: How it goes on with a reply. `token-ids`: `/v1/completions` takes token
+            arrays and returns token ids. `text`: it takes text only; conversations are not
+            marked. `prefix`: so does it, and `/v1/chat/completions` goes on with a last message
+            of the assistant's.
+        prefix: What tells it to: `continue-final-message` (vLLM, SGLang), `prefix` (the
+            message's own field: Mistral, DeepSeek), `trailing` (nothing: llama-server).
         logprobs: Most likeliest tokens that it lists a position; 0 for none.
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
@@ -115,12 +173,18 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         max_n: Most choices a request; select draws no more than this.
     """
 
-    continuation: Literal["token-ids", "none"] = "token-ids"
+    continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
+    prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False
     max_bias: _NonNegative = 1024
     max_n: _Positive = 1
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether a reply goes on from its text rather than from token ids."""
+        return self.continuation in ("text", "prefix")
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,9 +258,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         name: As clients ask for it.
-        tokenizer: Its `tokenizer.json`; filled in for the embedded model.
+        tokenizer: Its `tokenizer.json`; filled in for the embedded model. Not needed where
+            `words/v1` marks and the upstream continues text.
         end_tokens: Tokens that end a reply, as the tokenizer spells them; filled in for the
-            embedded model.
+            embedded model. Not needed where the upstream continues text.
         unit: `tokenizer` or `words/v1`: which of the keys' units marks it. Splice needs
             `tokenizer`.
         capabilities: What the upstream can do.
@@ -214,6 +279,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
 
+    @property
+    def needs_tokenizer(self) -> bool:
+        """Whether something has to know the model's tokens."""
+        return self.unit == "tokenizer" or not self.capabilities.continues_text
+
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file.
@@ -224,7 +294,10 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         upstream: The model API.
         embedded: An embedded upstream to start, None for none.
         keys: Which keys mark.
+        ledger: Where it is written what was delivered, None for nowhere.
+        accounts: Who may call, None for everybody.
         disclosure: Who is told about the mark.
+        detection: Who may ask about a text.
         models: The models that are marked, `[[model]]` in the file.
     """
 
@@ -233,7 +306,10 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     server: ServerConfig = ServerConfig()
     state: str = "."
     embedded: EmbeddedConfig | None = None
+    ledger: LedgerConfig | None = None
+    accounts: AccountsConfig | None = None
     disclosure: DisclosureConfig = DisclosureConfig()
+    detection: DetectionConfig = DetectionConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
 
 
@@ -273,6 +349,7 @@ def parse_config(text: str, *, path: Path) -> ProxyConfig:
         raise ConfigError(f"{path}: {err}; {_PATH_HINT}") from err
     _check_upstream(config, path)
     _check_models(config, path)
+    _check_gateways(config, path)
     return _resolve(config, path.resolve().parent)
 
 
@@ -304,11 +381,35 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
     for model in config.models:
-        if config.embedded is None and model.tokenizer is None:
+        if config.embedded is None and model.tokenizer is None and model.needs_tokenizer:
             raise ConfigError(
                 f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
-                "made for that file"
+                'made for that file (unit = "words/v1" with continuation = "text" needs none)'
             )
+
+
+def _check_gateways(config: ProxyConfig, path: Path) -> None:
+    accounts = config.accounts
+    if accounts is None:
+        return
+    if bool(accounts.gateway_header) != bool(accounts.gateways):
+        raise ConfigError(
+            f"{path}: accounts.gateway_header and accounts.gateways need each other; a header from "
+            "anybody would let everybody be anybody"
+        )
+    for network in accounts.gateways:
+        try:
+            ip_network(network)
+        except ValueError as err:
+            raise ConfigError(f"{path}: accounts.gateways: {err}") from err
+
+
+def _resolve_accounts(config: ProxyConfig, folder: Path, state: Path) -> AccountsConfig | None:
+    accounts = config.accounts
+    if accounts is None:
+        return None
+    key = state / "accounts.key" if accounts.digest_key is None else folder / accounts.digest_key
+    return msgspec.structs.replace(accounts, file=str(folder / accounts.file), digest_key=str(key))
 
 
 def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
@@ -319,9 +420,14 @@ def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
         for model in config.models
     ]
     state = folder / config.state
+    ledger = config.ledger
+    if ledger is not None:
+        ledger = msgspec.structs.replace(ledger, file=str(folder / ledger.file))
     return msgspec.structs.replace(
         config,
         state=str(state),
+        accounts=_resolve_accounts(config, folder, state),
         keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
+        ledger=ledger,
         models=models,
     )

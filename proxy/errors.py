@@ -6,8 +6,15 @@ to guess::
     ProxyError
     ├── ConfigError
     ├── BadRequestError
-    │   └── BodyTooLargeError
+    │   ├── BodyTooLargeError
+    │   ├── NotAllowedError
+    │   ├── UnknownKeyError
+    │   └── BudgetSpentError
+    ├── AccessError
+    │   └── QuotaError
+    ├── AccountsDownError
     ├── NoMarkingKeyError
+    ├── LedgerDownError
     ├── UpstreamError
     │   ├── UpstreamUnreachableError
     │   ├── UpstreamTimeoutError
@@ -54,6 +61,59 @@ class BodyTooLargeError(BadRequestError):
     status = 413
 
 
+class NotAllowedError(BadRequestError):
+    """The caller is not one of those whom the config names for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+
+class UnknownKeyError(BadRequestError):
+    """The key named cannot be asked about here."""
+
+    status = 404
+
+
+class BudgetSpentError(BadRequestError):
+    """The caller has asked about a key as often as one day allows."""
+
+    status = 429
+    wire_type = "rate_limit_error"
+
+
+class AccessError(ProxyError):
+    """The caller is not served, or may not ask for this."""
+
+    status = 403
+    wire_type = "permission_error"
+
+    def __init__(
+        self, message: str, *, reason: str, terms: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.terms = terms
+        self.param = param
+
+
+class QuotaError(AccessError):
+    """The account has used up what it may use in this minute or day."""
+
+    status = 429
+    wire_type = "rate_limit_error"
+
+    def __init__(self, message: str, *, reason: str, retry_after_s: int) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after_s = retry_after_s
+
+
+class AccountsDownError(ProxyError):
+    """What accounts have used cannot be looked up or written."""
+
+    status = 503
+    wire_type = "service_unavailable"
+
+
 class NoMarkingKeyError(ProxyError):
     """No key marks the request now, and the operator lets nothing out unmarked."""
 
@@ -63,6 +123,17 @@ class NoMarkingKeyError(ProxyError):
     def __init__(self) -> None:
         # Who asks is no operator: what is missing stands in the log and in the metrics.
         super().__init__("the service cannot answer for this model now; try again later")
+
+
+class LedgerDownError(ProxyError):
+    """The ledger cannot be written, and the operator lets nothing out unmarked."""
+
+    status = 503
+    wire_type = "service_unavailable"
+
+    def __init__(self) -> None:
+        # Who asks is no operator: the cause stands in the log and in the metrics.
+        super().__init__("the service cannot answer for this model now; try again shortly")
 
 
 class UpstreamError(ProxyError):

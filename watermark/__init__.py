@@ -5,7 +5,7 @@ importing only from those before it::
 
     text, stats ┐
     keys        ├─> seeding ─> schemes ─> detection ─> cli
-    wire        ┘
+    wire        ┘                      └> engines
 
 From a text to a p-value::
 
@@ -17,26 +17,47 @@ From a text to a p-value::
     print(Detector(record, unit).detect("some text"))
 """
 
-from watermark.detection import DetectionResult, Detector
+from watermark.detection import (
+    DetectionFamily,
+    DetectionResult,
+    DetectionStream,
+    Detector,
+    Document,
+    Localization,
+    Localizer,
+    detect_forms,
+    detect_many,
+    text_forms,
+)
 from watermark.errors import WatermarkError
 from watermark.keys import KeyRecord, KeyRing, SecretKey, load_keys
 from watermark.schemes import Candidate, CopulaSampler, race
 from watermark.text import TokenizerUnit, Unit, WordsUnit
+from watermark.text.canonical import canonical
 from watermark.version import __version__
 
 __all__ = [
     "Candidate",
     "CopulaSampler",
+    "DetectionFamily",
     "DetectionResult",
+    "DetectionStream",
     "Detector",
+    "Document",
     "KeyRecord",
     "KeyRing",
+    "Localization",
+    "Localizer",
     "SecretKey",
     "TokenizerUnit",
     "Unit",
     "WatermarkError",
     "WordsUnit",
     "__version__",
+    "canonical",
+    "detect_forms",
+    "detect_many",
     "load_keys",
     "race",
+    "text_forms",
 ]

@@ -5,6 +5,7 @@ key material or the text under test::
 
     WatermarkError
     ├── InputError
+    │   ├── AccountsFileError
     │   ├── TextEncodingError
     │   ├── TextTooShortError
     │   ├── TokenIdError
@@ -25,6 +26,11 @@ key material or the text under test::
     │   └── UnitMismatchError
     ├── SchemeParameterError
     ├── WireError
+    ├── LedgerError
+    │   ├── LedgerConfigError
+    │   ├── LedgerUnavailableError
+    │   ├── LedgerFileError
+    │   └── SegmentError
     └── LogError
         ├── LogFormatError
         ├── LogVerificationError
@@ -42,6 +48,10 @@ class WatermarkError(Exception):
 
 class InputError(WatermarkError):
     """The text or the numbers handed in cannot be tested."""
+
+
+class AccountsFileError(InputError):
+    """The list of accounts is missing, malformed, or contradicts itself."""
 
 
 class TextEncodingError(InputError):
@@ -122,6 +132,26 @@ class SchemeParameterError(WatermarkError):
 
 class WireError(WatermarkError):
     """Bytes from a peer do not follow the protocol they claim."""
+
+
+class LedgerError(WatermarkError):
+    """The ledger of what was delivered cannot be used."""
+
+
+class LedgerConfigError(LedgerError):
+    """The file that describes a ledger is malformed, or names what is not there."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger cannot be written now, so nothing may be marked."""
+
+
+class LedgerFileError(LedgerError):
+    """A file of the ledger cannot be opened, written or read."""
+
+
+class SegmentError(LedgerError):
+    """A sealed segment is missing, malformed, or not what its header says."""
 
 
 class LogError(WatermarkError):

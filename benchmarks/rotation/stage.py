@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -25,10 +27,10 @@ from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
     from numpy.random import Generator
 
+ROOT = Path(__file__).parents[2]
 WIDTH, RHO = 2, 0.9
 MODELS = ("m", "g")
 
@@ -171,7 +173,13 @@ class Stage:
         command = [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
         with (
             self.log.open("wb") as log,
-            subprocess.Popen(command, stderr=log) as proxy,
+            subprocess.Popen(
+                command,
+                stderr=log,
+                cwd=self.folder,  # a core file, if there is one, lies here
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                preexec_fn=allow_cores,  # noqa: PLW1509 - nothing but the limit
+            ) as proxy,
         ):
             try:
                 self._await_ready(proxy)
@@ -211,7 +219,7 @@ class Stage:
         A reload that began before may answer first, so that what is wanted is waited for.
         """
         before = self.ask_reload()
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 10.0
         while True:
             after = self.reports()
             news = [after[pid] for pid in before if pid in after]
@@ -284,6 +292,12 @@ class Judge:
         if detector is None:
             detector = self._detectors[record.key_id] = Detector(record, self.unit)
         return float(detector.detect(text).log10_pvalue)
+
+
+def allow_cores() -> None:
+    """Let this process leave a core file, as far as it may allow that itself."""
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
 
 
 def seconds_of(moment: datetime | None, default: float) -> float:

@@ -45,13 +45,21 @@ async def _serve(tokenizer: str) -> None:
     ids = [one for one in found if one is not None]
     models = [{"id": name, "max_model_len": 4096} for name in ("m", "g")]
 
+    async def answer(turn: Turn) -> None:
+        try:
+            body = letters(turn.request.json(), ids)
+        except (ValueError, KeyError, TypeError):
+            await turn.answer({"error": {"message": "no request of the proxy's own"}}, status=400)
+        else:
+            await turn.answer(body)
+
     async def behave(turn: Turn) -> None:
         if turn.request.target == b"/v1/models":
             await turn.answer({"data": models})
         elif turn.request.target == b"/tokenize":
             await turn.answer({"tokens": PROMPT_IDS})
         else:
-            await turn.answer(letters(turn.request.json(), ids))
+            await answer(turn)
         upstream.requests.clear()
 
     ended = asyncio.Event()

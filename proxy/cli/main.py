@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from proxy.cli.accounts import accounts
 from proxy.cli.demo import run_demo
 from proxy.cli.reload import run_reload
 from proxy.cli.serve import run_serve
@@ -98,6 +99,9 @@ def upstream(**options: Any) -> None:  # noqa: ANN401 - click has checked them
 def demo(*, as_json: bool, tokens: int, state: Path) -> None:
     """Watch a real language model answer through the proxy, and detect the mark."""
     run_demo(state, tokens=tokens, as_json=as_json)
+
+
+cli.add_command(accounts)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from proxy.cli.watching import LOOK_SECONDS
 from proxy.sampling.keys import UnservedScopeError, check_ring, describe_ends
 from watermark.errors import KeysConfigError, WatermarkError
 from watermark.keys import WARNING_LEAD
@@ -67,6 +68,7 @@ class Reloader:
             is_quiet: Whether somebody else writes the log lines.
             now: The time of day.
         """
+        self.look_seconds = LOOK_SECONDS
         self._loader = loader
         self._holder = holder
         self._models = tuple(models)

@@ -16,17 +16,20 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from proxy.accounts.watch import Watch
 from proxy.app import create_app, keyed_models
+from proxy.cli.accounts_setup import set_up_accounts
 from proxy.cli.first_key import marking_ring
-from proxy.cli.hardening import forbid_dumps
+from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.reloading import Reloader, load_ring, utc_now
 from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
 from proxy.cli.supervisor import Supervisor
-from proxy.cli.watching import watching
+from proxy.cli.watching import InTurn, watching
 from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
+from watermark.keys.hardening import forbid_dumps
 from watermark.keys.reports import (
     WorkerReport,
     remove_stale_reports,
@@ -40,9 +43,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from socket import socket
 
+    from proxy.cli.accounts_setup import AccountsSetup
+    from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyedModel
 
-_SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
+SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
 
 
@@ -78,7 +83,7 @@ def run_serve(path: Path) -> None:
         Supervisor(
             count=config.server.workers,
             work=lambda: serving.work(listener.socket, is_alone=False),
-            reloader=serving.reloader(is_quiet=False),
+            reloader=serving.watched(),
             holder=serving.holder,
             folder=serving.folder,
         ).run()
@@ -94,6 +99,8 @@ class Serving:
         holder: Holds them.
         models: What they have to mark.
         folder: Where workers report.
+        ledger: Opens the ledger in a process that serves; None for no ledger.
+        accounts: Who may call; None for everybody.
     """
 
     config: ProxyConfig
@@ -101,13 +108,21 @@ class Serving:
     holder: KeyHolder
     models: tuple[KeyedModel, ...]
     folder: Path
+    ledger: LedgerOpener | None = None
+    accounts: AccountsSetup | None = None
+
+    def watched(self) -> Watched:
+        """Return what the process reads again that starts workers, and writes their log lines."""
+        keys = self.reloader(is_quiet=False)
+        if self.accounts is None:
+            return keys
+        return InTurn(self.accounts.reloader(metrics=None, is_quiet=False), keys)
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
         report = self.report if metrics is not None else _nothing
-        is_own = metrics is None or not is_quiet
         return Reloader(
-            self.loader if is_own else _fork_safe(self.loader),
+            self.loader,
             self.holder,
             self.models,
             metrics=metrics,
@@ -122,9 +137,12 @@ class Serving:
             pid=os.getpid(),
             generation=held.generation,
             loaded_at=held.loaded_at.isoformat().replace("+00:00", "Z"),
-            error=self.holder.error,
+            error=self.holder.error or (self.accounts.holder.error if self.accounts else ""),
         )
         write_report(self.folder, report)
+
+    def _sealing(self) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self.ledger is None else self.ledger.sealing()
 
     def work(self, bound: socket, *, is_alone: bool = True) -> None:
         """Serve on a socket until told to stop.
@@ -134,21 +152,38 @@ class Serving:
             is_alone: Whether no supervisor writes the log lines about keys.
         """
         metrics = Metrics()
-        reloader = self.reloader(metrics=metrics, is_quiet=not is_alone)
+        keys = self.reloader(metrics=metrics, is_quiet=not is_alone)
+        accounts = self.accounts
+        watched: list[Watched] = [keys]
+        if accounts is not None:
+            watched.append(accounts.reloader(metrics=metrics, is_quiet=not is_alone))
+        watch = None if accounts is None else Watch(accounts.digest_key)
 
         @contextlib.asynccontextmanager
         async def beside() -> AsyncIterator[None]:
-            async with watching(reloader):
+            async with contextlib.AsyncExitStack() as stack:
+                if accounts is not None and watch is not None:
+                    await stack.enter_async_context(accounts.noting(watch))
+                await stack.enter_async_context(watching(*watched))
+                await stack.enter_async_context(self._sealing())
                 self.report()
                 try:
                     yield
                 finally:
                     withdraw_report(self.folder, os.getpid())
 
-        app = create_app(self.config, self.holder, metrics=metrics, beside=beside)
+        app = create_app(
+            self.config,
+            self.holder,
+            metrics=metrics,
+            accounts=None if accounts is None else accounts.holder,
+            watch=watch,
+            beside=beside,
+            open_ledger=None if self.ledger is None else self.ledger.open,
+        )
         gc.collect()
         gc.freeze()  # thousands of keys are not walked through again and again
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        sys.setswitchinterval(SWITCH_SECONDS)
         server = uvicorn_server(app)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[bound]))
@@ -168,7 +203,15 @@ def prepare(config: ProxyConfig) -> Serving:
     folder = workers_folder(config.state)
     folder.mkdir(parents=True, exist_ok=True)
     remove_stale_reports(folder)
-    return Serving(config=config, loader=loader, holder=holder, models=models, folder=folder)
+    return Serving(
+        config=config,
+        loader=loader,
+        holder=holder,
+        models=models,
+        folder=folder,
+        ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
+        accounts=set_up_accounts(config),
+    )
 
 
 def say(message: str) -> None:
@@ -200,15 +243,6 @@ def _first_keys(config: ProxyConfig) -> None:
             marking_ring(path, WORDS_V1, say)
         elif model.tokenizer:
             marking_ring(path, TokenizerUnit.read(Path(model.tokenizer)).unit_id, say)
-
-
-def _fork_safe(loader: KeysLoader) -> KeysLoader:
-    """Return what a forked process may read with: no connection of the parent's is used twice."""
-    try:
-        keeps_connection = b"vault" in loader.path.read_bytes()
-    except OSError:
-        keeps_connection = True
-    return KeysLoader(loader.path) if keeps_connection else loader
 
 
 def _nothing() -> None:

@@ -12,8 +12,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from proxy.cli.hardening import end_with_parent
 from proxy.cli.watching import until_next_look
+from watermark.keys.hardening import end_with_parent
 from watermark.keys.reports import read_reports, withdraw_report
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from proxy.cli.reloading import Reloader
+    from proxy.cli.watching import Watched
     from proxy.sampling.keys import KeyHolder
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -41,7 +41,7 @@ class Supervisor:
         *,
         count: int,
         work: Callable[[], None],
-        reloader: Reloader,
+        reloader: Watched,
         holder: KeyHolder,
         folder: Path,
     ) -> None:

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proxy.errors import BadRequestError, BodyTooLargeError, ProxyError, UpstreamStatusError
+from proxy.accounts.book import CALLER_SCOPE, credential_of
+from proxy.errors import (
+    AccessError,
+    BadRequestError,
+    BodyTooLargeError,
+    ProxyError,
+    QuotaError,
+    UpstreamStatusError,
+)
 from watermark.wire.openai_answers import error_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
+
+    from proxy.accounts.book import Caller
 
 DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
@@ -40,10 +50,16 @@ class Exchange:
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
         self.target = raw_path.split(b"?")[0] + (b"?" + query if query else b"")
+        self.caller: Caller | None = scope.get(CALLER_SCOPE)
         self._receive = receive
         self._send = send
         self._body_ended = asyncio.Event()
         self.is_started = False
+
+    @property
+    def upstream_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that the upstream is to see: the key that the account has there."""
+        return self.headers if self.caller is None else self.caller.upstream_headers(self.headers)
 
     async def body_stream(self) -> AsyncIterator[bytes]:
         """Yield the request's body as it comes.
@@ -139,7 +155,14 @@ class Exchange:
             await self.answer(error.upstream_status, error.body, error.headers)
         else:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
+            if isinstance(error, QuotaError):
+                headers.append((b"retry-after", str(error.retry_after_s).encode()))
             await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
+
+    @property
+    def account(self) -> str:
+        """The digest of the caller's API key, as the config and the keys' scopes name accounts."""
+        return caller_digest(self.headers) or ""
 
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""
@@ -148,20 +171,16 @@ class Exchange:
 
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
     """Return whether a request's API key is among these digests; `*` stands for everybody."""
-    return EVERYBODY in callers or _caller_digest(headers) in callers
+    return EVERYBODY in callers or caller_digest(headers) in callers
 
 
-def _caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return f"sha256:{hashlib.sha256(value[7:].strip()).hexdigest()}"
-        if name in (b"x-api-key", b"api-key"):
-            return f"sha256:{hashlib.sha256(value.strip()).hexdigest()}"
-    return None
+    credential = credential_of(headers)
+    return None if credential is None else f"sha256:{hashlib.sha256(credential).hexdigest()}"
 
 
 def wire_error(error: ProxyError) -> dict[str, Any]:
     """Return an error as the OpenAI dialects write it."""
-    param = error.param if isinstance(error, BadRequestError) else None
+    param = error.param if isinstance(error, BadRequestError | AccessError) else None
     return error_body(str(error), kind=error.wire_type, param=param)

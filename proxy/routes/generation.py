@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from proxy.errors import NoMarkingKeyError, ProxyError, UpstreamProtocolError
+from proxy.errors import (
+    AccessError,
+    AccountsDownError,
+    LedgerDownError,
+    NoMarkingKeyError,
+    ProxyError,
+    UpstreamProtocolError,
+)
 from proxy.routes.answering import merge, pieces_of
+from proxy.routes.delivery import Delivery
 from proxy.routes.exchange import (
     DISCLOSURE_HEADER,
     ClientGoneError,
@@ -24,8 +32,12 @@ from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
 from proxy.sampling.keys import marks_alike
 from proxy.upstream.headers import asked_with
-from watermark.errors import KeysConfigError, SchemeParameterError, WireError
-from watermark.text import TextAssembler
+from watermark.errors import (
+    KeysConfigError,
+    LedgerUnavailableError,
+    SchemeParameterError,
+    WireError,
+)
 from watermark.wire.openai_answers import (
     AnswerFrame,
     LogprobsWriter,
@@ -36,17 +48,19 @@ from watermark.wire.openai_requests import DialectName, GenerationRequest, parse
 from watermark.wire.sse import CONTENT_TYPE, DONE, json_event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
+    from proxy.routes.access import Access, Entered
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.questions import Draft, Drafted
     from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
-    from proxy.upstream.token_ids import TokenIdUpstream
+    from proxy.upstream.continuing import Upstream
+    from watermark.ledger import Ledger
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
 
@@ -64,25 +78,40 @@ class Marking:
         upstreams: How each of them is asked for continuations.
         trusted: Digests of the callers that are told of the mark, or `*`.
         max_body_bytes: Largest request body.
+        access: The accounts' rules and quotas.
         metrics: The counters.
         clock: Monotonic seconds, for budgets.
         now: Seconds since the epoch, for `created` and for whose key marks.
         entropy: Draws 256 fresh random bits.
+        ledger: Where it is written what was delivered; None until it is open, or for nowhere.
+        passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
+            written, rather than not at all.
     """
 
     models: Mapping[str, ServedModel]
     keys: KeyHolder
     passes_unmarked: bool
-    upstreams: Mapping[str, TokenIdUpstream]
+    upstreams: Mapping[str, Upstream]
     trusted: frozenset[str]
     max_body_bytes: int
+    access: Access
     metrics: Metrics
     clock: Callable[[], float]
     now: Callable[[], float]
     entropy: Callable[[], int]
+    ledger: Callable[[], Ledger | None] = lambda: None
+    passes_unlogged: bool = False
 
-    def key_of(self, served: ServedModel, request: GenerationRequest) -> KeyedUniforms:
-        """Return the key that marks a request at this instant.
+    def key_of(
+        self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
+    ) -> KeyedUniforms:
+        """Return the key that marks a request at this instant, with the code of who asks.
+
+        Args:
+            served: The model.
+            request: The request.
+            entered: Who asks.
+            account: Who asks, as the keys' scopes name it.
 
         Raises:
             NoMarkingKeyError: None does.
@@ -92,7 +121,9 @@ class Marking:
                 served.unit.unit_id,
                 model=request.model,
                 route=request.dialect.value,
+                account=account,
                 now=datetime.fromtimestamp(self.now(), UTC),
+                code=entered.code,
             )
         except KeysConfigError as err:
             raise NoMarkingKeyError from err
@@ -118,9 +149,20 @@ class GenerationEndpoint:
             self._marking.metrics.decided(None, reason=Reason.TOO_LARGE)
             await exchange.refuse(error)
             return
-        request, served, decision = self._decide(body)
+        try:
+            entered = self._marking.access.enter(exchange.caller, self._read(body), body)
+        except (AccessError, AccountsDownError) as error:
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
+        await self._serve(exchange, entered)
+
+    async def _serve(self, exchange: Exchange, entered: Entered) -> None:
+        """Answer a request that is let in."""
+        body = entered.body
+        request, served, decision = self._decide(entered)
         if request is None or served is None or not decision.is_marked:
-            await self._pass(exchange, body, served, decision)
+            await self._pass(exchange, body, served, decision, entered)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -128,13 +170,14 @@ class GenerationEndpoint:
             request=request,
             decision=decision,
             exchange=exchange,
+            entered=entered,
         )
         try:
             await self._mark(answer, exchange)
         except UnmarkedError as unmarked:
-            await self._pass(exchange, body, served, Decision(unmarked.reason))
+            await self._pass(exchange, body, served, Decision(unmarked.reason), entered)
         except NoMarkingKeyError as error:
-            await self._without_key(exchange, body, served, error)
+            await self._without_key(exchange, served, error, entered)
 
     async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
         """Send a marked answer and count it, unless it turns out that it cannot be one."""
@@ -149,30 +192,38 @@ class GenerationEndpoint:
             raise
         finally:
             if is_sent:
-                self._count(answer.served, answer.decision)
+                self._count(answer.served, answer.decision, answer.entered)
 
     async def _pass(
-        self, exchange: Exchange, body: bytes, served: ServedModel | None, decision: Decision
+        self,
+        exchange: Exchange,
+        body: bytes,
+        served: ServedModel | None,
+        decision: Decision,
+        entered: Entered,
     ) -> None:
         """Let a request through unmarked."""
-        self._count(served, decision)
+        self._count(served, decision, entered)
         is_told = exchange.is_from(self._marking.trusted)
         extra = disclosure(decision) if is_told else []
-        await self._passthrough.forward(exchange, body=body, extra=extra)
+        await self._passthrough.forward(
+            exchange, body=body, is_changed=entered.is_changed, extra=extra
+        )
 
     async def _without_key(
-        self, exchange: Exchange, body: bytes, served: ServedModel, error: NoMarkingKeyError
+        self, exchange: Exchange, served: ServedModel, error: NoMarkingKeyError, entered: Entered
     ) -> None:
         """Refuse a request that no key marks, or let it through, as the operator says."""
         decision = Decision(Reason.NO_MARKING_KEY)
         if self._marking.passes_unmarked:
-            await self._pass(exchange, body, served, decision)
+            await self._pass(exchange, entered.body, served, decision, entered)
         else:
-            self._count(served, decision)
+            self._count(served, decision, entered)
             self._marking.metrics.failed(error)
             await exchange.refuse(error)
 
-    def _count(self, served: ServedModel | None, decision: Decision) -> None:
+    def _count(self, served: ServedModel | None, decision: Decision, entered: Entered) -> None:
+        self._marking.access.decided(entered, decision.reason)
         self._marking.metrics.decided(
             None if served is None else served.config.name,
             reason=decision.reason,
@@ -180,17 +231,28 @@ class GenerationEndpoint:
             key_id=decision.key_id,
         )
 
-    def _decide(self, body: bytes) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+    def _read(self, body: bytes) -> GenerationRequest | None:
+        """Return what is asked, None where the upstream knows best how to refuse it."""
         try:
             request = parse_request(self._dialect, body)
         except WireError:
-            # The upstream knows best how to refuse what is no request.
-            return None, None, Decision(Reason.UNREADABLE)
+            return None
         served = self._marking.models.get(request.model)
+        return request if served is None else served.with_defaults(request)
+
+    def _decide(
+        self, entered: Entered
+    ) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+        if entered.request is None:
+            return None, None, Decision(Reason.UNREADABLE)
+        served = self._marking.models.get(entered.request.model)
         if served is None:
-            return request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
-        request = served.with_defaults(request)
-        return request, served, served.decide(request)
+            return entered.request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+        request = served.with_defaults(entered.request)
+        decision = served.decide(request)
+        if decision.is_marked and not entered.is_marked:
+            decision = Decision(Reason.ACCOUNT_UNMARKED)
+        return request, served, decision
 
 
 def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -216,6 +278,7 @@ class MarkedAnswer:
     Attributes:
         served: The model.
         decision: What happens to the request, and by which key.
+        entered: The request as it was let in, and who asks.
 
     A reply belongs to the key that marks when its first token is chosen, which is when the first
     draft has come. Where that is another key than when the draft was asked for, the reply is
@@ -230,8 +293,10 @@ class MarkedAnswer:
         request: GenerationRequest,
         decision: Decision,
         exchange: Exchange,
+        entered: Entered,
     ) -> None:
         """Prepare to answer one request."""
+        self.entered = entered
         self._marking = marking
         self.served = served
         self._request = request
@@ -241,9 +306,20 @@ class MarkedAnswer:
         self._keyed: KeyedUniforms | None = None
         self._has_begun = False
         self._upstream = marking.upstreams[request.model]
-        self._headers = asked_with(exchange.headers)
+        self._headers = asked_with(exchange.upstream_headers)
         self._prompt: list[int] = []
+        self._prompt_tokens = 0
         self._replies: list[Reply] = []
+        self._is_whole = False
+        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
+        self._delivery = Delivery(
+            marking.ledger(),
+            served=served,
+            request=request,
+            path=decision.path,
+            account=None if entered.caller is None else entered.caller.name,
+            passes_unmarked=self._passes_unlogged,
+        )
 
     def take_key(self) -> KeyedUniforms:
         """Return the key that marks now, and prepare to mark with it.
@@ -252,7 +328,13 @@ class MarkedAnswer:
             NoMarkingKeyError: None does.
             UnmarkedError: The reply ends before its mark could begin.
         """
-        keyed = self._marking.key_of(self.served, self._request)
+        caller = self.entered.caller
+        keyed = self._marking.key_of(
+            self.served,
+            self._request,
+            self.entered,
+            account=self._exchange.account if caller is None else caller.name,
+        )
         if self.served.is_too_short(self._request, keyed.record):
             raise UnmarkedError(Reason.TOO_SHORT)
         self._keyed = keyed
@@ -278,29 +360,44 @@ class MarkedAnswer:
             await self._fail(failure)
         finally:
             self._count()
+            self._delivery.end(self._replies, is_whole=self._is_whole)
 
     async def _fail(self, error: ProxyError) -> None:
         self._marking.metrics.failed(error)
         if self._exchange.is_started:
             # The reply stays without an end: no finish reason and no [DONE] are invented.
-            await self._exchange.write(json_event(wire_error(error)), more=False)
+            await self._hand(json_event(wire_error(error)), more=False)
         else:
             await self._exchange.refuse(error)
 
     def _count(self) -> None:
-        """Count the tokens chosen, by the path that chose them."""
+        """Count the tokens chosen, by the path that chose them, and by whose they are."""
+        access, replies = self._marking.access, [reply.tokens for reply in self._replies]
+        access.leave(self.entered, sum(map(len, replies)))
+        if self._keyed is not None:
+            access.delivered(self.entered, replies, self._keyed.record.context_width)
         for reply in self._replies:
             for path, tokens in reply.by_path.items():
                 self._marking.metrics.delivered(self._request.model, path, tokens)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        self._prompt_tokens = len(self._prompt)
         while True:
             try:
                 await self._answer_under(self.take_key())
             except _OtherKeyError:
+                self._delivery.end(self._replies, is_whole=False)
                 continue
+            except LedgerUnavailableError as err:
+                raise self._without_ledger() from err
             return
+
+    def _without_ledger(self) -> Exception:
+        """Return what becomes of an answer that cannot be in the ledger."""
+        if self._passes_unlogged and not self._exchange.is_started:
+            return UnmarkedError(Reason.LEDGER_DOWN)
+        return LedgerDownError()
 
     async def _answer_under(self, keyed: KeyedUniforms) -> None:
         frame = AnswerFrame(
@@ -337,7 +434,7 @@ class MarkedAnswer:
                 pieces_of(
                     spell(
                         mark(reply, plan, self._marking.clock),
-                        TextAssembler(served.table, self._prompt, request.stop),
+                        served.assembler(self._prompt, request.stop),
                         choice=choice,
                         end_ids=served.end_ids,
                         logprobs=request.logprobs,
@@ -349,10 +446,15 @@ class MarkedAnswer:
         )
 
     async def _ask(self, draft: Draft) -> Drafted:
+        self._delivery.check(self._replies)
+        if self._keyed is not None:
+            self._delivery.begin(self._keyed)  # written while the upstream works
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
         self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
         if not self._has_begun:
+            self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
             self._begin()
+        await self._delivery.durable()
         return answer
 
     def _begin(self) -> None:
@@ -367,7 +469,7 @@ class MarkedAnswer:
         return disclosure(self.decision) if self._is_told else []
 
     def _writer(self) -> LogprobsWriter | None:
-        if self._request.logprobs is None:
+        if self._request.logprobs is None or self.served.table is None:
             return None
         return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
@@ -375,11 +477,13 @@ class MarkedAnswer:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
         async for pieces in batches:
             choices[pieces[0].choice].extend(pieces)
-        usage = self._usage(sum(map(len, choices)))
+        usage = self._usage(sum(piece.n_tokens for pieces in choices for piece in pieces))
         body = msgspec.json.encode(dialect.whole(choices, usage))
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
+        self._delivery.handed(body, [piece for choice in choices for piece in choice])
+        self._is_whole = True
 
     async def _stream(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
         count = 0
@@ -387,14 +491,20 @@ class MarkedAnswer:
             if not self._exchange.is_started:  # the upstream works: it is safe to say 200
                 await self._exchange.start(200, [*_STREAM_HEADERS, *self._extra])
                 await self._write(dialect.opening())
-            count += len(pieces)
-            await self._write([dialect.chunk(pieces[0].choice, pieces)])
+            count += sum(piece.n_tokens for piece in pieces)
+            await self._write([dialect.chunk(pieces[0].choice, pieces)], pieces)
         await self._write(dialect.closing(self._usage(count)))
-        await self._exchange.write(DONE, more=False)
+        await self._hand(DONE, more=False)
+        self._is_whole = True
 
-    async def _write(self, chunks: list[dict[str, object]]) -> None:
+    async def _write(self, chunks: list[dict[str, object]], pieces: Sequence[Piece] = ()) -> None:
         if chunks:
-            await self._exchange.write(b"".join(map(json_event, chunks)))
+            await self._hand(b"".join(map(json_event, chunks)), pieces)
+
+    async def _hand(self, data: bytes, pieces: Sequence[Piece] = (), *, more: bool = True) -> None:
+        """Write a part of a stream, and take note of it once the transport has it."""
+        await self._exchange.write(data, more=more)
+        self._delivery.handed(data, pieces)
 
     def _usage(self, completion_tokens: int) -> Usage:
-        return Usage(prompt_tokens=len(self._prompt), completion_tokens=completion_tokens)
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from proxy.sampling.keys import KeyHolder
     from proxy.telemetry.metrics import Metrics
+    from watermark.ledger import Ledger
 
 
 class Operations:
@@ -28,6 +29,7 @@ class Operations:
         trusted: frozenset[str],
         keys: KeyHolder,
         now: Callable[[], float],
+        ledger: Callable[[], Ledger | None] = lambda: None,
     ) -> None:
         """Report on one proxy.
 
@@ -37,11 +39,13 @@ class Operations:
                 whether it was marked.
             keys: The keys in force.
             now: Seconds since the epoch.
+            ledger: Where it is written what was delivered; None for nowhere.
         """
         self._metrics = metrics
         self._trusted = trusted
         self._keys = keys
         self._now = now
+        self._ledger = ledger
 
     async def health(self, request: Request) -> Response:  # noqa: ARG002 - a handler's form
         """Serve GET /watermark/health."""
@@ -55,6 +59,9 @@ class Operations:
         now = datetime.fromtimestamp(self._now(), UTC)
         ends = self._keys.current.ends()
         self._metrics.keys_expire({s: (end - now).total_seconds() for s, end in ends.items()})
+        ledger = self._ledger()
+        if ledger is not None:
+            self._metrics.ledger_is(ledger.state, ledger.stats, n_open=ledger.n_open)
         return PlainTextResponse(
             self._metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8"
         )

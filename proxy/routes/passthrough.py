@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
 
-from proxy.errors import UpstreamError
+from proxy.errors import AccessError, AccountsDownError, UpstreamError
 from proxy.routes.exchange import ClientGoneError, Exchange
 from proxy.sampling.eligibility import Reason
-from proxy.upstream.headers import passed_back, passed_on
+from proxy.upstream.headers import of_changed_body, passed_back, passed_on
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from proxy.routes.access import Access
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.client import UpstreamClient
 
@@ -42,10 +43,11 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class Passthrough:
     """An ASGI application that hands every request to the upstream."""
 
-    def __init__(self, client: UpstreamClient, metrics: Metrics) -> None:
-        """Pass on through a client."""
+    def __init__(self, client: UpstreamClient, metrics: Metrics, access: Access) -> None:
+        """Pass on through a client, what the accounts' rules let through."""
         self._client = client
         self._metrics = metrics
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a WebSocket is refused before its handshake."""
@@ -55,6 +57,12 @@ class Passthrough:
         exchange = Exchange(scope, receive, send)
         if exchange.method not in _READING:  # it may generate text, in a dialect not marked here
             self._metrics.decided(None, reason=Reason.OTHER_PATH)
+            try:
+                self._access.enter_other(exchange.caller)
+            except (AccessError, AccountsDownError) as error:
+                self._metrics.refused(error)
+                await exchange.refuse(error)
+                return
         await self.forward(exchange)
 
     async def forward(
@@ -62,6 +70,7 @@ class Passthrough:
         exchange: Exchange,
         *,
         body: bytes | None = None,
+        is_changed: bool = False,
         extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Hand one request on and its answer back.
@@ -69,18 +78,28 @@ class Passthrough:
         Args:
             exchange: The request.
             body: Its body where it has been read already.
+            is_changed: Whether the body is another than the client's.
             extra: Headers to add to the answer.
         """
         try:
-            await exchange.while_connected(self._relay(exchange, body, extra))
+            await exchange.while_connected(
+                self._relay(exchange, body, extra, is_changed=is_changed)
+            )
         except ClientGoneError:
             return
 
     async def _relay(
-        self, exchange: Exchange, body: bytes | None, extra: Sequence[tuple[bytes, bytes]]
+        self,
+        exchange: Exchange,
+        body: bytes | None,
+        extra: Sequence[tuple[bytes, bytes]],
+        *,
+        is_changed: bool,
     ) -> None:
         content = await exchange.content() if body is None else body
-        headers = passed_on(exchange.headers)
+        headers = passed_on(exchange.upstream_headers)
+        if is_changed and body is not None:
+            headers = of_changed_body(headers, len(body))
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content

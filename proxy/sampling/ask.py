@@ -34,19 +34,22 @@ def ask(
             f"the upstream gave {count} of {question.n} continuations; check the model's max_n"
         )
     budget.charge(answer)
+    if answer.room is not None:
+        reply.bound(reply.n_tokens + answer.room)
     for one in answer.continuations:
         _check(one, question)
-        _check_end(one, end_ids)
-        if one.finish is Finish.LENGTH and len(one.tokens) < question.max_tokens:
-            reply.bound(len(question.tokens) + len(one.tokens))
+        if not reply.is_text:
+            _check_end(one, end_ids)
+        if one.finish is Finish.LENGTH and one.n_tokens < question.max_tokens:
+            reply.bound(reply.n_tokens + one.n_tokens)
     return answer.continuations
 
 
 def _check(one: Continuation, question: Draft) -> None:
-    if not 1 <= len(one.tokens) <= question.max_tokens:
+    if not 1 <= one.n_tokens <= question.max_tokens:
         raise UpstreamProtocolError(
-            f"the upstream gave {len(one.tokens)} tokens where 1 to {question.max_tokens} were "
-            "asked for; check that it returns token ids"
+            f"the upstream gave {one.n_tokens} tokens where 1 to {question.max_tokens} were "
+            "asked for; check the model's continuation capability"
         )
     if question.logprobs and len(one.logprobs) != len(one.tokens):
         raise UpstreamProtocolError(

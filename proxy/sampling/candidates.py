@@ -70,12 +70,15 @@ class ListReader:
         mode: Which distribution the log-probabilities are of.
         size: How many tokens were asked for a position.
         vocab_size: Number of tokens that the model can emit; a list that long leaves no rest.
+        is_partial: Whether lists may be cut off after any rank, or empty: what is listed are the
+            likeliest tokens, without any that was added for having been sampled.
     """
 
     parameters: SamplingParameters
     mode: LogprobsMode
     size: int
     vocab_size: int
+    is_partial: bool = False
 
     def read(self, listed: TokenLogprobs, sampled: int, bias: Mapping[int, float]) -> CandidateList:
         """Return what may win.
@@ -88,6 +91,8 @@ class ListReader:
         Raises:
             UpstreamProtocolError: The list lacks the sampled token, or is no distribution.
         """
+        if self.is_partial and not len(listed):
+            return CandidateList(listed.ids, listed.logprobs, None)
         listable = self._listable(bias)
         top = self._top(listed, sampled, listable)
         if self.mode is LogprobsMode.RAW:
@@ -104,6 +109,17 @@ class ListReader:
         return self.vocab_size - sum(value <= -MAX_BIAS for value in bias.values())
 
     def _top(self, listed: TokenLogprobs, sampled: int, listable: int) -> TokenLogprobs:
+        if not self.is_partial:
+            self._check_promises(listed, sampled, listable)
+        mass = float(np.exp(listed.logprobs).sum())
+        if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
+            raise UpstreamProtocolError(
+                f"the upstream's log-probabilities sum to {mass:.6g}; check logprobs_mode"
+            )
+        is_longer = len(listed) > self.size and not self.is_partial
+        return listed.without(sampled) if is_longer else listed
+
+    def _check_promises(self, listed: TokenLogprobs, sampled: int, listable: int) -> None:
         if listed.of(sampled) is None:
             raise UpstreamProtocolError(
                 "the upstream's log-probabilities lack the token it sampled; check the model's "
@@ -117,12 +133,6 @@ class ListReader:
                 f"the upstream listed {len(listed)} tokens where {expected} were asked for; lower "
                 "the model's number of logprobs in the config"
             )
-        mass = float(np.exp(listed.logprobs).sum())
-        if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
-            raise UpstreamProtocolError(
-                f"the upstream's log-probabilities sum to {mass:.6g}; check logprobs_mode"
-            )
-        return listed.without(sampled) if len(listed) > self.size else listed
 
     def _processed_rest(self, weights: NDArray[np.float64], listable: int) -> float | None:
         """Return the mass outside a list of what is kept.

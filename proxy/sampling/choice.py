@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proxy.sampling.questions import Chosen, Draft, Finish
+from watermark.text import TextAssembler
 from watermark.wire.openai_answers import Piece, TokenReport
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from proxy.sampling.questions import Drafted, Flow, TokenLogprobs
-    from watermark.text import TextAssembler
+    from watermark.text import StopCutter
 
 
 def spell(
     flow: Flow,
-    text: TextAssembler,
+    text: StopCutter,
     *,
     choice: int,
     end_ids: frozenset[int],
@@ -33,7 +34,7 @@ def spell(
 
     Args:
         flow: Chooses the tokens.
-        text: Assembles them, and knows the stop strings.
+        text: Assembles them, and knows the stop strings; a `TextAssembler` where tokens come.
         choice: Index of the choice in the answer.
         end_ids: Tokens that have no text.
         logprobs: Likeliest tokens to report a position; None for no report.
@@ -50,11 +51,16 @@ def spell(
         answer = None
         if isinstance(event, Chosen):
             offset = text.length
-            added = "" if event.token in end_ids else text.add(event.token)
+            added = _add(text, event, end_ids)
             report = None if logprobs is None else _report(event, logprobs)
             pieces.append(
                 Piece(
-                    choice=choice, token=event.token, text=added, text_offset=offset, report=report
+                    choice=choice,
+                    token=event.token,
+                    text=added,
+                    text_offset=offset,
+                    report=report,
+                    n_tokens=1 if event.piece is None else event.piece.n_tokens,
                 )
             )
             if text.is_stopped:
@@ -70,6 +76,15 @@ def spell(
         last = pieces[-1]
         pieces[-1] = replace(last, text=last.text + text.finish(), finish_reason=finish.value)
         yield tuple(pieces)
+
+
+def _add(text: StopCutter, chosen: Chosen, end_ids: frozenset[int]) -> str:
+    """Return the text that a choice makes certain."""
+    if chosen.piece is not None:
+        return text.add_text(chosen.piece.text)
+    if chosen.token in end_ids or not isinstance(text, TextAssembler):
+        return ""
+    return text.add(chosen.token)
 
 
 def _report(chosen: Chosen, count: int) -> TokenReport | None:

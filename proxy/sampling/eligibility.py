@@ -15,7 +15,7 @@ from proxy.sampling.questions import Path
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
-    from proxy.config import ModelConfig
+    from proxy.config import Capabilities, ModelConfig
 
 
 MIN_TEMPERATURE: Final = 0.01  # engines draw greedily below (vLLM), or lift it to this
@@ -41,6 +41,8 @@ class Reason(enum.StrEnum):
     OTHER_PATH = "other-path"
     TOO_LARGE = "too-large"
     NO_MARKING_KEY = "no-marking-key"
+    LEDGER_DOWN = "ledger-down"
+    ACCOUNT_UNMARKED = "account-unmarked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def _is_unsupported(request: GenerationRequest) -> bool:
 def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
     """Return the strongest path that the upstream allows for this request."""
     able = model.capabilities
-    if able.continuation == "none":
+    if able.continuation == "none" or (able.continues_text and not _fits_text(request, able)):
         return Path.NONE
     if _has_bias(request) and not (able.logit_bias and _most_biases(request) <= able.max_bias):
         return Path.NONE
@@ -107,6 +109,20 @@ def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
         if not (is_raw and _has_bias(request) and (request.top_k or request.top_p < 1)):
             return Path.SPLICE
     return Path.SELECT if model.select.enabled and able.max_n > 1 else Path.NONE
+
+
+def _fits_text(request: GenerationRequest, able: Capabilities) -> bool:
+    """Return whether a request can be served by continuing text.
+
+    Text tells no token ids to report or to penalize, and a text prompt is no conversation.
+    """
+    if request.logprobs is not None or request.wants_token_ids:
+        return False
+    if request.presence_penalty or request.frequency_penalty:
+        return False
+    if request.dialect is DialectName.CHAT:
+        return able.continuation == "prefix"
+    return isinstance(request.prompt, str)
 
 
 def _has_bias(request: GenerationRequest) -> bool:

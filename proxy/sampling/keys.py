@@ -7,6 +7,7 @@ the models before it replaces another; what would stop the marking without sayin
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from watermark.keys import KeyRecord, KeyRing
 
+_MOST_KEYED: Final = 4096  # keys of accounts that are derived and kept, some KiB each
 _SET_ASIDE: Final = frozenset({KeyState.SUSPENDED, KeyState.COMPROMISED, KeyState.DISCLOSED})
 
 
@@ -36,7 +38,9 @@ class HeldKeys:
 
     ring: KeyRing
     loaded_at: datetime
-    _keyed: dict[int, KeyedUniforms] = field(default_factory=dict, repr=False)
+    _keyed: OrderedDict[tuple[int, str | None], KeyedUniforms] = field(
+        default_factory=OrderedDict, repr=False
+    )
     _ends: list[dict[str, datetime]] = field(default_factory=list, repr=False)
 
     @property
@@ -44,17 +48,39 @@ class HeldKeys:
         """The ring's public name: equal where processes hold the same keys."""
         return self.ring.generation
 
-    def marking(self, unit: str, *, model: str, route: str, now: datetime) -> KeyedUniforms:
-        """Return the key that marks a request at an instant, its subkey derived once.
+    def marking(
+        self,
+        unit: str,
+        *,
+        model: str,
+        route: str,
+        account: str,
+        now: datetime,
+        code: str | None = None,
+    ) -> KeyedUniforms:
+        """Return the key that marks a request at an instant, its subkeys derived once.
+
+        Args:
+            unit: The unit in which the model is marked.
+            model: The model that the client asks for.
+            route: The path of the request.
+            account: Who is served, as the scopes name it.
+            now: The instant.
+            code: The account whose code goes into the account channel; None for no code.
 
         Raises:
             KeysConfigError: None does.
         """
-        scope = self.ring.scope_of(model=model, route=route)
+        scope = self.ring.scope_of(model=model, route=route, account=account)
         record = self.ring.marking(unit, now=now, scope=scope)
-        keyed = self._keyed.get(id(record))  # the ring keeps the record, and so its id
+        place = (id(record), code if record.account_share_q16 else None)
+        keyed = self._keyed.get(place)  # the ring keeps the record, and so its id
         if keyed is None:
-            keyed = self._keyed[id(record)] = KeyedUniforms(record)
+            keyed = self._keyed[place] = KeyedUniforms(record, account=place[1])
+            if len(self._keyed) > _MOST_KEYED:
+                self._keyed.popitem(last=False)
+        else:
+            self._keyed.move_to_end(place)
         return keyed
 
     def ends(self) -> Mapping[str, datetime]:
@@ -174,7 +200,9 @@ def _is_set_aside(ring: KeyRing, unit: str, scope: str, now: datetime) -> bool:
     begun = [
         record
         for record in ring
-        if (record.scope, record.unit) == (scope, unit) and record.start <= now
+        if (record.scope, record.unit) == (scope, unit)
+        and record.start <= now
+        and not record.is_foreign
     ]
     newest = max(begun, key=lambda record: record.start, default=None)
     return newest is not None and newest.state_at(now) in _SET_ASIDE

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+UNREAD_TOKEN: Final = 0xFFFFFFFF
+"""Text that is no one token of the configured tokenizer; no token has this id (SEEDING)."""
 
 
 class Path(enum.StrEnum):
@@ -34,6 +37,7 @@ class Draft:
 
     Attributes:
         tokens: The reply so far, to be appended to the prompt.
+        text: The same as text, where the upstream continues text.
         n: Number of independent continuations.
         max_tokens: Length of each.
         is_greedy: Take the likeliest token at each step instead of sampling; log-probabilities
@@ -47,6 +51,7 @@ class Draft:
     tokens: tuple[int, ...]
     n: int
     max_tokens: int
+    text: str = ""
     is_greedy: bool = False
     logprobs: int = 0
     bias: Mapping[int, float] = field(default_factory=dict)
@@ -81,46 +86,85 @@ class TokenLogprobs:
         return len(self.ids)
 
 
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A part of a continuation that came as text.
+
+    Attributes:
+        text: Whole characters.
+        n_tokens: Tokens that the upstream generated for it.
+    """
+
+    text: str
+    n_tokens: int = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
     """One continuation as the upstream drew it.
 
     Attributes:
-        tokens: Its tokens; a closing end token is the last of them.
+        tokens: Its tokens; a closing end token is the last of them. Of text, those that could be
+            read, no end token among them; `UNREAD_TOKEN` closes them where one could not.
         finish: Why it stopped.
         logprobs: One list a token where they were asked for, else empty.
+        pieces: Of text: one a token, or a single one where no tokens are told.
+        generated: Of text: how many tokens it took, the end included.
     """
 
     tokens: tuple[int, ...]
     finish: Finish
     logprobs: tuple[TokenLogprobs, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Drafted:
-    """The upstream's answer to a `Draft`."""
-
-    continuations: tuple[Continuation, ...]
+    pieces: tuple[TextPiece, ...] = ()
+    generated: int | None = None
 
     @property
     def n_tokens(self) -> int:
         """Tokens that the upstream generated for it."""
-        return sum(len(one.tokens) for one in self.continuations)
+        return len(self.tokens) if self.generated is None else self.generated
+
+    @property
+    def text(self) -> str:
+        """Its text, where it came as text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """The upstream's answer to a `Draft`.
+
+    Attributes:
+        continuations: As many as were asked for.
+        prompt_tokens: Tokens that the upstream read, the reply so far among them; None where it
+            does not say.
+        room: Tokens that the context leaves after those; None where it is not known.
+    """
+
+    continuations: tuple[Continuation, ...]
+    prompt_tokens: int | None = None
+    room: int | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the upstream generated for it."""
+        return sum(one.n_tokens for one in self.continuations)
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One token of the reply.
+    """One token of the reply, or a part of it that came as text.
 
     Attributes:
         token: Its id; an end token comes last and has no text.
         logprob: Its log-probability as the upstream gives it; None where not asked for.
         alternatives: The upstream's list at this position; None where not asked for.
+        piece: What it adds to the text, where the upstream continues text.
     """
 
     token: int
     logprob: float | None = None
     alternatives: TokenLogprobs | None = None
+    piece: TextPiece | None = None
 
 
 Flow: TypeAlias = Generator[Draft | Chosen, Drafted | None, Finish | None]

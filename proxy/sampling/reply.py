@@ -6,6 +6,14 @@ Rule 2: a context is spent by the position that follows it, marked or not: the d
 the first one.
 Rule 3: a score takes part in one race. That a continuation lost says that its scores were small;
 used again in a later chunk, they would hold its tokens back once more.
+
+Where the upstream continues text, the tokens are those into which the detector will cut the text
+so far, and a seam can change them: what was chosen as two may be read as one. Then (`reread`)
+
+Rule 4: the contexts of the text as it is now read are spent, not those of the text as it was
+chosen: a context that the seam removed is free again, because the detector will not meet it ...
+Rule 5: ... unless it was raced. Its numbers have chosen a token of this reply; at a second race
+they would choose it again.
 """
 
 from __future__ import annotations
@@ -15,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proxy.sampling.questions import Path
+from proxy.sampling.questions import UNREAD_TOKEN, Path
 from watermark.schemes import CopulaSampler, scores_from_levels
 from watermark.seeding import KeyedUniforms, context_windows
 
@@ -25,7 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from proxy.sampling.candidates import CandidateList
+    from proxy.sampling.questions import TextPiece
     from watermark.seeding import ContextStream
+    from watermark.text import Unit
 
 
 def contexts_of(
@@ -49,20 +59,30 @@ class Reply:
 
     Attributes:
         tokens: The reply's token ids so far, end tokens left out.
+        earlier: Contexts spent before it began.
         by_path: Number of tokens that each path chose; `NONE` once every budget was spent.
         rng: Private randomness of this reply alone.
+        is_text: Whether the upstream continues text.
+        text: The reply so far, where it does.
+        n_tokens: Tokens that the upstream has written of it, end tokens left out.
     """
 
     __slots__ = (
-        "_earlier",
+        "_is_marking",
         "_keyed",
         "_max_tokens",
+        "_raced",
         "_repeats_seed",
         "_sampler",
         "_scored",
         "_spent",
+        "_unit",
         "by_path",
+        "earlier",
+        "is_text",
+        "n_tokens",
         "rng",
+        "text",
         "tokens",
     )
 
@@ -74,6 +94,8 @@ class Reply:
         max_tokens: int | None,
         repeats_seed: bool = False,
         earlier: Container[tuple[int, ...]] = frozenset(),
+        is_text: bool = False,
+        unit: Unit | None = None,
     ) -> None:
         """Start an empty reply.
 
@@ -83,6 +105,8 @@ class Reply:
             max_tokens: Longest reply; None for no bound of its own.
             repeats_seed: Whether the upstream's draws must repeat too (the client sent a seed).
             earlier: Contexts spent before it began; all choices of an answer share them.
+            is_text: Whether the upstream continues text.
+            unit: Cuts that text into tokens; None where no path needs them.
         """
         self._keyed = keyed
         self._sampler = CopulaSampler(keyed.record.rho)
@@ -90,8 +114,14 @@ class Reply:
         self._repeats_seed = repeats_seed
         self.rng = rng
         self.tokens: list[int] = []
+        self.is_text = is_text
+        self.text = ""
+        self.n_tokens = 0
+        self._unit = unit
+        self._raced: set[tuple[int, ...]] = set()
         self.by_path: Counter[Path] = Counter()
-        self._earlier = earlier
+        self.earlier = earlier
+        self._is_marking = True
         self._spent: set[tuple[int, ...]] = set()
         self._scored: set[tuple[tuple[int, ...], int]] = set()
 
@@ -102,18 +132,22 @@ class Reply:
 
     def __contains__(self, context: object) -> bool:
         """Return whether a context, in the key's unit, is spent."""
-        return context in self._spent or context in self._earlier
+        return context in self._spent or context in self.earlier
+
+    def stop_marking(self) -> None:
+        """Choose what is left with private randomness alone."""
+        self._is_marking = False
 
     @property
     def is_full(self) -> bool:
         """Whether no further token fits."""
-        return self._max_tokens is not None and len(self.tokens) >= self._max_tokens
+        return self._max_tokens is not None and self.n_tokens >= self._max_tokens
 
     def room(self, wanted: int) -> int:
         """Return how many of the wanted tokens still fit."""
         if self._max_tokens is None:
             return wanted
-        return min(wanted, self._max_tokens - len(self.tokens))
+        return min(wanted, self._max_tokens - self.n_tokens)
 
     def bound(self, max_tokens: int) -> None:
         """Lower the number of tokens that fit."""
@@ -127,13 +161,17 @@ class Reply:
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
         context = tuple(self.tokens[-self.context_width :])
-        if len(context) < self.context_width or context in self:
+        is_short = len(context) < self.context_width
+        if is_short or not self._is_marking or context in self or UNREAD_TOKEN in context:
             return None
         return self._keyed.at(context)
 
     def choose(self, candidates: CandidateList, stream: ContextStream | None) -> int | None:
         """Race the candidates; return the winning token, None where "rest" wins."""
-        uniforms = None if stream is None else stream.uniforms(candidates.tokens)
+        uniforms = None
+        if stream is not None:
+            self._raced.add(tuple(self.tokens[-self.context_width :]))
+            uniforms = stream.uniforms(candidates.tokens)
         winner = self._sampler.choose(
             candidates.weights, uniforms, self.rng, rest=candidates.rest or 0.0
         )
@@ -142,7 +180,32 @@ class Reply:
     def extend(self, tokens: Sequence[int], path: Path = Path.NONE) -> None:
         """Add tokens that a path chose; whoever marked them spends their contexts."""
         self.tokens.extend(tokens)
+        self.n_tokens += len(tokens)
         self.by_path[path] += len(tokens)
+
+    def extend_text(self, piece: TextPiece, path: Path, *, token: int | None = None) -> None:
+        """Add text that a path chose.
+
+        Args:
+            piece: The text.
+            path: The path.
+            token: Its token; None where it is not told, until the text is read anew.
+        """
+        self.text += piece.text
+        self.n_tokens += piece.n_tokens
+        self.by_path[path] += piece.n_tokens
+        if token is not None:
+            self.tokens.append(token)
+
+    def reread(self) -> None:
+        """Cut the text anew, as the detector will; the next draft begins at a seam."""
+        if self._unit is None:
+            return
+        ids = self._unit.encode(self.text)
+        tokens = ids.tolist()
+        if tokens != self.tokens:
+            self.tokens = tokens
+            self._spent = self._raced | contexts_of([ids], self.context_width)
 
     def spend(self, history: tuple[int, ...], units: tuple[int, ...]) -> None:
         """Spend the contexts before these units.
@@ -157,7 +220,7 @@ class Reply:
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair; None where it is not keyed, or was asked before."""
-        if (context, unit) in self._scored:
+        if not self._is_marking or (context, unit) in self._scored:
             return None
         self._scored.add((context, unit))
         stream = self._keyed.at(context)

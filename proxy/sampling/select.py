@@ -3,36 +3,33 @@
 Draw m continuations of k tokens under the client's own parameters and race them on their trie;
 the winner is appended as it is, and the next m continue from there.
 
+Where the upstream continues text, the law is that of the upstream which continues its own text k
+tokens at a time: at a seam it reads the text anew, marked or not, and the race is among draws
+that it made after the same text, so each is delivered with probability 1/m. Two things are the
+seam's and not the mark's: the upstream may cut the text into other tokens than it had drawn, and
+a character that k tokens leave unfinished is drawn anew.
+
 Source: `watermark.schemes.trie_race`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from proxy.errors import UpstreamProtocolError
 from proxy.sampling.ask import ask
-from proxy.sampling.questions import Chosen, Draft, Finish, Path
-from watermark.schemes import Candidate, race
+from proxy.sampling.questions import UNREAD_TOKEN, Chosen, Draft, Finish, Path, TextPiece
+from watermark.schemes import race
 
 if TYPE_CHECKING:
     from proxy.sampling.budget import Budget
     from proxy.sampling.parameters import SamplingParameters
     from proxy.sampling.questions import Continuation, Flow
     from proxy.sampling.reply import Reply
+    from proxy.sampling.units import Units
 
-
-class Units(Protocol):
-    """How the key's unit reads a reply that grows by tokens."""
-
-    def history(self, reply: Reply) -> tuple[int, ...]:
-        """Return the ids of the units of the reply so far that are complete."""
-        ...
-
-    def added(self, reply: Reply, tokens: tuple[int, ...], *, is_ended: bool) -> tuple[int, ...]:
-        """Return the ids of the units that these tokens would complete."""
-        ...
+_LONGEST_CHARACTER: Final = 4  # tokens: a byte each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,7 @@ class SelectPlan:
 
     Attributes:
         parameters: The client's sampling parameters.
-        units: How the key's unit reads tokens.
+        units: How the key's unit reads continuations.
         chunk_tokens: Tokens a continuation (k), >= 1.
         candidates: Continuations a round (m), >= 1.
         logprobs: How many likeliest tokens to list a position, for the client; 0 for none.
@@ -67,42 +64,48 @@ def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
     while not reply.is_full:
         if budget.is_spent:
             return None
-        length = 1 if plan.parameters.has_penalties else plan.chunk_tokens
-        question = Draft(
-            tokens=tuple(reply.tokens),
-            n=plan.candidates,
-            max_tokens=reply.room(length),
-            logprobs=plan.logprobs,
-            bias=plan.parameters.bias(reply.tokens),
-            seed=reply.upstream_seed(),
-            path=plan.path,
-        )
+        reply.reread()
+        question = _question(reply, plan)
         continuations = yield from ask(reply, question, budget, plan.end_ids)
         winner = _race(reply, plan, continuations)
-        is_ended = _is_ended(winner, plan.end_ids)
-        reply.extend(winner.tokens[:-1] if is_ended else winner.tokens, plan.path)
-        yield from _spell(winner)
-        if is_ended:
+        yield from _take(reply, winner, plan.path)
+        if winner.finish is Finish.STOP:
             return Finish.STOP
+        if reply.is_text and not winner.text:  # k tokens are less than a character
+            plan = replace(plan, chunk_tokens=plan.chunk_tokens + _LONGEST_CHARACTER)
     return Finish.LENGTH
+
+
+def _question(reply: Reply, plan: SelectPlan) -> Draft:
+    length = 1 if plan.parameters.has_penalties else plan.chunk_tokens
+    return Draft(
+        tokens=tuple(reply.tokens),
+        text=reply.text,
+        n=plan.candidates,
+        max_tokens=reply.room(length),
+        logprobs=plan.logprobs,
+        bias=plan.parameters.bias(reply.tokens),
+        seed=reply.upstream_seed(),
+        path=plan.path,
+    )
 
 
 def _race(reply: Reply, plan: SelectPlan, continuations: tuple[Continuation, ...]) -> Continuation:
     """Return the continuation to deliver; its contexts are spent."""
-    history = plan.units.history(reply)
-    candidates = []
-    for one in continuations:
-        is_ended = _is_ended(one, plan.end_ids)
-        tokens = one.tokens[:-1] if is_ended else one.tokens
-        units = plan.units.added(reply, tokens, is_ended=is_ended)
-        candidates.append(Candidate(units, is_ended))
-    winner = race(candidates, history, reply, reply, reply.rng)
-    reply.spend(history, candidates[winner].units)
+    reading = plan.units.read(reply, continuations)
+    winner = race(reading.candidates, reading.history, reply, reply, reply.rng)
+    reply.spend(reading.history, reading.candidates[winner].units)
     return continuations[winner]
 
 
-def _is_ended(one: Continuation, end_ids: frozenset[int]) -> bool:
-    return one.tokens[-1] in end_ids
+def _take(reply: Reply, winner: Continuation, path: Path) -> list[Chosen]:
+    """Append a continuation; return its tokens, or its text."""
+    is_ended = winner.finish is Finish.STOP
+    if not reply.is_text:
+        reply.extend(winner.tokens[:-1] if is_ended else winner.tokens, path)
+        return _spell(winner)
+    reply.extend_text(TextPiece(winner.text, winner.n_tokens - is_ended), path)
+    return [Chosen(UNREAD_TOKEN, piece=TextPiece(winner.text, winner.n_tokens))]
 
 
 def _spell(one: Continuation) -> list[Chosen]:

@@ -20,15 +20,16 @@ from proxy.sampling.questions import Path
 from proxy.sampling.reply import Reply, contexts_of
 from proxy.sampling.select import SelectPlan
 from proxy.sampling.splice import SplicePlan
-from proxy.sampling.units import TokenUnits, WordUnits
+from proxy.sampling.units import SeamUnits, TokenUnits, WordUnits
 from watermark.seeding import private_seed
-from watermark.text import WORDS_V1
+from watermark.text import WORDS_V1, StopCutter, TextAssembler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proxy.config import LimitsConfig, ModelConfig
-    from proxy.sampling.select import Units
+    from proxy.sampling.spelling import Spelling
+    from proxy.sampling.units import Units
     from watermark.keys import KeyRecord
     from watermark.seeding import KeyedUniforms
     from watermark.text import TokenTable, Unit
@@ -42,16 +43,20 @@ class ServedModel:
     Attributes:
         config: What the operator says of it.
         unit: The unit of the keys that mark it, ready to cut earlier turns.
-        table: What its tokens look like.
-        end_ids: Tokens that end a reply.
+        tokenizer: The unit of its own tokens; the key's unit where nothing needs to know them.
+        table: What its tokens look like; None where nothing needs to know.
+        end_ids: Tokens that end a reply; none where the upstream continues text and says so.
         vocab_size: Tokens that it can emit.
+        spelling: Its tokens by their looks, where the upstream continues text.
     """
 
     config: ModelConfig
     unit: Unit
-    table: TokenTable
+    tokenizer: str
+    table: TokenTable | None
     end_ids: frozenset[int]
     vocab_size: int
+    spelling: Spelling | None = None
 
     def with_defaults(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with what the upstream takes where the client says nothing."""
@@ -91,16 +96,22 @@ class ServedModel:
             most_bans = size + len(request.logit_bias) if size < self.vocab_size else 0
             is_greedy = (
                 able.logit_bias
+                and not able.continues_text
                 and most_bans <= able.max_bias
                 and mode is not LogprobsMode.PROCESSED
             )
             splice = SplicePlan(
                 reader=ListReader(
-                    parameters=parameters, mode=mode, size=size, vocab_size=self.vocab_size
+                    parameters=parameters,
+                    mode=mode,
+                    size=size,
+                    vocab_size=self.vocab_size,
+                    is_partial=able.continues_text,
                 ),
                 draft_tokens=config.splice.draft_tokens,
                 drafts=min(config.splice.drafts or int(not is_greedy), able.max_n),
                 end_ids=self.end_ids,
+                spelling=self.spelling,
             )
         select = SelectPlan(
             parameters=parameters,
@@ -150,12 +161,34 @@ class ServedModel:
                 max_tokens=plan.select.parameters.max_tokens,
                 repeats_seed=request.seed is not None,
                 earlier=earlier,
+                is_text=self.config.capabilities.continues_text,
+                unit=self._seam_unit,
             )
             for sequence in np.random.SeedSequence(root).spawn(request.n)
         ]
 
+    @property
+    def _seam_unit(self) -> Unit | None:
+        """What cuts a continued text into tokens; words are cut as they are read."""
+        is_needed = self.config.capabilities.continues_text and self.config.unit != WORDS_V1
+        return self.unit if is_needed else None
+
+    def assembler(self, prompt: Sequence[int], stop: Sequence[str]) -> StopCutter:
+        """Return what puts the text of one reply together.
+
+        Args:
+            prompt: Token ids before it, where the upstream continues those.
+            stop: Strings that end it.
+        """
+        if self.table is None or self.config.capabilities.continues_text:
+            return StopCutter(stop)
+        return TextAssembler(self.table, prompt, stop)
+
     def _units(self) -> Units:
-        return WordUnits(self.table) if self.config.unit == WORDS_V1 else TokenUnits()
+        is_text = self.config.capabilities.continues_text
+        if self.config.unit == WORDS_V1:
+            return WordUnits(None if is_text else self.table)
+        return SeamUnits(self.unit) if is_text else TokenUnits()
 
 
 def _parameters(request: GenerationRequest, room: int | None) -> SamplingParameters:

@@ -18,6 +18,22 @@ Why the sampled draft is exact: let C be the certain list and x the draw. x is i
 key and of the race. P(token i outside C) = P(x = i) = p_i; for i in C, P(x in C) times the race's
 p_i / p(C) is p_i again. Which continuation is asked depends on tokens before this position only.
 
+Where the upstream continues *text* (`SplicePlan.spelling`), drafts are sampled, tokens are read
+from their labels, and the next draft begins at a seam: the upstream reads the text anew, as the
+detector will (`Reply.reread`). The law: every piece of text is an honest draw of the upstream's
+own law after the text that it was given, plus what it went on to draw itself; whether it read
+the text before in one go or at a seam is settled before the piece is drawn. So the reply is the
+upstream continuing its own text. What this needs, beyond the argument above:
+
+- Which tokens are raced must not depend on the draw. A list is cut before the first label that
+  names no single token, and tokens that end a text are never raced: an upstream may draw one
+  without listing it, and its mass would count twice.
+- Where a draft ends must not depend on what it holds. A draw that is part of a character is
+  taken with the rest of that character; drafts are longer than the walk by as many tokens as a
+  character has bytes, less one, so that the rest is there. Cut at the end of the draft, such
+  characters would be drawn again, and become rare.
+- A context serves one race even where a seam has removed it from the text (Rule 5 of `Reply`).
+
 Source: this project (ARCHITECTURE, `splice`); the greedy walk is speculative decoding with an
 exact-match test (Leviathan et al. 2023).
 """
@@ -32,7 +48,7 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.ask import ask
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.parameters import MAX_BIAS
-from proxy.sampling.questions import Chosen, Draft, Finish, Path
+from proxy.sampling.questions import UNREAD_TOKEN, Chosen, Draft, Finish, Path, TextPiece
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,8 +57,10 @@ if TYPE_CHECKING:
     from proxy.sampling.candidates import CandidateList, ListReader
     from proxy.sampling.questions import Continuation, Drafted, Flow, TokenLogprobs
     from proxy.sampling.reply import Reply
+    from proxy.sampling.spelling import Spelling
 
 _OUTSIDE_TRIES: Final = 4
+_REST_OF_CHARACTER: Final = 3  # tokens: UTF-8 takes at most four bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +72,14 @@ class SplicePlan:
         draft_tokens: Tokens a draft, >= 1.
         drafts: Continuations a sampled draft; 0 drafts greedily.
         end_ids: Token ids that end the text.
+        spelling: What tokens look like, where the upstream continues text; `drafts` is >= 1 then.
     """
 
     reader: ListReader
     draft_tokens: int
     drafts: int
     end_ids: frozenset[int]
+    spelling: Spelling | None = None
 
 
 def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
@@ -71,6 +91,7 @@ def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
     while not reply.is_full:
         if budget.is_spent:
             return None
+        reply.reread()
         question = _draft(reply, plan)
         continuations = yield from ask(reply, question, budget, plan.end_ids)
         walk = _Walk(reply, plan, budget, question)
@@ -84,10 +105,10 @@ def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
 
 def _draft(reply: Reply, plan: SplicePlan) -> Draft:
     parameters = plan.reader.parameters
-    # Penalties change with every token; as biases they are exact for one token.
-    length = 1 if parameters.has_penalties else plan.draft_tokens
+    length = _walk_length(plan) + (_REST_OF_CHARACTER if plan.spelling else 0)
     return Draft(
         tokens=tuple(reply.tokens),
+        text=reply.text,
         n=plan.drafts or 1,
         max_tokens=reply.room(length),
         is_greedy=plan.drafts == 0,
@@ -96,6 +117,14 @@ def _draft(reply: Reply, plan: SplicePlan) -> Draft:
         seed=reply.upstream_seed(),
         path=Path.SPLICE,
     )
+
+
+def _walk_length(plan: SplicePlan) -> int:
+    """Return how many tokens of a draft are followed.
+
+    Penalties change with every token; as biases they are exact for one token.
+    """
+    return 1 if plan.reader.parameters.has_penalties else plan.draft_tokens
 
 
 class _Walk:
@@ -112,30 +141,37 @@ class _Walk:
 
     def follow(self, continuations: tuple[Continuation, ...]) -> Flow:
         """Yield tokens; return why the reply ended, None where only this draft did."""
-        alive = list(continuations)
-        depth = 0
-        while alive and not self._reply.is_full:
-            listed, draw = alive[0].logprobs[depth], alive[0].tokens[depth]
-            chosen = yield from self._choose(listed, draw)
+        alive = [one for one in continuations if _reaches(one, 0)]
+        for depth in range(_walk_length(self._plan)):
+            if not alive or self._reply.is_full:
+                break
+            if len(alive[0].tokens) == depth:  # the draw ends the text
+                yield Chosen(UNREAD_TOKEN, piece=TextPiece(""))
+                return Finish.STOP
+            chosen = yield from self._choose(alive[0], depth)
             if chosen is None:
                 self.is_undecided = True
                 return None
             yield chosen
             if chosen.token in self._plan.end_ids:
                 return Finish.STOP
-            depth += 1
+            if chosen.token == UNREAD_TOKEN:
+                break
             alive = [
                 one
                 for one in alive
-                if one.tokens[depth - 1] == chosen.token and len(one.tokens) > depth
+                if one.tokens[depth : depth + 1] == (chosen.token,) and _reaches(one, depth + 1)
             ]
         return Finish.LENGTH if self._reply.is_full else None
 
     def _choose(
-        self, listed: TokenLogprobs, draw: int
+        self, one: Continuation, depth: int
     ) -> Generator[Draft | Chosen, Drafted | None, Chosen | None]:
         """Return the next token; None where the list alone cannot tell."""
+        listed, draw = one.logprobs[depth], one.tokens[depth]
         candidates = self._plan.reader.read(listed, draw, self._question.bias)
+        if self._plan.spelling:
+            candidates = self._plan.spelling.raced(candidates)
         stream = self._reply.stream()
         if self._question.is_greedy:
             if candidates.rest is None:
@@ -150,6 +186,10 @@ class _Walk:
             token = self._reply.choose(replace(candidates, rest=0.0), stream)
         if token is None:  # pragma: no cover - a race without rest has a winner
             raise UpstreamProtocolError("the upstream listed no token with any probability")
+        if self._plan.spelling:
+            is_drawn = token == draw
+            piece = one.pieces[depth] if is_drawn else TextPiece(self._plan.spelling.text_of(token))
+            return self._take_text(Chosen(token, piece=piece), piece)
         return self._take(Chosen(token, listed.of(token), listed))
 
     def _outside(
@@ -191,3 +231,20 @@ class _Walk:
             self._reply.spend(tuple(self._reply.tokens), (chosen.token,))
             self._reply.extend((chosen.token,), Path.SPLICE)
         return chosen
+
+    def _take_text(self, chosen: Chosen, piece: TextPiece) -> Chosen:
+        """Append text; the contexts of what no token is told of are spent when it is read."""
+        if chosen.token != UNREAD_TOKEN:
+            self._reply.spend(tuple(self._reply.tokens), (chosen.token,))
+        self._reply.extend_text(piece, Path.SPLICE, token=chosen.token)
+        return chosen
+
+
+def _reaches(one: Continuation, depth: int) -> bool:
+    """Return whether a continuation says what comes after so many tokens: a token, or the end.
+
+    Of tokens, the end is one itself.
+    """
+    return len(one.tokens) > depth or (
+        bool(one.generated) and len(one.tokens) == depth and one.finish is Finish.STOP
+    )

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from proxy.telemetry.ledger import LedgerCollector
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from watermark.ledger import State, WriterStats
+
+WATCHED: Final = "watched"  # the operator lists these accounts, so their names are a closed set
 OTHER_MODEL: Final = "other"
 MAX_SCOPES: Final = 1000  # listed with their key's end; those that end first
 
@@ -54,6 +59,49 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._questions = Counter(
+            "watermark_detection_questions",
+            "Questions about texts, by how they were answered",
+            ("outcome",),
+            registry=self._registry,
+        )
+        self._refusals = Counter(
+            "watermark_refusals",
+            "Requests that an account's state, rules or quota refused, and streams ended by them",
+            ("reason",),
+            registry=self._registry,
+        )
+        self._accounts_success = Gauge(
+            "watermark_accounts_last_reload_success",
+            "Whether the accounts were taken when they were last read: 1 or 0",
+            registry=self._registry,
+        )
+        labels = ("state", "account")
+        self._account_requests = Counter(
+            "watermark_account_requests",
+            "Requests of accounts that were let in",
+            labels,
+            registry=self._registry,
+        )
+        self._account_reasoning = Counter(
+            "watermark_account_reasoning_requests",
+            "Those that asked for reasoning traces",
+            labels,
+            registry=self._registry,
+        )
+        self._account_tokens = Counter(
+            "watermark_account_tokens",
+            "Tokens of marked replies to accounts",
+            labels,
+            registry=self._registry,
+        )
+        self._account_long = Counter(
+            "watermark_account_long_replies",
+            "Long ones among the marked replies to accounts",
+            labels,
+            registry=self._registry,
+        )
+
         self._reload_success = Gauge(
             "watermark_config_last_reload_success",
             "Whether the keys were taken when they were last read: 1 or 0",
@@ -81,6 +129,13 @@ class Metrics:
             ("generation",),
             registry=self._registry,
         )
+
+        self._ledger = LedgerCollector()
+        self._registry.register(self._ledger)
+
+    def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
+        """Say what the ledger has written; it counts for itself."""
+        self._ledger.take(state, stats, n_open=n_open)
 
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""
@@ -118,6 +173,30 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def asked(self, outcome: str) -> None:
+        """Count a question about a text by its outcome."""
+        self._questions.labels(outcome).inc()
+
+    def refused(self, error: Exception) -> None:
+        """Count a refusal by its reason, or by its class where it has none."""
+        self._refusals.labels(getattr(error, "reason", type(error).__name__)).inc()
+
+    def account_asked(self, state: str, account: str, *, asks_for_reasoning: bool) -> None:
+        """Count a request that was let in; an account's name only where it is watched."""
+        self._account_requests.labels(state, account if state == WATCHED else "").inc()
+        if asks_for_reasoning:
+            self._account_reasoning.labels(state, account if state == WATCHED else "").inc()
+
+    def account_served(self, state: str, account: str, tokens: int, *, is_long: bool) -> None:
+        """Count a marked reply; an account's name only where it is watched."""
+        self._account_tokens.labels(state, account if state == WATCHED else "").inc(tokens)
+        if is_long:
+            self._account_long.labels(state, account if state == WATCHED else "").inc()
+
+    def accounts_read(self, *, is_taken: bool) -> None:
+        """Say whether the accounts were taken when they were last read."""
+        self._accounts_success.set(is_taken)
 
     def exposition(self) -> bytes:
         """Return all counters in Prometheus' text form."""

@@ -42,6 +42,7 @@ _OF_THE_BODY: Final = frozenset(
         b"x-request-id",  # vLLM takes it for the engine's own, which must not repeat
     }
 )
+_DIGESTS: Final = frozenset({b"content-digest", b"content-md5", b"digest"})
 _LENGTH: Final = frozenset({b"content-length"})
 _NO_BODY: Final = frozenset({204, 304})
 
@@ -56,6 +57,12 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     if any(name == b"transfer-encoding" for name, _ in pairs):
         dropped |= _LENGTH
     return [(name, value) for name, value in pairs if name not in dropped]
+
+
+def of_changed_body(headers: Iterable[tuple[bytes, bytes]], length: int) -> Pairs:
+    """Return the headers of a request whose body was changed: measured anew, no digest of it."""
+    kept = [(name, value) for name, value in headers if name not in _LENGTH | _DIGESTS]
+    return [*kept, (b"content-length", str(length).encode())]
 
 
 def asked_with(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import numpy as np
 
-from proxy.errors import UpstreamProtocolError, UpstreamStatusError
+from proxy.errors import UpstreamProtocolError
 from proxy.sampling.candidates import LogprobsMode
-from proxy.sampling.questions import Continuation, Drafted, Finish, TokenLogprobs
+from proxy.sampling.questions import Continuation, Drafted, TokenLogprobs
 from proxy.upstream.client import decode_answer
+from proxy.upstream.continuing import ContextLimits, read_finish
 from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
@@ -33,15 +34,6 @@ _TokenId = Annotated[int, msgspec.Meta(ge=0)]
 
 class _Tokens(msgspec.Struct):
     tokens: list[_TokenId]
-
-
-class _Model(msgspec.Struct):
-    id: str
-    max_model_len: int | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model]
 
 
 class _Logprobs(msgspec.Struct):
@@ -73,7 +65,7 @@ class TokenIdUpstream:
         self._client = client
         self._mode = mode
         self._vocab_size = vocab_size
-        self._limits: dict[str, int] = {}
+        self._limits = ContextLimits(client)
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:
         """Return how many tokens a model's context holds, None where it is not told.
@@ -81,16 +73,7 @@ class TokenIdUpstream:
         Raises:
             UpstreamError: The upstream did not answer, or not in form.
         """
-        if model not in self._limits:
-            try:
-                data = await self._client.get_json("/v1/models", headers)
-            except UpstreamStatusError:  # this caller may not ask; another may
-                return None
-            models = decode_answer(data, _Models).data
-            self._limits |= {
-                entry.id: entry.max_model_len for entry in models if entry.max_model_len
-            }
-        return self._limits.get(model)
+        return await self._limits.of(model, headers)
 
     async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
         """Return the ids of the request's prompt, as the upstream would read it.
@@ -156,13 +139,7 @@ class TokenIdUpstream:
 
     def _continuation(self, choice: _Choice) -> Continuation:
         lists = choice.logprobs.top_logprobs if choice.logprobs else []
-        try:
-            finish = Finish(choice.finish_reason or "")
-        except ValueError:
-            raise UpstreamProtocolError(
-                f"the upstream ended a draft with finish_reason {choice.finish_reason!r}; only "
-                "stop and length are known"
-            ) from None
+        finish = read_finish(choice.finish_reason)
         self._check(max(choice.token_ids, default=0))
         return Continuation(
             tokens=tuple(choice.token_ids),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from proxy.accounts.document import parse_accounts
 from proxy.config import load_config
 
 FOLDER = Path(__file__).parents[2] / "configs"
-FILES = sorted(FOLDER.glob("*.toml"))
+ACCOUNTS = FOLDER / "accounts.toml"
+FILES = sorted(set(FOLDER.glob("*.toml")) - {ACCOUNTS})
 
 
 def test_there_are_some() -> None:
@@ -26,6 +28,12 @@ def test_every_file_loads(path: Path) -> None:
         assert model.splice.drafts <= model.capabilities.max_n
 
 
+def test_the_accounts_load_and_close_no_door() -> None:
+    document = parse_accounts(ACCOUNTS.read_text(encoding="utf-8"), path=ACCOUNTS)
+    assert [account.name for account in document.accounts] == ["acme"]
+    assert (document.closed, document.unknown.policy) == (False, "serve")
+
+
 def test_the_quickstart_keeps_to_one_machine_and_one_folder() -> None:
     config = load_config(FOLDER / "quickstart.toml")
     state = FOLDER.parent / "watermark-state"
@@ -35,6 +43,8 @@ def test_the_quickstart_keeps_to_one_machine_and_one_folder() -> None:
     assert Path(config.state).resolve() == state
     assert Path(config.keys.file).resolve() == state / "KEYS.toml"
     assert config.disclosure.callers == ["*"]
+    assert config.accounts is not None
+    assert Path(config.accounts.file) == ACCOUNTS
 
 
 def test_a_deployment_tells_nobody_and_makes_no_keys() -> None:

@@ -2,7 +2,8 @@
 
 A process has one key, so the average over keys is taken here over proxies: every reply comes from
 an application of its own with a fresh key, in process, before one model. Lists are shorter than
-the vocabulary. Within a reply the average is over the positions, each after its own tokens.
+the vocabulary. Within a reply the average is over the positions, each after its own tokens; where
+the upstream continues text, after those that the text is cut into.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 
     from proxy.embedded.builtin import BuiltinModel
 
+TEXT = "over-text"
 SHORT = Capabilities(logprobs=20, logprobs_mode="tempered", logit_bias=True, max_n=64)
 PATHS = {
     "splice-greedy": SpliceConfig(logprobs=20, drafts=0),
     "splice-sampled": SpliceConfig(logprobs=20, drafts=2),
     "select": SELECT_ONLY,
+    f"splice-{TEXT}": SpliceConfig(logprobs=20, drafts=2),
+    f"select-{TEXT}": SELECT_ONLY,
 }
+PROMPT = "The parser reads"
 REPLIES, LENGTH, BINS = 250, 10, 24
 TEMPERATURE = 0.8
 
@@ -47,19 +53,21 @@ def distribution(
     return law
 
 
-async def draw(builtin: BuiltinModel, splice: SpliceConfig) -> list[tuple[list[int], int]]:
+async def draw(builtin: BuiltinModel, path: str) -> list[tuple[list[int], int]]:
     """Return (tokens before, token) of every position of many replies, a key each."""
     model_app = create_model_app(builtin)
     upstream = httpx2.ASGITransport(app=model_app)
-    model = model_config("builtin", builtin.tokenizer_path, capabilities=SHORT, splice=splice)
+    is_text = path.endswith(TEXT)
+    able = msgspec.structs.replace(SHORT, continuation="text" if is_text else "token-ids")
+    model = model_config("builtin", builtin.tokenizer_path, capabilities=able, splice=PATHS[path])
     config = proxy_config("http://model", model)
     body = {
         "model": "builtin",
-        "prompt": "The parser reads",
+        "prompt": PROMPT,
         "max_tokens": LENGTH,
         "temperature": TEMPERATURE,
         "logit_bias": {str(token): -100 for token in builtin.end_ids},
-        "return_token_ids": True,
+        "return_token_ids": not is_text,
     }
     pairs = []
     async with model_app.router.lifespan_context(model_app):
@@ -70,9 +78,18 @@ async def draw(builtin: BuiltinModel, splice: SpliceConfig) -> list[tuple[list[i
             async with httpx2.AsyncClient(transport=transport, base_url="http://p") as client:
                 answer: Any = (await client.post("/v1/completions", json=body)).json()
             (choice,) = answer["choices"]
-            prompt, tokens = choice["prompt_token_ids"], choice["token_ids"]
-            pairs += [([*prompt, *tokens[:i]], tokens[i]) for i in range(LENGTH)]
+            prompt, tokens = ids_of(builtin, choice)
+            pairs += [([*prompt, *tokens[:i]], tokens[i]) for i in range(len(tokens))]
     return pairs
+
+
+def ids_of(builtin: BuiltinModel, choice: Any) -> tuple[list[int], list[int]]:
+    """The tokens of the prompt and of the reply."""
+    if "token_ids" in choice:
+        return choice["prompt_token_ids"], choice["token_ids"]
+    prompt = builtin.encode(PROMPT, add_special_tokens=True)
+    both = builtin.encode(PROMPT + choice["text"], add_special_tokens=True)
+    return prompt, both[len(prompt) :]
 
 
 def pvalue(builtin: BuiltinModel, pairs: list[tuple[list[int], int]], temperature: float) -> float:
@@ -94,7 +111,7 @@ def pvalue(builtin: BuiltinModel, pairs: list[tuple[list[int], int]], temperatur
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_tokens_follow_the_model(builtin: BuiltinModel, path: str) -> None:
-    pairs = asyncio.run(draw(builtin, PATHS[path]))
+    pairs = asyncio.run(draw(builtin, path))
     assert pvalue(builtin, pairs, TEMPERATURE) > 1e-3
     # The negative control: of another temperature's law they are no draws.
     assert pvalue(builtin, pairs, 1.25 * TEMPERATURE) < 1e-4

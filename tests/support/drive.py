@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from proxy.sampling.questions import Flow
+
+OutcomeT = TypeVar("OutcomeT", tuple[int, ...], str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ def no_clock() -> float:
     return 0.0
 
 
-def law_pvalue(sequences: Iterable[tuple[int, ...]], law: Mapping[tuple[int, ...], float]) -> float:
-    """Return the chi-square p-value of sequences under a law; impossible ones give 0.
+def law_pvalue(sequences: Iterable[OutcomeT], law: Mapping[OutcomeT, float]) -> float:
+    """Return the chi-square p-value of outcomes under a law; impossible ones give 0.
 
     Cells of fewer than five expected are pooled into one.
     """

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from watermark.cli import render
-from watermark.errors import CommitmentError, KeysConfigError, TimestampError
-from watermark.keys import KeysLoader, write_key_file
+from watermark.errors import CommitmentError, KeysConfigError, TimestampError, WatermarkError
+from watermark.keys import KeysLoader
 from watermark.keys.folder import digest_of, locked, replace_text
 from watermark.keys.history import HistoryReader, append_history, history_path, record_line
 from watermark.keys.keylog import KeyLog, entry_of
 from watermark.keys.keysfile import read_text
+from watermark.keys.lifecycle import KeysText
+from watermark.keys.references import Secrets
 from watermark.keys.stamps import poster
 
 if TYPE_CHECKING:
@@ -146,8 +149,24 @@ class Desk:
         options = self.document.options
         return None if options.log is None else KeyLog(self.folder, options)
 
-    def show(self, text: str) -> None:
-        """Print what an edit changes, as a diff."""
+    def file(self) -> KeysText:
+        """Return the file as it stands."""
+        return KeysText(text=self.text, known=self.known, now=self.now)
+
+    def secrets(self, recipients: Sequence[str] = ()) -> Secrets:
+        """Return what opens, makes and deletes secrets.
+
+        Args:
+            recipients: Of new age files, in the place of those in the file.
+        """
+        options = self.document.options
+        if recipients and options.age is not None:
+            age = msgspec.structs.replace(options.age, recipients=tuple(recipients))
+            options = msgspec.structs.replace(options, age=age)
+        return Secrets(self.folder, options)
+
+    def only_shows(self, text: str, note: str = "nothing was changed") -> int:
+        """Print what an edit would change, as a diff, and leave it at that."""
         lines = difflib.unified_diff(
             self.text.splitlines(keepends=True),
             text.splitlines(keepends=True),
@@ -155,13 +174,16 @@ class Desk:
             f"{self.path} (edited)",
         )
         render.write_data("".join(lines))
+        render.write_note(note)
+        return render.EXIT_DONE
 
     def apply(
         self,
         text: str,
         *,
         detail: str,
-        secrets: Sequence[tuple[Path, SecretKey]] = (),
+        secrets: Sequence[tuple[str, SecretKey]] = (),
+        recipients: Sequence[str] = (),
         commits: bool = False,
         gap: Callable[[KeyRing], Iterable[bytes]] = lambda _ring: (),
     ) -> KeyRing:
@@ -170,31 +192,30 @@ class Desk:
         Args:
             text: The file's new text.
             detail: What was done, for the history.
-            secrets: Key files to make.
+            secrets: Secrets to make, with the references of their records.
+            recipients: Of age files among them.
             commits: Whether to log the commitments of keys that are not logged.
             gap: Further log entries that the new ring needs before it may mark.
 
         Returns:
             The ring as it is then.
         """
-        written: list[Path] = []
+        store, written = self.secrets(recipients), list[str]()
         with locked(self.folder):
             try:
-                for path, key in secrets:
-                    write_key_file(path, key)
-                    written.append(path)
-                if written or commits:
+                for reference, key in secrets:
+                    store.store(reference, key)
+                    written.append(reference)
+                if commits:
                     self._commit(text, gap)
-                KeysLoader(self.path).load_text(text, now=self.now)  # before it is on disk
+                ring = self.loader.load_text(text, now=self.now)  # before it is on disk
                 replace_text(self.path, text, expected=digest_of(self.text))
             except BaseException:
-                for path in written:
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+                for reference in written:
+                    with contextlib.suppress(WatermarkError):
+                        store.remove(reference)
                 raise
             self.text = text
-            self.loader = KeysLoader(self.path)
-            ring = self.ring()
             self.record(ring, detail)
         return ring
 
@@ -212,13 +233,11 @@ class Desk:
 
     def _commit(self, text: str, gap: Callable[[KeyRing], Iterable[bytes]]) -> None:
         """Log the commitments of a new text's keys, where it names a log."""
-        loader = KeysLoader(self.path)
-        ring = loader.load_text(text)
-        options = None if loader.document is None else loader.document.options
-        if options is None or options.log is None:
+        ring, options = self.loader.load_text(text), self.document.options
+        if options.log is None:
             return
         if options.log.signer or options.require_commitment:
-            entries = [entry_of(record) for record in ring if not record.secret.is_context_only]
+            entries = [entry_of(record) for record in ring if record.secret.is_epoch_secret]
             KeyLog(self.folder, options).append([*entries, *gap(ring)])
 
     def send_stamps(self) -> bool:

@@ -13,8 +13,10 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import utc_now
-from watermark.detection import DetectionResult, Detector
-from watermark.detection.detector import correct_family
+from watermark.cli.detect_output import Body, Test, body_name, print_tests
+from watermark.cli.places import Sought
+from watermark.cli.where import Views, check_views, locate, show, view_options
+from watermark.detection import Document, detect_many, text_forms
 from watermark.errors import (
     InputError,
     KeysConfigError,
@@ -25,19 +27,17 @@ from watermark.errors import (
     WatermarkError,
 )
 from watermark.keys import load_keys
+from watermark.stats import decoys_for
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from watermark.keys import KeyRecord, KeyRing
 
 STANDARD_INPUT: Final = "-"
 DEFAULT_ALPHA: Final = 1e-6
-_SHOWN_UNIT: Final = len("tokenizer:sha256:") + 8  # enough to tell tokenizers apart
+_MAX_DECOYS: Final = 10**9
 
 _EPILOG: Final = """\
 Examples:
@@ -47,34 +47,44 @@ Examples:
   watermark detect *.txt --keys KEYS.toml --key-id 2026-11 --json
   watermark detect reply.txt --keys KEYS.toml --tokenizer model/tokenizer.json
   watermark detect answers/*.txt --keys KEYS.toml --pooled --exit-code --alpha 1e-9
+  watermark detect article.txt --keys KEYS.toml --highlight --html report.html
+  watermark detect reply.txt --keys KEYS.toml --exclude prompt.txt --decoys auto --alpha 1e-4
   curl -s https://example.org/article.txt | watermark detect - --keys KEYS.toml
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """What is tested as one: the replies of one file, or of all files.
+class _Options:
+    """What is done beside holding keys against texts.
 
     Attributes:
-        files: Where the replies come from.
-        texts: Replies in characters.
-        ids: Replies in unit ids.
+        exclude: Texts that the writer had in view.
+        decoys: Decoy keys a test.
     """
 
-    files: tuple[str, ...]
-    texts: tuple[str, ...] = ()
-    ids: tuple[list[int], ...] = ()
+    exclude: tuple[str | list[int], ...]
+    decoys: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Test:
-    """One key held against one body."""
+def decoy_count(given: str | None, alpha: float) -> int:
+    """Return how many decoys an option asks for: a number, or what the level needs.
 
-    body: Body
-    result: DetectionResult
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    if given is None:
+        return 0
+    if given == "auto":
+        return decoys_for(alpha)
+    if not given.isascii() or not given.isdigit() or not 0 < int(given[:19]) <= _MAX_DECOYS:
+        raise click.BadParameter(
+            f"{given!a} is neither auto nor a number of 1 to {_MAX_DECOYS}", param_hint="--decoys"
+        )
+    return int(given)
 
 
-def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
+    """Return a level that lies between 0 and 1."""
     if not 0.0 < alpha < 1.0:  # refuses NaN too
         raise click.BadParameter(f"{alpha} is not between 0 and 1")
     return alpha
@@ -112,10 +122,23 @@ def _check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> 
     type=float,
     default=DEFAULT_ALPHA,
     show_default=True,
-    callback=_check_alpha,
-    help="Level for --exit-code; nothing else depends on it.",
+    callback=check_alpha,
+    help="Level for --exit-code and for --decoys auto; nothing else depends on it.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no test rejects its null.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PROMPTS",
+    help="Text that the writer had in view: what follows its n-grams is not scored; may be "
+    "repeated.",
+)
+@click.option(
+    "--decoys",
+    metavar="N|auto",
+    help="Rank each test among N random keys too; auto is 3 / alpha, as far as the work allows.",
+)
+@view_options
 def detect(
     *,
     files: tuple[str, ...],
@@ -127,21 +150,34 @@ def detect(
     as_json: bool,
     alpha: float,
     exit_code: bool,
+    exclude: tuple[str, ...],
+    decoys: str | None,
+    highlight: bool,
+    html: Path | None,
+    plot: Path | None,
 ) -> int:
     """Hold every key of KEYS.toml that has marked against every FILE (- for standard input).
 
-    For each file and key, prints an exact p-value under the null that the text was produced
-    without the key, and its family-wise value (Holm) over all tests of this call. A file that
-    cannot be tested is reported, and the others are tested.
+    For each file and key, prints a p-value under the null that the text was produced without the
+    key, exact or, where the key's scheme allows no better, from decoy keys with a floor, and its
+    family-wise value (Holm) over all tests of this call. Text is tested as it is and in its
+    canonical form, without disguise and mark-up, where that is another; the family-wise value
+    counts both. Neither --exclude nor --decoys can make a p-value invalid: both depend on the
+    text, never on a key. A file that cannot be tested is reported, and the others are tested.
     """
-    _check_usage(files, tokenizers, as_ids=as_ids)
+    check_usage(files, tokenizers, as_ids=as_ids)
+    views = Views(highlight=highlight, html=html, plot=plot)
+    check_views(views, pooled=pooled, as_ids=as_ids, has_excluded=bool(exclude))
     records = select_records(load_keys(keys_file), key_ids, keys_file)
     units = {} if as_ids else units_of(records, tokenizers)
-    bodies, errors = _read_all(files, as_ids=as_ids)
+    bodies, errors = read_all(files, as_ids=as_ids)
     if pooled and bodies:
         bodies = [pool(bodies)]
-    tests, failed = _test_all(bodies, [Detector(record) for record in records], units)
-    _print(tests, as_json=as_json)
+    options = _Options(_read_excluded(exclude, as_ids=as_ids), decoy_count(decoys, alpha))
+    tests, failed = _test_all(bodies, records, units, options)
+    located = locate([_sought(test, units) for test in tests], _n_looks(tests)) if views else []
+    print_tests(tests, [one.where for one in located], as_json=as_json)
+    show(located, views, as_json=as_json)
     errors += failed
     if errors:
         return render.write_errors(errors)
@@ -265,7 +301,7 @@ def _parse_line(line: bytes, where: str) -> list[int]:
         ) from None
 
 
-def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
+def check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bool) -> None:
     """Refuse arguments that contradict each other."""
     if files.count(STANDARD_INPUT) > 1:
         raise click.UsageError("standard input can be read once; give - once")
@@ -273,7 +309,7 @@ def _check_usage(files: Sequence[str], tokenizers: Sequence[Path], *, as_ids: bo
         raise click.UsageError("--ids needs no --tokenizer; leave one of them out")
 
 
-def _read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
+def read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[WatermarkError]]:
     """Return what could be read, and what could not."""
     bodies: list[Body] = []
     errors: list[WatermarkError] = []
@@ -289,85 +325,48 @@ def _read_all(files: Iterable[str], *, as_ids: bool) -> tuple[list[Body], list[W
     return bodies, errors
 
 
+def _read_excluded(files: Iterable[str], *, as_ids: bool) -> tuple[str | list[int], ...]:
+    """Return the texts to exclude; one that cannot be read stops everything.
+
+    Raises:
+        InputError: A file cannot be read, or is not of the form that the others have.
+    """
+    if as_ids:
+        return tuple(ids for file in files for ids in parse_ids(read_file(file), file))
+    return tuple(parse_text(read_file(file), file) for file in files)
+
+
 def _test_all(
-    bodies: Iterable[Body], detectors: Sequence[Detector], units: Mapping[str, Unit]
-) -> tuple[list[_Test], list[WatermarkError]]:
-    """Hold every detector against every body; the family is all tests that could be made."""
-    tests: list[_Test] = []
-    errors: list[WatermarkError] = []
-    for body in bodies:
-        cut = {name: [unit.encode(text) for text in body.texts] for name, unit in units.items()}
-        for detector in detectors:
-            replies: Sequence[NDArray[np.uint32] | list[int]]
-            replies = cut.get(detector.record.unit, body.ids)
-            try:
-                tests.append(_Test(body, detector.detect_pooled(replies)))
-            except InputError as err:
-                errors.append(type(err)(f"{_name(body)}: {err}"))
-    corrected = correct_family([test.result for test in tests])
-    return [_Test(test.body, result) for test, result in zip(tests, corrected, strict=True)], errors
+    bodies: Sequence[Body],
+    records: Sequence[KeyRecord],
+    units: Mapping[str, Unit],
+    options: _Options,
+) -> tuple[list[Test], list[WatermarkError]]:
+    """Hold every key against every body; the family is all tests that could be made."""
+    documents = [Document(replies=body.texts or body.ids, name=body_name(body)) for body in bodies]
+    family = detect_many(
+        records, documents, units.values(), exclude=options.exclude, decoys=options.decoys
+    )
+    tests = [
+        Test(bodies[document], result, records[key])
+        for document, key, result in zip(family.documents, family.keys, family, strict=True)
+    ]
+    return tests, [type(err)(f"{family.names[i]}: {err}") for i, err in family.failures]
 
 
-def _name(body: Body) -> str:
-    """Return what to call a body in one word or two."""
-    return body.files[0] if len(body.files) == 1 else f"{len(body.files)} files"
-
-
-def _print(tests: Sequence[_Test], *, as_json: bool) -> None:
-    """Print the tests for a program or for a person."""
-    if as_json:
-        render.write_objects(_fields(test) for test in tests)
-    elif tests:
-        render.write_table([_row(test) for test in tests], _summary(tests))
-
-
-def _fields(test: _Test) -> dict[str, object]:
-    """Return the stable fields of one test."""
-    result, files = test.result, test.body.files
-    fields: dict[str, object] = {
-        "file": files[0] if len(files) == 1 else None,
-        "key_id": result.key_id,
-        "unit": result.unit,
-        "scheme": result.scheme,
-        "context_width": result.context_width,
-        "n_tokens": result.n_tokens,
-        "n_scored": result.n_scored,
-        "n_repeated": result.n_repeated,
-        "statistic": result.statistic,
-        "log_pvalue": result.log_pvalue,
-        "log10_pvalue": result.log10_pvalue,
-        "log_pvalue_family": result.log_pvalue_family,
-        "log10_pvalue_family": result.log10_pvalue_family,
-    }
-    if len(files) > 1:
-        fields["files"] = list(files)
-    if result.unit == WORDS_V1:
-        fields["unicode_version"] = WordsUnit.unicode_version
-    return fields
-
-
-def _row(test: _Test) -> render.Row:
-    """Return one line of the table."""
-    result = test.result
-    unit = "" if result.unit == WORDS_V1 else f" ({result.unit[:_SHOWN_UNIT]})"
-    return render.Row(
-        file=_name(test.body),
-        key=result.key_id + unit,
-        n_tokens=result.n_tokens,
-        n_scored=result.n_scored,
-        log10_pvalue=result.log10_pvalue,
-        log10_pvalue_family=result.log10_pvalue_family,
+def _sought(test: Test, units: Mapping[str, Unit]) -> Sought:
+    """Return what to look for: the key, in the form of the text that spoke for it most."""
+    unit = units[test.record.unit]
+    forms = text_forms(test.body.texts, unit)
+    return Sought(
+        name=body_name(test.body),
+        form=next(form for form in forms if form.name == test.result.form),
+        record=test.record,
+        unit=unit,
+        result=test.result,
     )
 
 
-def _summary(tests: Sequence[_Test]) -> str:
-    """Return the sentence that says what the numbers are, and what they are not."""
-    smallest = min(test.result.log10_pvalue_family for test in tests)
-    count = "the one test" if len(tests) == 1 else f"all {len(tests)} tests"
-    version = f" (words/v1 by Unicode {WordsUnit.unicode_version})"
-    has_words = any(test.result.unit == WORDS_V1 for test in tests)
-    return (
-        "Null hypothesis of each test: the text was produced without this key. Over "
-        f"{count} of this call the smallest p family-wise is 10^{smallest:z.2f}; a small p "
-        f"speaks against the null, and says nothing about who wrote the text{version * has_words}."
-    )
+def _n_looks(tests: Sequence[Test]) -> int:
+    """Return how many texts, forms and keys could have been looked at."""
+    return sum(test.result.n_forms for test in tests)

@@ -142,7 +142,7 @@ def new(
     path = folder.absolute() / (file_stem(key_id) + _SUFFIX)
     record = format_record(
         key_id=key_id,
-        unit=_unit(unit, tokenizer),
+        unit=unit_id(unit, tokenizer),
         secret=str(path),
         context_width=context_width,
         rho=rho,
@@ -161,7 +161,7 @@ def new(
     except (OSError, KeyboardInterrupt):
         path.unlink(missing_ok=True)  # a key whose record nobody has marks nothing
         raise
-    _say_what_was_done(path)
+    say_what_was_done(path)
     return render.EXIT_DONE
 
 
@@ -206,7 +206,7 @@ def _beacon_key(
     return beacon_secret(operator, key_id, published)
 
 
-def _unit(unit: str | None, tokenizer: Path | None) -> str:
+def unit_id(unit: str | None, tokenizer: Path | None) -> str:
     """Return the unit id that the options name."""
     if tokenizer is None:
         return WORDS_V1 if unit is None else unit
@@ -215,7 +215,7 @@ def _unit(unit: str | None, tokenizer: Path | None) -> str:
     return TokenizerUnit.read(tokenizer).unit_id
 
 
-def _say_what_was_done(path: Path) -> None:
+def say_what_was_done(path: Path) -> None:
     """Say where the secret is, whether its folder is open, and what comes next."""
     folder = path.parent
     render.write_note(f"wrote the secret to {path}, readable by you only")

@@ -65,7 +65,7 @@ def commit(
             f"{keys_file} names no log; `watermark keys commit --create-log NAME` makes one"
         )
     ring = desk.ring()
-    entries = [entry_of(record) for record in ring if not record.secret.is_context_only]
+    entries = [entry_of(record) for record in ring if record.secret.is_epoch_secret]
     if operator_secret and key_id and beacon:
         data = read_private_file(operator_secret, limit=1024)
         secret = parse_key_file(data, path=operator_secret)

@@ -11,7 +11,7 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.desk import Desk, keys_option, operator_option
-from watermark.errors import InputError, SchemeParameterError
+from watermark.errors import InputError, KeysError, SchemeParameterError
 from watermark.keys import load_keys
 from watermark.keys.lifecycle import parse_duration
 from watermark.keys.record import BEGINNING, END, format_time
@@ -62,8 +62,12 @@ def status(*, keys_file: Path, state: Path | None, config: Path | None, as_json:
     if state is not None and config is not None:
         raise click.UsageError("--state and --config exclude each other; give one of them")
     desk = Desk(keys_file)
-    ring = desk.ring()
     folder = _state_of(config) if config is not None else state
+    try:
+        ring = desk.ring()
+    except KeysError:  # what the workers have meanwhile is what one wants to know
+        _write_workers(None if folder is None else _workers(folder, ""), folder)
+        raise
     workers = None if folder is None else _workers(folder, ring.generation)
     change = ring.next_change(desk.now)
     hours = None if change is None else (change - desk.now).total_seconds() / _HOUR
@@ -86,12 +90,8 @@ def status(*, keys_file: Path, state: Path | None, config: Path | None, as_json:
         _write(rows, as_json=False)
         until = "none" if hours is None else f"in {hours:.1f} h"
         render.write_data(f"generation {ring.generation}; next change: {until}\n")
-        for worker in workers or ():
-            shown = "as the file" if worker["is_current"] else "not as the file"
-            cells = [f"worker {worker['pid']}", worker["generation"], shown, worker["loaded_at"]]
-            render.write_data(render.printable("  ".join(map(str, cells))) + "\n")
+        _write_workers(workers, folder)
     warn(desk, ring)
-    _warn_of_workers(workers, folder)
     return render.EXIT_DONE
 
 
@@ -163,9 +163,17 @@ def warn(desk: Desk, ring: KeyRing) -> None:
             f"warning: key {expiry.key_id} of scope {expiry.scope} runs out in {left:.1f} h and "
             "has no successor; run `watermark keys rotate`"
         )
+    for one in ring.retired:
+        if one.destroy_at is not None:
+            step = "--restore` takes it back" if one.destroy_at > desk.now else "--yes` deletes it"
+            render.write_note(
+                f"warning: the secret of key {one.key_id} is to be deleted from "
+                f"{format_time(one.destroy_at)} on; `watermark keys destroy {one.key_id} {step}"
+            )
+    stamped = " and stamped" * desk.document.options.require_timestamp
     for key_id in sorted({key_id for key_id, _ in ring.uncommitted}):
         render.write_note(
-            f"warning: key {key_id} may not mark before its commitment is logged; "
+            f"warning: key {key_id} may not mark before its commitment is logged{stamped}; "
             "run `watermark keys commit`"
         )
 
@@ -191,11 +199,14 @@ def _workers(state: Path, generation: str) -> list[dict[str, object]]:
     ]
 
 
-def _warn_of_workers(workers: list[dict[str, object]] | None, state: Path | None) -> None:
-    """Say which workers go on with other keys, and why."""
+def _write_workers(workers: list[dict[str, object]] | None, state: Path | None) -> None:
+    """Say which worker has which keys, and why it goes on with others."""
     if workers == []:
         render.write_note(f"warning: no worker reports in {state}; is the proxy running there?")
     for worker in workers or ():
+        shown = "as the file" if worker["is_current"] else "not as the file"
+        cells = [f"worker {worker['pid']}", worker["generation"], shown, worker["loaded_at"]]
+        render.write_data(render.printable("  ".join(map(str, cells))) + "\n")
         if worker["error"]:
             render.write_note(f"warning: worker {worker['pid']} keeps its keys: {worker['error']}")
     if any(not worker["is_current"] for worker in workers or ()):

@@ -10,11 +10,15 @@ import click
 from watermark.cli import render
 from watermark.cli.detect import detect
 from watermark.cli.keys import keys
-from watermark.cli.keys_change import destroy, disclose, rollback, rotate, suspend
 from watermark.cli.keys_commit import commit, prove, verify
+from watermark.cli.keys_end import destroy, disclose, suspend
+from watermark.cli.keys_import import import_key
+from watermark.cli.keys_rotate import rollback, rotate
 from watermark.cli.keys_view import check, list_keys, plan, status
+from watermark.cli.ledger import ledger
 from watermark.cli.scan import scan
 from watermark.cli.seeding import seeding
+from watermark.cli.trace import trace
 from watermark.errors import WatermarkError
 from watermark.version import __version__
 
@@ -90,9 +94,11 @@ def cli() -> None:
 
 for command in (list_keys, status, check, rotate, rollback, suspend, disclose, destroy):
     keys.add_command(command)
-for command in (commit, prove, verify, plan):
+for command in (commit, prove, verify, plan, import_key):
     keys.add_command(command)
 cli.add_command(keys)
 cli.add_command(detect)
+cli.add_command(ledger)
 cli.add_command(scan)
 cli.add_command(seeding)
+cli.add_command(trace)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from watermark.errors import (
+    AccountsFileError,
     CommitmentError,
     ConcurrentEditError,
     CorpusError,
@@ -25,6 +26,10 @@ from watermark.errors import (
     KeyHistoryError,
     KeysConfigError,
     KeysError,
+    LedgerConfigError,
+    LedgerError,
+    LedgerFileError,
+    LedgerUnavailableError,
     LogError,
     LogForkError,
     LogFormatError,
@@ -34,6 +39,7 @@ from watermark.errors import (
     ScanJournalError,
     SchemeParameterError,
     SecretSourceError,
+    SegmentError,
     TextEncodingError,
     TextTooShortError,
     TimestampError,
@@ -86,6 +92,7 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         TokenIdError: Outcome(
             EXIT_ERROR, "a file for --ids looks like [314, 15, 926], or has one such array a line"
         ),
+        AccountsFileError: Outcome(EXIT_ERROR, "the form is in watermark/spec/accounts.md"),
         VectorsError: Outcome(
             EXIT_ERROR, "the form is in watermark/spec/seeding.md, section Test vectors"
         ),
@@ -116,6 +123,17 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
         ),
         WireError: Outcome(EXIT_ERROR),
+        LedgerError: Outcome(EXIT_ERROR, "the forms are in watermark/spec/ledger.md"),
+        LedgerConfigError: Outcome(
+            EXIT_ERROR, "the form is in watermark/spec/ledger.md, section LEDGER.toml"
+        ),
+        LedgerUnavailableError: Outcome(EXIT_ERROR),
+        LedgerFileError: Outcome(
+            EXIT_ERROR, "a file that a worker writes is read once it is sealed, or the worker ends"
+        ),
+        SegmentError: Outcome(
+            EXIT_ERROR, "`watermark ledger verify` names every segment that does not hold"
+        ),
         # No command raises those of the log yet; their messages name the remedy.
         LogError: Outcome(EXIT_ERROR),
         LogFormatError: Outcome(EXIT_ERROR),
@@ -125,27 +143,6 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         LogForkError: Outcome(EXIT_ERROR),
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One test in the table.
-
-    Attributes:
-        file: What was tested.
-        key: Which key was held against it.
-        n_tokens: Units in the text.
-        n_scored: Positions scored.
-        log10_pvalue: Decimal log of the p-value of this test alone.
-        log10_pvalue_family: The same over all tests of the call.
-    """
-
-    file: str
-    key: str
-    n_tokens: int
-    n_scored: int
-    log10_pvalue: float
-    log10_pvalue_family: float
 
 
 def write_data(text: str) -> None:
@@ -186,8 +183,17 @@ def outcome_of(err: WatermarkError) -> Outcome:
     return next(OUTCOMES[kind] for kind in type(err).__mro__ if kind in OUTCOMES)
 
 
-def write_table(rows: Sequence[Row], summary: str) -> None:
-    """Write the tests as a table, and the sentence that says how to read it."""
+def write_lines(
+    names: Sequence[str], numbers: Sequence[str], lines: Sequence[Sequence[str]], summary: str
+) -> None:
+    """Write a table, and below it what it says.
+
+    Args:
+        names: Headings of the columns of text, which come first.
+        numbers: Headings of the columns of numbers.
+        lines: One cell a column.
+        summary: A sentence or two.
+    """
     is_terminal = sys.stdout.isatty()
     table = Table(
         box=box.SIMPLE_HEAD if is_terminal else None,
@@ -196,21 +202,51 @@ def write_table(rows: Sequence[Row], summary: str) -> None:
         show_edge=False,
         pad_edge=False,
     )
-    for name in ("file", "key"):
+    for name in names:
         table.add_column(name, no_wrap=True)
-    for name in ("units", "scored", "log10 p", "log10 p family-wise"):
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            Text(printable(row.file)),
-            Text(printable(row.key)),
-            str(row.n_tokens),
-            str(row.n_scored),
-            f"{row.log10_pvalue:z.2f}",
-            f"{row.log10_pvalue_family:z.2f}",
-        )
-    lines = _render(table, is_terminal=is_terminal).splitlines()
-    write_data("".join(f"{line.rstrip()}\n" for line in (*lines, "", summary)))
+    for line in lines:
+        table.add_row(*(Text(printable(cell)) for cell in line))
+    page = _render(table, is_terminal=is_terminal).splitlines()
+    write_data("".join(f"{line.rstrip()}\n" for line in (*page, "", summary)))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of somebody's text.
+
+    Attributes:
+        text: Its characters, of any kind.
+        style: How a terminal shows it, in rich's words; empty for plain.
+        before: What stands before it where there are no colors.
+        after: What stands behind it where there are no colors.
+    """
+
+    text: str
+    style: str = ""
+    before: str = ""
+    after: str = ""
+
+
+def write_styled(pieces: Iterable[Piece]) -> None:
+    """Write a text, in colors on a terminal, with brackets elsewhere; it can act on nothing."""
+    console = Console(file=io.StringIO(), force_terminal=sys.stdout.isatty())
+    is_colored = console.is_terminal and not console.no_color
+    if not is_colored:
+        plain = (f"{one.before}{_lines_printable(one.text)}{one.after}" for one in pieces)
+        write_data("".join(plain) + "\n")
+        return
+    page = io.StringIO()
+    console = Console(file=page, force_terminal=True, width=_UNBOUNDED)
+    parts = [(_lines_printable(one.text), one.style) for one in pieces]
+    console.print(Text.assemble(*parts), soft_wrap=True)
+    write_data(page.getvalue())
+
+
+def _lines_printable(text: str) -> str:
+    """Return text of several lines with everything else escaped that a terminal would act on."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def printable(text: str) -> str:

@@ -31,6 +31,7 @@ from watermark.text import WORDS_V1
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_NUMBERS: Final = ("units", "scored", "log10 p", "log10 p family-wise")
 _SHOWN_UNIT: Final = len("tokenizer:sha256:") + 8  # enough to tell tokenizers apart
 _SHOWN_BROKEN: Final = 20
 _EPILOG: Final = """\
@@ -147,7 +148,8 @@ def scan(
     if as_json:
         render.write_objects(_fields(one, result) for one in result.pooled)
     else:
-        render.write_table([_row(one, result) for one in result.pooled], _summary(result))
+        lines = [_line(one, result) for one in result.pooled]
+        render.write_lines(("corpus", "key"), _NUMBERS, lines, _summary(result))
     return _report_broken(result)
 
 
@@ -181,16 +183,16 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
         yield show
 
 
-def _row(pooled: PooledResult, result: ScanResult) -> render.Row:
+def _line(pooled: PooledResult, result: ScanResult) -> tuple[str, ...]:
     """Return one line of the table."""
     unit = "" if pooled.unit == WORDS_V1 else f" ({pooled.unit[:_SHOWN_UNIT]})"
-    return render.Row(
-        file=f"{result.n_files} file{'s' * (result.n_files != 1)}",
-        key=pooled.key_id + unit,
-        n_tokens=pooled.n_tokens,
-        n_scored=pooled.n_scored,
-        log10_pvalue=pooled.log10_pvalue,
-        log10_pvalue_family=pooled.log10_pvalue_family,
+    return (
+        f"{result.n_files} file{'s' * (result.n_files != 1)}",
+        pooled.key_id + unit,
+        str(pooled.n_tokens),
+        str(pooled.n_scored),
+        f"{pooled.log10_pvalue:z.2f}",
+        f"{pooled.log10_pvalue_family:z.2f}",
     )
 
 

@@ -1,7 +1,7 @@
 """Files behind a URL: `s3://`, `gs://`, `https://` and whatever else fsspec knows.
 
-Only this file knows the package fsspec (extra `remote`). Access data are those that the store's
-own client finds: environment, profile, instance role.
+Only this file knows the package fsspec (extra `corpora`; `s3://` needs the extra `s3`, too). Access
+data are those that the store's own client finds: environment, profile, instance role.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def find_urls(url: str) -> Iterator[tuple[str, int, str]]:
     """
     scheme = url.partition(_MARK)[0]
     try:
-        fs, path = need("fsspec", "remote", f"{scheme}:// URLs").core.url_to_fs(url)
+        fs, path = need("fsspec", "corpora", f"{scheme}:// URLs").core.url_to_fs(url)
         if fs.isfile(path):
             names = [path]
         else:
@@ -61,7 +61,7 @@ def open_url(url: str) -> BinaryIO:
         OSError: It cannot be opened.
         CorpusError: A package is missing.
     """
-    fsspec = need("fsspec", "remote", f"{url.partition(_MARK)[0]}:// URLs")
+    fsspec = need("fsspec", "corpora", f"{url.partition(_MARK)[0]}:// URLs")
     fs, path = fsspec.core.url_to_fs(url)
     # A store's file reads lines of any length only; the buffer bounds them.
     return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb", block_size=_BLOCK_BYTES)))

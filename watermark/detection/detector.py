@@ -11,16 +11,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from watermark.detection.result import DetectionResult
 from watermark.errors import TextTooShortError, UnitMismatchError
-from watermark.schemes import join, reader_of
+from watermark.schemes import NO_CONTEXTS, join, reader_of
 from watermark.seeding import as_token_ids
 from watermark.stats import holm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from watermark.keys import KeyRecord
@@ -67,11 +68,21 @@ class Detector:
         """Show which key and unit, nothing of the secret."""
         return f"<Detector key={self.record.key_id!r} unit={self.record.unit}>"
 
-    def detect(self, text: str | TokenIds) -> DetectionResult:
+    @property
+    def reader(self) -> Reader:
+        """The key's reader; what it returns is secret while the key is."""
+        return self._reader
+
+    def detect(
+        self, text: str | TokenIds, *, exclude: Iterable[str | TokenIds] = ()
+    ) -> DetectionResult:
         """Test one reply or document.
 
         Args:
             text: Characters, or unit ids in 0..2^32 - 2.
+            exclude: Texts that the writer had in view, such as the prompt: no position is scored
+                whose context occurs anywhere in them. The p-value stays valid whatever they are,
+                as long as they were not chosen by the key.
 
         Raises:
             TextTooShortError: There is no position with a whole context before it.
@@ -79,13 +90,16 @@ class Detector:
             TokenIdError: An id is out of range.
             UnitMismatchError: Characters were given and no unit.
         """
-        return self.detect_pooled([text])
+        return self.detect_pooled([text], exclude=exclude)
 
-    def detect_pooled(self, replies: Iterable[str | TokenIds]) -> DetectionResult:
+    def detect_pooled(
+        self, replies: Iterable[str | TokenIds], *, exclude: Iterable[str | TokenIds] = ()
+    ) -> DetectionResult:
         """Test several replies as one body of evidence: one p-value, each pair scored once.
 
         Args:
             replies: Each starts afresh: no context reaches from one into the next.
+            exclude: Texts that the writers had in view; see :meth:`detect`.
 
         Raises:
             TextTooShortError: No reply holds a position with a whole context before it.
@@ -94,14 +108,17 @@ class Detector:
             UnitMismatchError: Characters were given and no unit.
         """
         reader = self._reader
+        excluded = self.excluded(exclude)
         parts: list[Pairs] = []
-        n_tokens = n_contexts = 0
+        n_tokens = n_contexts = n_excluded = 0
         for reply in replies:
-            ids = self._ids(reply)
+            ids = self.ids(reply)
             positions = reader.positions(ids)
-            parts.append(reader.read(positions))
+            parts.append(reader.read(positions, excluded=excluded))
             n_tokens += len(ids)
             n_contexts += len(positions)
+            if len(excluded):
+                n_excluded += len(reader.read(positions)) - len(parts[-1])
         if n_contexts == 0:
             width = reader.context_width
             message = (
@@ -109,7 +126,7 @@ class Detector:
                 f"context width {width}; pass a longer text"
             )
             raise TextTooShortError(message)
-        return self._result(join(parts), n_tokens, n_contexts)
+        return self._result(join(parts), n_tokens, n_contexts, n_excluded)
 
     def detect_each(self, texts: Sequence[str | TokenIds]) -> list[DetectionResult]:
         """Test every text on its own, with Holm's correction over all of them.
@@ -122,14 +139,28 @@ class Detector:
         """
         return correct_family([self.detect(text) for text in texts])
 
-    def _ids(self, text: str | TokenIds) -> NDArray[np.uint32]:
+    def ids(self, text: str | TokenIds) -> NDArray[np.uint32]:
+        """Return the unit ids of a text, shape (n,).
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+            TokenIdError: An id is out of range.
+            UnitMismatchError: Characters were given and no unit.
+        """
         if not isinstance(text, str):
             return as_token_ids(text)
         if self._unit is None:
             raise UnitMismatchError("characters need a unit; make the Detector with one")
         return self._unit.encode(text)
 
-    def _result(self, pairs: Pairs, n_tokens: int, n_contexts: int) -> DetectionResult:
+    def excluded(self, texts: Iterable[str | TokenIds]) -> NDArray[np.uint64]:
+        """Return the contexts that are not scored because they occur in some texts."""
+        found = [self._reader.contexts(ids) for ids in map(self.ids, texts) if len(ids)]
+        return np.concatenate(found) if found else NO_CONTEXTS
+
+    def _result(
+        self, pairs: Pairs, n_tokens: int, n_contexts: int, n_excluded: int
+    ) -> DetectionResult:
         reader, record = self._reader, self.record
         statistic = reader.statistic(pairs)
         log_pvalue = reader.log_pvalue(statistic, pairs)
@@ -137,20 +168,24 @@ class Detector:
             statistic=statistic,
             n_tokens=n_tokens,
             n_scored=len(pairs),
-            n_repeated=n_contexts - len(pairs),
+            n_repeated=n_contexts - len(pairs) - n_excluded,
             log_pvalue=log_pvalue,
             log_pvalue_family=log_pvalue,
             key_id=record.key_id,
             unit=record.unit,
             scheme=record.scheme,
             context_width=reader.context_width,
-            law=reader.law,
+            law=reader.law(pairs),
+            n_excluded=n_excluded,
         )
 
 
 def correct_family(results: Sequence[DetectionResult]) -> list[DetectionResult]:
-    """Return results of tests made together with their family-wise p-values (Holm)."""
-    adjusted = holm([result.log_pvalue for result in results])
+    """Return results of tests made together with their family-wise p-values (Holm).
+
+    Each comes with the correction for its own forms of the text; that stays.
+    """
+    adjusted = holm([result.log_pvalue_family for result in results])
     return [
         replace(result, log_pvalue_family=log_pvalue)
         for result, log_pvalue in zip(results, adjusted, strict=True)

@@ -3,6 +3,7 @@
 Reads and writes files, and nothing else that is outside: the caller draws the secret bytes.
 """
 
+from watermark.keys.foreign import FOREIGN_SCHEMES, ForeignKey
 from watermark.keys.keyfile import (
     format_key_file,
     parse_key_file,
@@ -19,7 +20,11 @@ from watermark.keys.secret import (
     LABEL_ACCOUNT_TAG,
     LABEL_COMMITMENT_BLINDING,
     LABEL_CONTEXT,
+    LABEL_DETECTOR_NOISE,
     LABEL_FINGERPRINT,
+    LABEL_LEDGER_ACCOUNT,
+    LABEL_LEDGER_CONVERSATION,
+    LABEL_LEDGER_WRAP,
     LABEL_NATIVE_SGLANG,
     LABEL_PRIVATE_DRAWS,
     SECRET_BYTES,
@@ -31,12 +36,17 @@ from watermark.keys.secret import (
 
 __all__ = [
     "DEFAULT_SCOPE",
+    "FOREIGN_SCHEMES",
     "KEYS_HEADER",
     "LABEL_ACCOUNT_CODE",
     "LABEL_ACCOUNT_TAG",
     "LABEL_COMMITMENT_BLINDING",
     "LABEL_CONTEXT",
+    "LABEL_DETECTOR_NOISE",
     "LABEL_FINGERPRINT",
+    "LABEL_LEDGER_ACCOUNT",
+    "LABEL_LEDGER_CONVERSATION",
+    "LABEL_LEDGER_WRAP",
     "LABEL_NATIVE_SGLANG",
     "LABEL_PRIVATE_DRAWS",
     "SECRET_BYTES",
@@ -44,6 +54,7 @@ __all__ = [
     "WARNING_LEAD",
     "ContextKey",
     "Expiry",
+    "ForeignKey",
     "KeyFields",
     "KeyRecord",
     "KeyRing",

@@ -19,6 +19,7 @@ import msgspec
 
 from watermark.errors import KeysConfigError, KeysError
 from watermark.keys.edit import Edit, differing
+from watermark.keys.foreign import FOREIGN_SCHEMES, Scalar
 from watermark.keys.places import Source, form_error, syntax_error
 from watermark.keys.record import (
     DECLARED_STATES,
@@ -49,9 +50,10 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     id: str
     unit: str
     secret: str = ""
-    context_width: int = DEFAULT_CONTEXT_WIDTH
+    context_width: int | msgspec.UnsetType = msgspec.UNSET
     scheme: str = DEFAULT_SCHEME
     rho: float = DEFAULT_RHO
+    parameters: dict[str, Scalar] = {}
     account_share_q16: int = DEFAULT_ACCOUNT_SHARE_Q16
     state: str = KeyState.MARKING.value
     scope: str = DEFAULT_SCOPE
@@ -222,8 +224,8 @@ class DocumentReader:
         document = Document(
             source=source,
             options=options,
-            keys=tuple([table for table in tables if isinstance(table, KeyEntry)]),
-            scopes=tuple([table for table in tables if isinstance(table, Scope)]),
+            keys=tuple([one for one in tables if type(one) is KeyEntry]),
+            scopes=tuple([one for one in tables if type(one) is Scope]),
             base=self._name,
             edit=edit,
         )
@@ -333,9 +335,10 @@ def _entry(row: Row) -> KeyEntry:
     fields = KeyFields(
         key_id=row.id,
         unit=row.unit,
-        context_width=row.context_width,
+        context_width=_context_width(row),
         scheme=row.scheme,
         rho=row.rho,
+        parameters=tuple(sorted(row.parameters.items())),
         account_share_q16=row.account_share_q16,
         state=_state(row.state),
         scope=row.scope,
@@ -348,6 +351,14 @@ def _entry(row: Row) -> KeyEntry:
     if not row.secret and fields.state is not KeyState.DESTROYED:
         raise KeysConfigError("missing required field `secret`; see the key file form")
     return KeyEntry(fields, row.secret)
+
+
+def _context_width(row: Row) -> int:
+    """Return the width given, or the scheme's own default."""
+    if row.context_width is not msgspec.UNSET:
+        return row.context_width
+    foreign = FOREIGN_SCHEMES.get(row.scheme)
+    return DEFAULT_CONTEXT_WIDTH if foreign is None else foreign.context_width
 
 
 def _scope(row: ScopeRow) -> Scope:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from watermark.errors import KeyHistoryError, KeysConfigError
+from watermark.keys.foreign import Scalar
 from watermark.keys.keyfile import sync_folder
 from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_HISTORY_BYTES: Final = 1 << 28
 _FIRST: Final = "0" * 64
+
+
+Plain = dict[str, str | int | float | dict[str, Scalar]]
+"""A record as JSON holds it; an engine's parameters are an object."""
 
 
 class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -50,7 +55,7 @@ class HistoryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     operator: str
     event: str
     key_id: str
-    fields: dict[str, str | int | float] | None = None
+    fields: Plain | None = None
     fingerprint: str = ""
     detail: str = ""
     prev: str
@@ -239,19 +244,21 @@ def append_history(
         sync_folder(path)
 
 
-def _plain(record: KeyFields) -> dict[str, str | int | float]:
+def _plain(record: KeyFields) -> Plain:
     """Return a record as JSON holds it, what is not set left out."""
     values = values_of(record).items()
-    return {name: _json_of(value) for name, value in values if value is not None}
+    return {name: _json_of(value) for name, value in values if value is not None and value != ()}
 
 
-def _json_of(value: str | float | KeyState | datetime) -> str | int | float:
+def _json_of(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, KeyState):
         return value.value
+    if isinstance(value, tuple):
+        return dict(value)
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
+def _fields_of(plain: Plain) -> KeyFields:
     """Return the record that a line holds.
 
     Raises:
@@ -260,6 +267,7 @@ def _fields_of(plain: dict[str, str | int | float]) -> KeyFields:
     values: dict[str, Any] = dict(plain)
     try:
         values["state"] = KeyState(values["state"])
+        values["parameters"] = tuple(sorted(dict(values.get("parameters", {})).items()))
         for name in values.keys() & set(TIME_FIELDS):
             values[name] = datetime.fromisoformat(values[name])
         return KeyFields(**values)

@@ -18,18 +18,26 @@ import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeyFileError, KeyFilePermissionError, KeysError
+from watermark.keys.foreign import ForeignKey
 from watermark.keys.secret import SecretKey
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 HEADER: Final = "output-watermark-secret-key/v1"
-MAX_KEY_FILE_BYTES: Final = 1024  # the longest canonical file has 440
+FOREIGN_HEADER: Final = "output-watermark-foreign-key/v1"
+MAX_KEY_FILE_BYTES: Final = 1024  # the longest canonical file has 924
 
 _FORM: Final = re.compile(
     rb"output-watermark-secret-key/v1\n"
     rb"key-id: ([^\n]{1,255})\n"
     rb"secret: ([0-9a-f]{64})\n"
+    rb"sha256: [0-9a-f]{64}\n"
+)
+_FOREIGN_FORM: Final = re.compile(
+    rb"output-watermark-foreign-key/v1\n"
+    rb"key-id: ([^\n]{1,255})\n"
+    rb"integers: ([0-9a-f]{16}(?: [0-9a-f]{16})*)\n"
     rb"sha256: [0-9a-f]{64}\n"
 )
 _PARTIAL_SUFFIX: Final = ".partial"
@@ -43,14 +51,19 @@ def format_key_file(key: SecretKey) -> bytes:
         key: The key to write down.
 
     Returns:
-        Four lines of UTF-8: form, key id, secret, and the SHA-256 of the three before.
+        Four lines of UTF-8: form, key id, secret, and the SHA-256 of the three before; where the
+        key is an engine's, its integers stand in the place of the secret.
 
     Raises:
         KeyFileError: The id holds a control character, which a line cannot carry.
     """
     if any(unicodedata.category(character) == "Cc" for character in key.key_id):
         raise KeyFileError(f"key id {key.key_id!a} holds a control character; choose another id")
-    body = f"{HEADER}\nkey-id: {key.key_id}\nsecret: {key.reveal().hex()}\n".encode()
+    if isinstance(key, ForeignKey):
+        form, secret = FOREIGN_HEADER, "integers: " + " ".join(f"{n:016x}" for n in key.integers)
+    else:
+        form, secret = HEADER, f"secret: {key.reveal().hex()}"
+    body = f"{form}\nkey-id: {key.key_id}\n{secret}\n".encode()
     return body + f"sha256: {hashlib.sha256(body).hexdigest()}\n".encode()
 
 
@@ -67,18 +80,33 @@ def parse_key_file(data: bytes, *, path: str | Path) -> SecretKey:
     Raises:
         KeyFileError: `data` is not byte for byte a canonical key file.
     """
-    found = _FORM.fullmatch(data)
-    if found is None:
-        raise KeyFileError(f"{_shown(path)} is not a key file of form {HEADER}; {_RESTORE}")
     try:
-        key = SecretKey(found[1].decode(), bytes.fromhex(found[2].decode()))
-        canonical = format_key_file(key)
+        key = _key_of(data)
+        canonical = b"" if key is None else format_key_file(key)
     except (KeysError, UnicodeDecodeError):
         # The cause quotes bytes of the file: it is dropped, not chained.
         raise KeyFileError(f"{_shown(path)} carries a malformed key id; {_RESTORE}") from None
+    if key is None:
+        raise KeyFileError(f"{_shown(path)} is not a key file of form {HEADER}; {_RESTORE}")
     if canonical != data:
         raise KeyFileError(f"{_shown(path)} does not match its checksum; {_RESTORE}")
     return key
+
+
+def _key_of(data: bytes) -> SecretKey | None:
+    """Return the key in lines of one of the two forms; None where they are of neither.
+
+    Raises:
+        KeysError: Its id is malformed.
+        UnicodeDecodeError: Its id is not UTF-8.
+    """
+    found = _FORM.fullmatch(data)
+    if found is not None:
+        return SecretKey(found[1].decode(), bytes.fromhex(found[2].decode()))
+    found = _FOREIGN_FORM.fullmatch(data)
+    if found is None:
+        return None
+    return ForeignKey(found[1].decode(), [int(word, 16) for word in found[2].split(b" ")])
 
 
 def read_key_file(path: Path, *, expected_id: str) -> SecretKey:
@@ -200,6 +228,21 @@ def write_private_file(path: Path, data: bytes) -> None:
         raise _unwritable(path, err) from err
     finally:
         _remove(partial)
+    sync_folder(path)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file that holds a secret, durably; one that is not there is deleted.
+
+    Raises:
+        KeyFileError: It cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError) as err:
+        raise KeyFileError(
+            f"cannot delete {_shown(path)}: {_reason(err)}; delete it by hand"
+        ) from err
     sync_folder(path)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from watermark.errors import CommitmentError, KeyFileError, LogError, LogFormatError
 from watermark.keys.commitment import commitment_root, gap_key_id, key_entry
+from watermark.keys.edit import differing
 from watermark.keys.folder import FolderStorage
 from watermark.keys.keyfile import read_private_file, write_private_file
 from watermark.keys.stamps import Stamps
@@ -95,26 +96,21 @@ class KeyLog:
                 ) from err
 
     def read(self) -> LoggedKeys:
-        """Return what the log holds; read again only once its checkpoint has changed.
+        """Return what the log holds; of a log that has grown, only what is new is read.
 
         Raises:
-            CommitmentError: The log is missing, damaged, or not signed by its key.
+            CommitmentError: The log is missing, damaged, not signed by its key, or does not extend
+                what it was when it was read before.
         """
         try:
             note = self.storage.read(CHECKPOINT_PATH)
+            known = None if self._known is None else self._known[1]
             if self._known is not None and note is not None and self._known[0] == note:
                 return self._restamped(self._known[1])
             reader = LogReader.open(self.storage, self.verifier.name, [self.verifier])
-            index: dict[bytes, int] = {}
-            gaps: set[str] = set()
-            for number, entry in enumerate(reader.entries()):
-                index.setdefault(entry, number)
-                gap = gap_key_id(entry)
-                if gap is not None:
-                    gaps.add(gap)
+            logged = _read_on(reader, known)
         except LogError as err:
             raise CommitmentError(f"log {self.folder} cannot be used: {err}") from err
-        logged = LoggedKeys(reader=reader, index=index, gaps=frozenset(gaps), stamped=0, stamps=())
         self._known = (note, logged)
         return self._restamped(logged)
 
@@ -229,6 +225,28 @@ def entry_of(record: KeyRecord) -> bytes:
     return key_entry(record, commitment_root(record.secret))
 
 
+def _read_on(reader: LogReader, known: LoggedKeys | None) -> LoggedKeys:
+    """Return what a log holds that extends what was read of it before.
+
+    Raises:
+        LogForkError: It does not extend that.
+        LogError: It is damaged.
+    """
+    index: dict[bytes, int] = {}
+    gaps: set[str] = set()
+    start = 0
+    if known is not None:
+        reader.prove_consistency(known.reader.checkpoint.checkpoint)
+        index, gaps = dict(known.index), set(known.gaps)
+        start = known.reader.checkpoint.size
+    for number, entry in enumerate(reader.entries(start), start=start):
+        index.setdefault(entry, number)
+        gap = gap_key_id(entry)
+        if gap is not None:
+            gaps.add(gap)
+    return LoggedKeys(reader=reader, index=index, gaps=frozenset(gaps), stamped=0, stamps=())
+
+
 class Commitments:
     """Which keys a log has committed to; of each the entry is made once.
 
@@ -238,23 +256,36 @@ class Commitments:
 
     def __init__(self, log: KeyLog) -> None:
         self.log = log
-        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}
+        self._records: Sequence[KeyRecord] = ()
+        self._entries: dict[int, tuple[KeyRecord, bytes]] = {}  # by `id` of their records
+        self._missing: set[int] = set()
+        self._stamped = 0
 
     def missing(self, records: Sequence[KeyRecord]) -> frozenset[tuple[str, str]]:
         """Return the key ids and units of the records that may not mark yet.
+
+        A log is only added to, so that what it was shown to hold is not looked for again, as
+        long as no stamp is taken away.
 
         Raises:
             CommitmentError: The log cannot be used.
         """
         logged, needs_stamp = self.log.read(), self.log.options.require_timestamp
-        known = self._entries
-        self._entries = {
-            id(one): known.get(id(one)) or (one, entry_of(one))
-            for one in records
-            if not one.secret.is_context_only
-        }
+        gone, come = differing(self._records, records)
+        entries = self._entries.copy()
+        for one in gone:
+            entries.pop(id(one), None)
+        new = {id(one): (one, entry_of(one)) for one in come if one.secret.is_epoch_secret}
+        entries |= new
+        is_less = logged.stamped < self._stamped
+        asked = entries.keys() if is_less else (self._missing & entries.keys()) | new.keys()
+        missing = set()
+        for name in asked:
+            record, entry = entries[name]
+            if not logged.is_committed(entry, record.key_id, needs_stamp=needs_stamp):
+                missing.add(name)
+        self._records, self._entries, self._missing = records, entries, missing
+        self._stamped = logged.stamped
         return frozenset(
-            (one.key_id, one.unit)
-            for one, entry in self._entries.values()
-            if not logged.is_committed(entry, one.key_id, needs_stamp=needs_stamp)
+            (record.key_id, record.unit) for record, _ in map(entries.__getitem__, missing)
         )

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from watermark.keys.foreign import Parameters, Scalar
+
 KEYS_HEADER: Final = f"schema = {KEYS_SCHEMA}\n"
 MAX_KEYS_BYTES: Final = 1 << 24  # some 50,000 records
 
@@ -53,6 +55,7 @@ def format_record(
     not_after: datetime | None = None,
     compromised_at: datetime | None = None,
     disclosed_at: datetime | None = None,
+    parameters: Parameters = (),
 ) -> str:
     """Return one record as TOML, ready to append to a file that begins with `KEYS_HEADER`.
 
@@ -60,7 +63,7 @@ def format_record(
         key_id: Name of the epoch key.
         unit: What a token is: `words/v1`, or `tokenizer:sha256:` and a digest in hex.
         secret: Path of the key file, absolute or relative to `KEYS.toml`, without `file:`.
-        context_width: Tokens before the position that seed it, 1..4.
+        context_width: Tokens before the position that seed it, 1..4; an engine's may be wider.
         scheme: Name of the sampling scheme.
         rho: Correlation of the copula, 0 to 1.
         account_share_q16: Share of the positions, in 65536ths, that carry the account.
@@ -70,6 +73,7 @@ def format_record(
         not_after: It marks before this instant.
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
+        parameters: What an engine's scheme needs beside its key.
 
     Returns:
         A `[[key]]` table, ending in a newline.
@@ -94,6 +98,7 @@ def format_record(
         not_after=not_after,
         compromised_at=compromised_at,
         disclosed_at=disclosed_at,
+        parameters=parameters,
     )
     return format_fields(fields, _FILE_PREFIX + secret)
 
@@ -114,6 +119,11 @@ def format_fields(fields: KeyFields, reference: str) -> str:
         "account_share_q16": str(fields.account_share_q16),
         "secret": _toml_string(reference),
     }
+    if fields.is_foreign:
+        del values["rho"], values["account_share_q16"]
+    if fields.parameters:
+        pairs = (f"{name} = {_toml_scalar(value)}" for name, value in fields.parameters)
+        values["parameters"] = f"{{ {', '.join(pairs)} }}"
     if fields.scope != DEFAULT_SCOPE:
         values["scope"] = _toml_string(fields.scope)
     for name in TIME_FIELDS:
@@ -158,6 +168,11 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as err:
         line = data.count(b"\n", 0, err.start) + 1
     raise KeysConfigError(f"{path}:{line}: the file is not UTF-8; save it as UTF-8")
+
+
+def _toml_scalar(value: Scalar) -> str:
+    """Return a parameter as TOML, whose numbers and booleans are JSON's."""
+    return _toml_string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _toml_string(text: str) -> str:

@@ -199,7 +199,7 @@ class KeysLoader:
     ) -> KeyRing:
         """Return the ring of records, in the order of the file."""
         everything = list(map(by_entry.__getitem__, map(id, document.keys)))
-        records = tuple([one for one in everything if isinstance(one, KeyRecord)])
+        records = tuple([one for one in everything if type(one) is KeyRecord])
         are_all = len(records) == len(everything)
         return KeyRing(
             records,

@@ -13,6 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from watermark.errors import KeysConfigError
+from watermark.keys.foreign import (
+    FOREIGN_SCHEMES,
+    MAX_FOREIGN_WIDTH,
+    ForeignKey,
+    Parameters,
+    Scalar,
+    check_integers,
+    check_parameters,
+    parameter_of,
+)
 
 if TYPE_CHECKING:
     from watermark.keys.secret import SecretKey
@@ -25,7 +35,8 @@ DEFAULT_SCOPE: Final = "default"
 
 MAX_CONTEXT_WIDTH: Final = 4
 MAX_ACCOUNT_SHARE_Q16: Final = 65536
-SCHEMES: Final = (DEFAULT_SCHEME,)
+SCHEMES: Final = (DEFAULT_SCHEME, *FOREIGN_SCHEMES)
+"""This project's own scheme, and those of engines, which only detect here."""
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
@@ -131,7 +142,7 @@ class KeyFields:
     Attributes:
         key_id: Name of the epoch key.
         unit: What a token is: `words/v1`, or `tokenizer:sha256:` and a digest in hex.
-        context_width: Tokens before the position that seed it, 1..4.
+        context_width: Tokens before the position that seed it, 1..4; an engine's may be wider.
         scheme: Name of the sampling scheme.
         rho: Correlation of the copula, 0 (no mark) to 1 (plain Gumbel-max).
         account_share_q16: Share of the positions, in 65536ths, that carry the account.
@@ -142,6 +153,7 @@ class KeyFields:
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
         destroy_at: When its secret is to be destroyed; archived until then.
+        parameters: What an engine's scheme needs beside its key, by name, in order of names.
         start: The first instant of its window.
         stop: The instant at which its window is over: its end, or what cut it short.
         claims: Whether it holds its window for itself, so that no other may mark in it.
@@ -163,6 +175,7 @@ class KeyFields:
     compromised_at: datetime | None = None
     disclosed_at: datetime | None = None
     destroy_at: datetime | None = None
+    parameters: Parameters = ()
     start: datetime = field(init=False, repr=False, compare=False)
     stop: datetime = field(init=False, repr=False, compare=False)
     claims: bool = field(init=False, repr=False, compare=False)
@@ -180,13 +193,14 @@ class KeyFields:
                 f"unit {self.unit!a} is unknown; write 'words/v1', or 'tokenizer:sha256:' and "
                 "the lower-case digest of tokenizer.json"
             )
-        if not 1 <= self.context_width <= MAX_CONTEXT_WIDTH:
-            raise KeysConfigError(
-                f"context_width {self.context_width} is out of range; "
-                f"choose 1 to {MAX_CONTEXT_WIDTH}"
-            )
         if self.scheme not in SCHEMES:
             raise KeysConfigError(f"scheme {self.scheme!a} is unknown; known: {', '.join(SCHEMES)}")
+        widest = MAX_FOREIGN_WIDTH if self.is_foreign else MAX_CONTEXT_WIDTH
+        if not 1 <= self.context_width <= widest:
+            raise KeysConfigError(
+                f"context_width {self.context_width} is out of range; choose 1 to {widest}"
+            )
+        check_parameters(self.scheme, self.parameters)
         if not 0.0 <= self.rho <= 1.0:  # refuses NaN too
             raise KeysConfigError(f"rho {self.rho} is out of range; choose 0 to 1")
         if not 0 <= self.account_share_q16 <= MAX_ACCOUNT_SHARE_Q16:
@@ -196,6 +210,16 @@ class KeyFields:
             )
         check_scope_name(self.scope)
         self._check_times()
+        if self.is_foreign and (self.claims or self.is_dated):
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} is an engine's, whose keys only detect here; set state "
+                "'detect', and leave not_before and not_after out"
+            )
+        if self.is_foreign and self.account_share_q16:
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} is an engine's and carries no account; leave "
+                "account_share_q16 out"
+            )
 
     def _check_times(self) -> None:
         """Refuse dates that contradict each other or the state."""
@@ -221,6 +245,15 @@ class KeyFields:
     def is_retired(self) -> bool:
         """Whether its secret is not read: archived, destroyed, or about to be."""
         return self.state in RETIRED or self.destroy_at is not None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an engine marks with the key, and this project only detects with it."""
+        return self.scheme in FOREIGN_SCHEMES
+
+    def parameter(self, name: str) -> Scalar:
+        """Return a parameter of an engine's scheme: the one given, or the engine's default."""
+        return parameter_of(self.scheme, self.parameters, name)
 
     @property
     def is_dated(self) -> bool:
@@ -282,7 +315,7 @@ class KeyFields:
                     f"key {self.key_id!a} was recorded with {name} {format_time(known)}, and the "
                     "file says later or nothing; write that time back"
                 )
-        for name in ("context_width", "scheme", "account_share_q16", "scope"):
+        for name in ("context_width", "scheme", "parameters", "account_share_q16", "scope"):
             if getattr(self, name) != getattr(before, name) and _RANKS[old]:
                 return (
                     f"key {self.key_id!a} has marked with {name} {getattr(before, name)!a}, "
@@ -300,6 +333,7 @@ class KeyFields:
             self.scheme,
             self.rho,
             self.account_share_q16,
+            self.parameters,
         )
 
 
@@ -337,6 +371,14 @@ class KeyRecord(KeyFields):
                 f"key {self.key_id!a} was given the secret of key {self.secret.key_id!a}; "
                 "give it its own"
             )
+        if self.is_foreign != isinstance(self.secret, ForeignKey):
+            kind, made = ("an engine's", "import") if self.is_foreign else ("our own", "new")
+            raise KeysConfigError(
+                f"key {self.key_id!a} has scheme {self.scheme!a}, which needs {kind} key file; "
+                f"correct `scheme`, or give a file that `watermark keys {made}` wrote"
+            )
+        if isinstance(self.secret, ForeignKey):
+            check_integers(self.scheme, self.secret)
         if self.secret.is_context_only and self.state is not KeyState.DISCLOSED:
             raise KeysConfigError(
                 f"key {self.key_id!a} is a disclosed context subkey, which anyone may hold; "

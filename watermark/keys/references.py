@@ -16,6 +16,7 @@ from watermark.keys.sources.age import AgeSource
 from watermark.keys.sources.disclosed import DisclosedSource
 from watermark.keys.sources.env_file import EnvFileSource
 from watermark.keys.sources.local import FileSource
+from watermark.keys.sources.source import SecretSource, SecretStore
 from watermark.keys.sources.vault import TransitSource, VaultClient, VaultSource
 from watermark.keys.watch import Watch
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from watermark.keys.document import Options
     from watermark.keys.secret import SecretKey
-    from watermark.keys.sources.source import SecretSource
 
 NAMES_NO_PLACE: Final = (
     "`secret` names no file; write `file:` and the path of a key file, never the secret itself; "
@@ -82,6 +82,26 @@ class Secrets:
         self.stale.discard(reference)
         return known
 
+    def store(self, reference: str, key: SecretKey) -> None:
+        """Make the secret that a reference names; what is there already stays as it is.
+
+        Raises:
+            KeysConfigError: It is no reference, or of a kind that is not written from here.
+            KeyFileError: Something is there, or it cannot be written.
+        """
+        store, place = self._store_of(reference)
+        store.store(place, key)
+
+    def remove(self, reference: str) -> None:
+        """Delete the secret that a reference names.
+
+        Raises:
+            KeysConfigError: It is no reference, or of a kind that is not written from here.
+            KeyFileError: It cannot be deleted.
+        """
+        store, place = self._store_of(reference)
+        store.remove(place)
+
     def look(self, most: int | None = None) -> bool:
         """Look at the files whose turn it is; what is not as it was is opened anew when asked for.
 
@@ -112,12 +132,23 @@ class Secrets:
             source = self._sources[scheme] = self._makers[scheme]()
         return source, rest
 
+    def _store_of(self, reference: str) -> tuple[SecretStore, str]:
+        """Return the adapter of a reference, if it can write."""
+        source, place = self._source_of(reference)
+        if not isinstance(source, SecretStore):
+            scheme = reference.partition(":")[0]
+            raise KeysConfigError(
+                f"a secret by `{scheme}:` is not written from here; write or delete it where it "
+                "is kept"
+            )
+        return source, place
+
 
 def _makers(folder: Path, options: Options) -> dict[str, Callable[[], SecretSource]]:
     """Return what makes the adapter of each scheme."""
     return {
         "file": lambda: FileSource(folder),
-        "age": lambda: AgeSource(folder, "" if options.age is None else options.age.identity),
+        "age": lambda: AgeSource(folder, options.age),
         "vault": lambda: VaultSource(VaultClient(folder, options.vault)),
         "vault-transit": lambda: TransitSource(VaultClient(folder, options.vault)),
         "env-file": lambda: EnvFileSource(folder),

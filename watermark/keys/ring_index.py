@@ -88,7 +88,7 @@ class RingIndex:
 
 def _own(owners: dict[bytes, tuple[str, int]], record: KeyRecord) -> None:
     """Note a record's material, and refuse one secret under two ids."""
-    if record.secret.is_context_only:
+    if not record.secret.is_epoch_secret:
         return
     material = hashlib.sha256(record.secret.reveal()).digest()
     owner, count = owners.get(material, (record.key_id, 0))
@@ -102,7 +102,7 @@ def _own(owners: dict[bytes, tuple[str, int]], record: KeyRecord) -> None:
 
 def _disown(owners: dict[bytes, tuple[str, int]], record: KeyRecord) -> None:
     """Forget a record's material."""
-    if record.secret.is_context_only:
+    if not record.secret.is_epoch_secret:
         return
     material = hashlib.sha256(record.secret.reveal()).digest()
     owner, count = owners.pop(material)

@@ -36,6 +36,10 @@ LABEL_PRIVATE_DRAWS: Final = "private-draws"
 LABEL_COMMITMENT_BLINDING: Final = "commitment-blinding"
 LABEL_FINGERPRINT: Final = "fingerprint"
 LABEL_BEACON_ROOT: Final = "beacon-root"
+LABEL_DETECTOR_NOISE: Final = "detector-noise"
+LABEL_LEDGER_ACCOUNT: Final = "ledger-account"
+LABEL_LEDGER_CONVERSATION: Final = "ledger-conversation"
+LABEL_LEDGER_WRAP: Final = "ledger-wrap"
 
 SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -47,6 +51,10 @@ SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         LABEL_COMMITMENT_BLINDING: 32,  # an HMAC-SHA256 key
         LABEL_FINGERPRINT: 16,  # a public name of the material, nothing more
         LABEL_BEACON_ROOT: 32,  # an HMAC-SHA256 key: of an operator secret, for epochs' shares
+        LABEL_DETECTOR_NOISE: 32,  # an HMAC-SHA256 key: of what an oracle adds to a score
+        LABEL_LEDGER_ACCOUNT: 32,  # an HMAC-SHA256 key: of a ledger's secret, for pseudonyms
+        LABEL_LEDGER_CONVERSATION: 32,  # an HMAC-SHA256 key: likewise, for conversations
+        LABEL_LEDGER_WRAP: 32,  # an AES-256 key: likewise, it encrypts accounts' data keys
     }
 )
 
@@ -122,6 +130,11 @@ class SecretKey:
     def is_context_only(self) -> bool:
         """Whether this holds the context subkey and nothing else."""
         return False
+
+    @property
+    def is_epoch_secret(self) -> bool:
+        """Whether every subkey of an epoch follows from this, so that it can be committed to."""
+        return True
 
     @property
     def fingerprint(self) -> str:
@@ -218,6 +231,11 @@ class ContextKey(SecretKey):
     def is_context_only(self) -> bool:
         """Whether this holds the context subkey and nothing else."""
         return True
+
+    @property
+    def is_epoch_secret(self) -> bool:
+        """Whether every subkey of the epoch follows from this; one alone does not."""
+        return False
 
     def subkey(self, label: str, length: int) -> bytes:
         """Return the context subkey.

@@ -14,6 +14,7 @@ Source: c2sp.org/tlog-tiles; RFC 6962, section 2.1.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from watermark.errors import (
@@ -128,14 +129,17 @@ class LogReader:
             ) from err
         return proof
 
-    def entries(self) -> Iterator[bytes]:
-        """Yield every entry, in order, each shown to be in the log.
+    def entries(self, start: int = 0) -> Iterator[bytes]:
+        """Yield every entry from an index on, in order, each shown to be in the log.
+
+        Args:
+            start: The first.
 
         Raises:
             LogStorageError: A file is missing, damaged, or not what the checkpoint says.
         """
-        for _, entries, _ in self._bundles():
-            yield from entries
+        for index, entries, _ in self._bundles(start // TILE_WIDTH):
+            yield from entries[max(start - index * TILE_WIDTH, 0) :]
 
     def audit(self) -> VerifiedCheckpoint:
         """Return the checkpoint after every entry and every tile was held against it.
@@ -155,14 +159,14 @@ class LogReader:
                         raise LogStorageError(f"{tile.path} is not over the tiles below it")
         return self.checkpoint
 
-    def _bundles(self) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
+    def _bundles(self, first: int = 0) -> Iterator[tuple[int, list[bytes], list[bytes]]]:
         """Yield index, entries and leaf hashes of each bundle, once its root was shown to fit.
 
         The proof of a bundle's first leaf runs through the root of the bundle. Its steps inside
         the bundle are made from the entries, so that it holds for all of them or for none.
         """
         size = self.checkpoint.size
-        for bundle in bundles_of(size):
+        for bundle in islice(bundles_of(size), first, None):
             entries = read_bundle(self._storage, bundle.index, size)
             leaves = leaf_hashes(entries)
             tree = MerkleTree()

@@ -3,7 +3,14 @@
 A detector reaches a scheme through `reader_of(record)` and the `Reader` that it gives.
 """
 
-from watermark.schemes.gumbel_copula import CopulaSampler, scores_from_levels
+from watermark.schemes.copula_reader import CopulaReader
+from watermark.schemes.gumbel_copula import (
+    FACTORS,
+    SUM_BLOCK,
+    CopulaSampler,
+    score_sum,
+    scores_from_levels,
+)
 from watermark.schemes.reader import (
     GAMMA,
     NO_CONTEXTS,
@@ -11,24 +18,34 @@ from watermark.schemes.reader import (
     Pairs,
     Positions,
     Reader,
+    all_windows,
+    counted,
     join,
+    text_identities,
 )
 from watermark.schemes.registry import READERS, reader_of
 from watermark.schemes.trie_race import Candidate, PairScores, race
 
 __all__ = [
+    "FACTORS",
     "GAMMA",
     "NO_CONTEXTS",
     "READERS",
+    "SUM_BLOCK",
     "Candidate",
+    "CopulaReader",
     "CopulaSampler",
     "NullLaw",
     "PairScores",
     "Pairs",
     "Positions",
     "Reader",
+    "all_windows",
+    "counted",
     "join",
     "race",
     "reader_of",
+    "score_sum",
     "scores_from_levels",
+    "text_identities",
 ]

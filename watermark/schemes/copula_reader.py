@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from watermark.keys import LABEL_CONTEXT
-from watermark.schemes.gumbel_copula import scores_from_levels
+from watermark.schemes.gumbel_copula import score_sum
 from watermark.schemes.reader import (
     GAMMA,
     NO_CONTEXTS,
@@ -32,7 +32,7 @@ from watermark.schemes.reader import (
     counted,
     sliding_positions,
 )
-from watermark.seeding import ContextPRF, is_account_channel, pair_levels, pair_values
+from watermark.seeding import ContextPRF, is_account_channel, pair_values
 from watermark.stats import gamma_log_sf
 
 if TYPE_CHECKING:
@@ -61,11 +61,6 @@ class CopulaReader:
         prf = ContextPRF(record.secret.subkey(LABEL_CONTEXT, 16))
         return cls(record.context_width, record.account_share_q16, prf)
 
-    @property
-    def law(self) -> NullLaw:
-        """Gamma, exactly."""
-        return GAMMA
-
     def positions(self, ids: NDArray[np.uint32]) -> Positions:
         """Return every position that has a whole context before it in the reply."""
         return sliding_positions(ids, self.context_width)
@@ -88,13 +83,22 @@ class CopulaReader:
         values = pair_values(*self._epoch_channel(positions))
         return Pairs(values, values)
 
+    def is_scored(self, positions: Positions) -> NDArray[np.bool_]:
+        """Return which positions belong to the epoch channel, shape (n,)."""
+        _, routes = self._prf.evaluate(positions.contexts)
+        return ~is_account_channel(routes, self.account_share_q16)
+
     def statistic(self, pairs: Pairs) -> float:
         """Return the sum of -log(1 - u) in nats."""
-        return float(scores_from_levels(pair_levels(pairs.draws)).sum())
+        return score_sum(pairs.draws)
 
     def log_pvalue(self, statistic: float, pairs: Pairs) -> float:
         """Return the log upper tail of Gamma(n, 1)."""
         return gamma_log_sf(statistic, len(pairs))
+
+    def law(self, pairs: Pairs) -> NullLaw:  # noqa: ARG002 - the same for all
+        """Return Gamma."""
+        return GAMMA
 
     def decoy(self, rng: np.random.Generator) -> CopulaReader:
         """Return the same scheme under a random context key."""

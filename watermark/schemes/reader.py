@@ -14,13 +14,14 @@ gives, so that what is in view of a model is never scored.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 
-from watermark.seeding import context_windows, first_occurrences
+from watermark.seeding import context_windows, first_occurrences, pair_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,11 +109,6 @@ class Reader(Protocol):
         """Preceding units in a context."""
         ...
 
-    @property
-    def law(self) -> NullLaw:
-        """Where its p-values come from."""
-        ...
-
     def positions(self, ids: NDArray[np.uint32]) -> Positions:
         """Return the places of one reply that the scheme can have marked.
 
@@ -160,6 +156,10 @@ class Reader(Protocol):
         """
         ...
 
+    def law(self, pairs: Pairs) -> NullLaw:
+        """Return where the p-value of distinct pairs comes from."""
+        ...
+
     def decoy(self, rng: np.random.Generator) -> Self:
         """Return the same scheme under a random key, drawn as its real keys are."""
         ...
@@ -188,6 +188,30 @@ def counted(
     if len(excluded):
         counts &= ~np.isin(context_identities, excluded)
     return None if counts.all() else counts
+
+
+def text_identities(windows: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Return a 64-bit identity of every run of units, shape (n,), that depends on no key.
+
+    For schemes whose own context hash is too narrow to tell contexts apart.
+
+    Args:
+        windows: Shape (n, width).
+    """
+    found = np.zeros(len(windows), np.uint64)
+    for column in range(windows.shape[1]):
+        found = pair_values(found, windows[:, column])
+    return found
+
+
+def text_decoys(pairs: Pairs, label: str, count: int) -> NDArray[np.uint64]:
+    """Return `count` random words for decoy keys, drawn from the pairs that are tested.
+
+    Whoever recomputes the test draws the same ones, and nobody can make a text to suit them.
+    """
+    digest = hashlib.shake_256(b"output-watermark/v1/decoys/" + label.encode())
+    digest.update(np.sort(pairs.identities).astype("<u8").tobytes())
+    return np.frombuffer(digest.digest(8 * count), np.dtype("<u8"))
 
 
 def join(parts: Sequence[Pairs]) -> Pairs:

@@ -6,6 +6,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from watermark.schemes.copula_reader import CopulaReader
+from watermark.schemes.hf_green_list import GreenListReader
+from watermark.schemes.hf_synthid import SynthidReader
+from watermark.schemes.sglang_gumbel import SglangReader
+from watermark.schemes.vllm_gumbel import VllmReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +20,10 @@ if TYPE_CHECKING:
 READERS: Final[Mapping[str, Callable[[KeyRecord], Reader]]] = MappingProxyType(
     {
         "gumbel-copula": CopulaReader.of,
+        "hf-green-list": GreenListReader.of,
+        "hf-synthid": SynthidReader.of,
+        "vllm-gumbel": VllmReader.of,
+        "sglang-gumbel": SglangReader.of,
     }
 )
 

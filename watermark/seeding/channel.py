@@ -9,7 +9,6 @@ Source: `watermark/spec/seeding.md`, Route to channel.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,13 +19,17 @@ from watermark.keys import LABEL_ACCOUNT_CODE, LABEL_ACCOUNT_TAG, SecretKey
 from watermark.seeding.prf import encrypt_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 CODE_POSITIONS: Final = 1 << 16
-_BLOCK_BITS: Final = 128
+CODE_BLOCK_BITS: Final = 128
 _LOW_16: Final = np.uint64(0xFFFF)
 _SHIFT_16: Final = np.uint64(16)
 _MAX_NAME_BYTES: Final = 255
+_TAG_BYTES: Final = 8
+_HASH_BLOCK: Final = 64  # bytes that SHA-256 takes at a time
 
 
 def is_account_channel(routes: NDArray[np.uint64], account_share_q16: int) -> NDArray[np.bool_]:
@@ -43,6 +46,110 @@ def is_account_channel(routes: NDArray[np.uint64], account_share_q16: int) -> ND
 def code_indices(routes: NDArray[np.uint64]) -> NDArray[np.uint16]:
     """Return each position's index into the 65,536 code positions, shape (n,)."""
     return ((routes >> _SHIFT_16) & _LOW_16).astype(np.uint16)
+
+
+def check_account(account: str) -> bytes:
+    """Return an account's name as the UTF-8 that goes into its tag.
+
+    Raises:
+        SchemeParameterError: The name is not 1 to 255 bytes of NFC UTF-8.
+    """
+    try:
+        name = account.encode()
+    except UnicodeEncodeError:
+        name = b""
+    if not 1 <= len(name) <= _MAX_NAME_BYTES or not unicodedata.is_normalized("NFC", account):
+        raise SchemeParameterError(
+            f"{account!a} names no account; write 1 to 255 bytes of UTF-8 in Unicode NFC"
+        )
+    return name
+
+
+class AccountTags:
+    """Makes the tags of accounts under one key: the one slow step of a million codes."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: SecretKey) -> None:
+        """Derive the tag key, and begin its two hashes (RFC 2104) once for all names."""
+        key = secret.subkey(LABEL_ACCOUNT_TAG, 32).ljust(_HASH_BLOCK, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+
+    def __repr__(self) -> str:
+        """Show nothing of the key."""
+        return "<AccountTags>"
+
+    def tag(self, account: str) -> bytes:
+        """Return the 8 bytes that stand for an account.
+
+        Raises:
+            SchemeParameterError: The name is not 1 to 255 bytes of NFC UTF-8.
+        """
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(check_account(account))
+        outer.update(inner.digest())
+        return outer.digest()[:_TAG_BYTES]
+
+
+class AccountCodes:
+    """The code bits of many accounts under one key; one AES key serves all of them.
+
+    A code exists as soon as its name does; no registry is needed.
+    """
+
+    __slots__ = ("_blocks", "_code_key")
+
+    def __init__(self, secret: SecretKey, accounts: Iterable[str]) -> None:
+        """Derive the accounts' tags.
+
+        Args:
+            secret: The epoch's secret.
+            accounts: Names, each 1 to 255 bytes of NFC UTF-8.
+
+        Raises:
+            SchemeParameterError: A name is empty, too long, or not in NFC.
+        """
+        tags = AccountTags(secret)
+        data = b"".join(map(tags.tag, accounts))
+        self._blocks = np.zeros((len(data) // _TAG_BYTES, 4), np.dtype("<u4"))
+        self._blocks[:, :2] = np.frombuffer(data, np.dtype("<u4")).reshape(-1, 2)
+        self._code_key = secret.subkey(LABEL_ACCOUNT_CODE, 16)
+
+    def __len__(self) -> int:
+        """Return the number of accounts."""
+        return len(self._blocks)
+
+    def __repr__(self) -> str:
+        """Show nothing of the codes."""
+        return f"<AccountCodes of {len(self)}>"
+
+    def words(self, block: int) -> NDArray[np.uint64]:
+        """Return the bits of 128 code positions for every account; not for two threads at once.
+
+        Args:
+            block: Code position // 128, 0..511.
+
+        Returns:
+            Shape (2, n): bit b of word w is that of code position 128 block + 64 w + b.
+        """
+        self._blocks[:, 2] = block  # the high half of the uint64 block number stays 0
+        return encrypt_blocks(self._code_key, self._blocks).T
+
+    def bits(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return the code bit of every account at every position, shape (n, m).
+
+        Args:
+            positions: Code positions in 0..65535, shape (m,); True where the uniform is flipped.
+        """
+        found = np.empty((len(positions), len(self)), np.bool_)
+        blocks = positions // CODE_BLOCK_BITS
+        for block in np.unique(blocks).tolist():
+            here = np.flatnonzero(blocks == block)
+            word, bit = np.divmod(positions[here] % CODE_BLOCK_BITS, 64)
+            shifted = self.words(block)[word] >> bit.astype(np.uint64)[:, None]
+            found[here] = (shifted & np.uint64(1)).astype(np.bool_)
+        return found.T
 
 
 class AccountCode:
@@ -63,11 +170,7 @@ class AccountCode:
         Raises:
             SchemeParameterError: The name is empty, too long, or not in NFC.
         """
-        name = account.encode()
-        if not 1 <= len(name) <= _MAX_NAME_BYTES or not unicodedata.is_normalized("NFC", account):
-            raise SchemeParameterError("an account name is 1 to 255 bytes of NFC UTF-8")
-        tag_key = secret.subkey(LABEL_ACCOUNT_TAG, 32)
-        self._tag = hmac.new(tag_key, name, hashlib.sha256).digest()[:8]
+        self._tag = AccountTags(secret).tag(account)
         self._code_key = secret.subkey(LABEL_ACCOUNT_CODE, 16)
 
     def __repr__(self) -> str:
@@ -86,9 +189,9 @@ class AccountCode:
         index = np.asarray(indices, np.uint64)
         blocks = np.empty((len(index), 4), np.dtype("<u4"))
         blocks[:, :2] = np.frombuffer(self._tag, np.dtype("<u4"))
-        blocks[:, 2] = index // np.uint64(_BLOCK_BITS)
+        blocks[:, 2] = index // np.uint64(CODE_BLOCK_BITS)
         blocks[:, 3] = 0  # the high half of a uint64 block number
         code = encrypt_blocks(self._code_key, blocks).view(np.uint8).reshape(-1, 16)
-        bit = (index % np.uint64(_BLOCK_BITS)).astype(np.int64)
+        bit = (index % np.uint64(CODE_BLOCK_BITS)).astype(np.int64)
         byte = code[np.arange(len(index)), bit // 8]
         return ((byte >> (bit % 8).astype(np.uint8)) & 1).astype(np.bool_)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from watermark.keys import LABEL_CONTEXT, KeyRecord
 from watermark.seeding.channel import AccountCode, code_indices, is_account_channel
 from watermark.seeding.context import as_token_ids
@@ -18,7 +20,6 @@ from watermark.seeding.uniforms import flip_levels, levels_to_uniforms, uniform_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -41,6 +42,30 @@ class ContextStream:
     def uniforms(self, tokens: NDArray[np.uint32]) -> NDArray[np.float64]:
         """Return u for every token, shape (n,), each in [2^-53, 1 - 2^-53]."""
         return levels_to_uniforms(self.levels(tokens))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ContextStreams:
+    """The streams after many contexts; secret, so its repr is empty.
+
+    Attributes:
+        streams: Shape (n,).
+        is_flipped: Where u becomes 1 - u.
+        is_keyed: Where the position is marked at all.
+    """
+
+    streams: NDArray[np.uint64]
+    is_flipped: NDArray[np.bool_]
+    is_keyed: NDArray[np.bool_]
+
+    def __repr__(self) -> str:
+        """Show nothing of the key."""
+        return "<ContextStreams>"
+
+    def keyed(self) -> ContextStreams:
+        """Return those of positions that are marked."""
+        kept = self.is_keyed
+        return ContextStreams(self.streams[kept], self.is_flipped[kept], kept[kept])
 
 
 class KeyedUniforms:
@@ -75,10 +100,32 @@ class KeyedUniforms:
         Raises:
             TokenIdError: An id is outside 0..2^32 - 2.
         """
-        streams, routes = self._prf.evaluate(as_token_ids(context).reshape(1, -1))
-        is_flipped = False
-        if is_account_channel(routes, self.record.account_share_q16)[0]:
-            if self._code is None:
-                return None
-            is_flipped = bool(self._code.bits(code_indices(routes))[0])
-        return ContextStream(streams[0], is_flipped)
+        found = self.at_each(as_token_ids(context).reshape(1, -1))
+        if not found.is_keyed[0]:
+            return None
+        return ContextStream(found.streams[0], bool(found.is_flipped[0]))
+
+    def streams(self, contexts: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Return the stream of every context: what tells it from all others, under this key.
+
+        Args:
+            contexts: Shape (n, `record.context_width`), oldest token first.
+
+        Returns:
+            Shape (n,); as secret as the uniforms that follow from them.
+        """
+        return self._prf.evaluate(contexts)[0]
+
+    def at_each(self, contexts: NDArray[np.uint32]) -> ContextStreams:
+        """Return the streams after many contexts at once.
+
+        Args:
+            contexts: Shape (n, context_width), as `as_token_ids` gives ids, oldest first.
+        """
+        streams, routes = self._prf.evaluate(contexts)
+        in_account = is_account_channel(routes, self.record.account_share_q16)
+        is_flipped = np.zeros(len(streams), np.bool_)
+        if self._code is not None and in_account.any():
+            is_flipped[in_account] = self._code.bits(code_indices(routes[in_account]))
+        is_keyed = ~in_account if self._code is None else np.ones(len(streams), np.bool_)
+        return ContextStreams(streams, is_flipped, is_keyed)

@@ -34,6 +34,8 @@ def encrypt_blocks(key: bytes, blocks: NDArray[np.uint32]) -> NDArray[np.uint64]
     Returns:
         Shape (n, 2), little-endian uint64.
     """
+    if not len(blocks):  # a memoryview of nothing cannot be cast
+        return np.zeros((0, 2), np.dtype("<u8"))
     # ECB is the point here: every block is one evaluation of the permutation.
     encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
     # cryptography asks for room for one block less a byte beyond the input.
@@ -71,9 +73,15 @@ class ContextPRF:
             Two uint64 arrays of shape (n,): stream (bytes 0..7 of the AES output), route (8..15).
         """
         n, width = contexts.shape
+        if n <= CHUNK_POSITIONS:  # views of the one output: a short text pays no copy
+            blocks = np.empty((n, BLOCK_WORDS), np.dtype("<u4"))
+            blocks[:, :width] = contexts
+            blocks[:, width:] = PADDING
+            words = encrypt_blocks(self._key, blocks)
+            return words[:, 0], words[:, 1]
         streams = np.empty(n, np.dtype("<u8"))
         routes = np.empty(n, np.dtype("<u8"))
-        blocks = np.full((min(n, CHUNK_POSITIONS), BLOCK_WORDS), PADDING, np.dtype("<u4"))
+        blocks = np.full((CHUNK_POSITIONS, BLOCK_WORDS), PADDING, np.dtype("<u4"))
         for start in range(0, n, CHUNK_POSITIONS):
             chunk = contexts[start : start + CHUNK_POSITIONS]
             used = blocks[: len(chunk)]

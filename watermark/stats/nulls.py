@@ -7,11 +7,15 @@ Rule 2: no floor: where the tail itself underflows, its logarithm does not.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from scipy import special
 
 from watermark.errors import SchemeParameterError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _DIRECT: Final = 1e-280  # below this, gammaincc nears the underflow of float64
 _TINY: Final = 1e-300
@@ -49,6 +53,31 @@ def gamma_log_sf(statistic: float, shape: int) -> float:
     return _far_tail(float(shape), statistic)
 
 
+def gamma_log_sfs(
+    statistics: NDArray[np.float64], shapes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return `gamma_log_sf` of many sums, shape (k,).
+
+    Args:
+        statistics: The sums, shape (k,), >= 0.
+        shapes: Number of scores in each, shape (k,), >= 0.
+
+    Raises:
+        SchemeParameterError: A statistic is negative or not finite, or a shape negative.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        tails = special.gammaincc(shapes, statistics)
+        logs: NDArray[np.float64] = np.log(tails)
+        is_near_one = tails > 0.5  # noqa: PLR2004 - log1p keeps the digits near 1
+        logs[is_near_one] = np.log1p(
+            -special.gammainc(shapes[is_near_one], statistics[is_near_one])
+        )
+    # What is left is far out, or not a tail at all: the scalar form decides.
+    for i in np.flatnonzero(~(tails > _DIRECT) | (statistics <= 0) | (shapes <= 0)):
+        logs[i] = gamma_log_sf(float(statistics[i]), int(shapes[i]))
+    return logs
+
+
 def _far_tail(shape: float, statistic: float) -> float:
     """Return the log tail by the continued fraction of Gamma(shape, x), for x well above shape."""
     b = statistic + 1.0 - shape
@@ -78,11 +107,11 @@ def _log_density_factor(shape: float, statistic: float) -> float:
     if shape < 32:  # noqa: PLR2004 - below this the series has too few digits
         base = shape * math.log(shape) - shape - math.lgamma(shape)
     else:
-        base = 0.5 * math.log(shape / (2 * math.pi)) - _stirling_remainder(shape)
+        base = 0.5 * math.log(shape / (2 * math.pi)) - stirling_remainder(shape)
     return base + shape * (math.log1p(excess) - excess)
 
 
-def _stirling_remainder(a: float) -> float:
+def stirling_remainder(a: float) -> float:
     """Return log Gamma(a) - ((a - 1/2) log a - a + log(2 pi)/2); NIST DLMF 5.11.1."""
     square = a * a
     return (1 / 12 - (1 / 360 - (1 / 1260 - 1 / (1680 * square)) / square) / square) / a

@@ -23,16 +23,10 @@ _LONGEST_CHARACTER_BYTES: Final = 4
 _Decoder = codecs.getincrementaldecoder("utf-8")
 
 
-class TextAssembler:
-    """The text of one reply as it grows."""
+class StopCutter:
+    """The text of one reply as it grows, up to its stop string."""
 
-    def __init__(self, table: TokenTable, prompt: Sequence[int], stop: Sequence[str]) -> None:
-        self._table = table
-        self._decoder = _Decoder("replace")
-        self._decoder.decode(_unfinished_tail(table, prompt))
-        self._strip_first = table.strips_first_space and not any(
-            table.content[token] for token in prompt if token < len(table.content)
-        )
+    def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
         self._held = ""
         self.length = 0  # characters decoded so far, held ones included
@@ -43,23 +37,8 @@ class TextAssembler:
         """Whether a stop string has come; the text ended before it."""
         return self._is_stopped
 
-    def add(self, token: int) -> str:
-        """Take one more token and return the text that is now certain."""
-        content = self._table.content[token]
-        if self._strip_first and content:
-            content = content.removeprefix(b" ")
-            self._strip_first = False
-        return self._release(self._decoder.decode(content))
-
-    def finish(self) -> str:
-        """Return what was held back; an unfinished character becomes U+FFFD."""
-        if self.is_stopped:
-            return ""
-        text = self._release(self._decoder.decode(b"", final=True))
-        held, self._held = self._held, ""
-        return text + held  # Nothing is held once a stop string has come.
-
-    def _release(self, fresh: str) -> str:
+    def add_text(self, fresh: str) -> str:
+        """Take some more characters and return the text that is now certain."""
         self.length += len(fresh)
         if not self._stop:
             return fresh
@@ -72,6 +51,38 @@ class TextAssembler:
         keep = _possible_stop(text, self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
+
+    def finish(self) -> str:
+        """Return what was held back."""
+        held, self._held = self._held, ""
+        return held  # Nothing is held once a stop string has come.
+
+
+class TextAssembler(StopCutter):
+    """The text of one reply as it grows by tokens."""
+
+    def __init__(self, table: TokenTable, prompt: Sequence[int], stop: Sequence[str]) -> None:
+        super().__init__(stop)
+        self._table = table
+        self._decoder = _Decoder("replace")
+        self._decoder.decode(_unfinished_tail(table, prompt))
+        self._strip_first = table.strips_first_space and not any(
+            table.content[token] for token in prompt if token < len(table.content)
+        )
+
+    def add(self, token: int) -> str:
+        """Take one more token and return the text that is now certain."""
+        content = self._table.content[token]
+        if self._strip_first and content:
+            content = content.removeprefix(b" ")
+            self._strip_first = False
+        return self.add_text(self._decoder.decode(content))
+
+    def finish(self) -> str:
+        """Return what was held back; an unfinished character becomes U+FFFD."""
+        if self.is_stopped:
+            return ""
+        return self.add_text(self._decoder.decode(b"", final=True)) + super().finish()
 
 
 def _possible_stop(text: str, stop: Sequence[str]) -> int:

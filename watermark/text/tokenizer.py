@@ -104,6 +104,19 @@ class TokenizerUnit:
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return np.array(ids, np.dtype("<u4"))
 
+    def encode_with_offsets(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return the token ids, and the characters each stands for, shape (n, 2).
+
+        Tokens that share a character, as its bytes do, share its place.
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        check_text(text)
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+        return np.array(encoding.ids, np.dtype("<u4")), np.maximum.accumulate(offsets)
+
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Return the token ids of many texts, each as :meth:`encode` gives them, but faster.
 

@@ -35,6 +35,18 @@ class Unit(Protocol):
         """
         ...
 
+    def encode_with_offsets(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return the ids, and where each unit stands in the text.
+
+        Returns:
+            Ids, shape (n,), as from :meth:`encode`; and first and last-plus-one character of
+            each unit, shape (n, 2), starts ascending. Units may share a character.
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        ...
+
 
 def check_text(text: str) -> None:
     """Refuse text that has no UTF-8 form.

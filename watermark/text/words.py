@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from watermark.text.alignment import aligned_normal_form
 from watermark.text.unit import WORDS_V1, check_text
 
 if TYPE_CHECKING:
@@ -80,8 +81,11 @@ def _normalize(text: str) -> str:
 def words(text: str) -> list[str]:
     """Return the units of a text, in order, in normalized form."""
     normalized = _normalize(text)
-    classes = normalized.translate(_CLASSES)
-    return [normalized[m.start() : m.end()] for m in _UNITS.finditer(classes)]
+    return [normalized[start:end] for start, end in _unit_places(normalized)]
+
+
+def _unit_places(normalized: str) -> list[tuple[int, int]]:
+    return [found.span() for found in _UNITS.finditer(normalized.translate(_CLASSES))]
 
 
 def complete_words(text: str) -> list[str]:
@@ -139,3 +143,16 @@ class WordsUnit:
         """
         check_text(text)
         return np.array([word_id(unit) for unit in words(text)], np.dtype("<u4"))
+
+    def encode_with_offsets(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return the ids of the text's words, and the characters each stands for, shape (n, 2).
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        check_text(text)
+        normalized, starts, ends = aligned_normal_form(text, _normalize)
+        places = np.array(_unit_places(normalized), np.int64).reshape(-1, 2)
+        ids = [word_id(normalized[start:end]) for start, end in places.tolist()]
+        offsets = np.stack([starts[places[:, 0]], ends[places[:, 1] - 1]], axis=1)
+        return np.array(ids, np.dtype("<u4")), offsets

@@ -37,7 +37,7 @@ class TokenReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One token's worth of a choice.
+    """One token's worth of a choice, or more where tokens are not told.
 
     Attributes:
         choice: Index of the choice in the answer.
@@ -46,6 +46,7 @@ class Piece:
         text_offset: Characters of the reply decoded before this token.
         report: Log-probabilities at the position, where asked for.
         finish_reason: Set on the last piece, in the API's words.
+        n_tokens: How many tokens it counts for.
     """
 
     choice: int
@@ -54,6 +55,7 @@ class Piece:
     text_offset: int
     report: TokenReport | None = None
     finish_reason: str | None = None
+    n_tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

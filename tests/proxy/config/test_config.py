@@ -88,6 +88,22 @@ def test_addresses(url: str) -> None:
     assert parse_config(text, path=PATH).upstream.url == url
 
 
+CONTINUED = '[[model]]\nname = "m"\nunit = "words/v1"\n[model.capabilities]\ncontinuation = "{}"\n'
+
+
+@pytest.mark.parametrize("continuation", ["text", "prefix"])
+def test_words_over_text_need_no_tokenizer(continuation: str) -> None:
+    text = GOOD + CONTINUED.format(continuation)
+    (model,) = parse_config(text, path=PATH).models
+    assert not model.needs_tokenizer
+    for other in (
+        text.replace("words/v1", "tokenizer"),
+        text.replace(f'"{continuation}"', '"token-ids"'),
+    ):
+        with pytest.raises(ConfigError, match="needs tokenizer"):
+            parse_config(other, path=PATH)
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     odd = tmp_path / "odd.toml"
     odd.write_bytes(b"\xff")

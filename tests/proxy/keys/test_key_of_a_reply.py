@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,23 @@ def test_scopes_by_route(tokenizer: Path) -> None:
             text = await on.client.post("/v1/completions", json={"model": "m", "prompt": "a"})
             assert chat.headers["x-watermark"].endswith("key=rest")
             assert text.headers["x-watermark"].endswith("key=texts")
+
+    scenario(work)
+
+
+def test_scopes_by_account(tokenizer: Path) -> None:
+    account = f"sha256:{hashlib.sha256(b'sk-gold').hexdigest()}"
+    ring = KeyRing(
+        (record(tokenizer, "rest"), record(tokenizer, "gold", scope="gold")),
+        scopes=(Scope(name="gold", accounts=(account,)),),
+    )
+
+    async def work() -> None:
+        async with scene(tokenizer, ring) as on:
+            for sent, key in (("sk-gold", "gold"), ("sk-other", "rest"), (None, "rest")):
+                headers = {} if sent is None else {"authorization": f"Bearer {sent}"}
+                answer = await on.client.post(URL, json=CHAT, headers=headers)
+                assert answer.headers["x-watermark"].endswith(f"key={key}")
 
     scenario(work)
 

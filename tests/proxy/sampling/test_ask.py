@@ -25,6 +25,7 @@ def answer_of(*tokens: tuple[int, ...], finish: Finish = Finish.LENGTH) -> Draft
 def put(question: Draft, answer: Drafted | None) -> tuple[tuple[Continuation, ...], int]:
     """Return the continuations, and how many tokens then fit into the reply."""
     reply = make_reply(0, max_tokens=None)
+    reply.extend(question.tokens)
     budget = Budget(BudgetLimits(), no_clock)
     asking = ask(reply, question, budget, END_IDS)
     assert next(asking) is question
@@ -44,7 +45,7 @@ def test_a_whole_answer_passes() -> None:
 
 def test_a_continuation_cut_short_shows_the_end_of_the_context() -> None:
     question = Draft(tokens=(9, 9), n=1, max_tokens=3)
-    assert put(question, answer_of((1,)))[1] == 3
+    assert put(question, answer_of((1,)))[1] == 1
     assert put(question, answer_of((END,), finish=Finish.STOP))[1] == 1000
 
 

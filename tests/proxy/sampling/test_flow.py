@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
@@ -13,27 +11,13 @@ from proxy.sampling.flow import MarkPlan, mark
 from proxy.sampling.questions import Finish
 from proxy.sampling.select import SelectPlan
 from proxy.sampling.splice import SplicePlan
+from proxy.sampling.units import TokenUnits
 from tests.support.drive import Driven, drive, law_pvalue, make_reply, no_clock
 from tests.support.toy_model import PLAIN, ToyModel
-
-if TYPE_CHECKING:
-    from proxy.sampling.reply import Reply
 
 END = 3
 TABLE = np.array([[0.5, 0.25, 0.15, 0.1], [0.15, 0.5, 0.3, 0.05], [0.3, 0.1, 0.5, 0.1]])
 NOTHING = BudgetLimits(requests=0)
-
-
-class TokenUnits:
-    """Every token is a unit of its own."""
-
-    def history(self, reply: Reply) -> tuple[int, ...]:
-        return tuple(reply.tokens)
-
-    def added(self, reply: Reply, tokens: tuple[int, ...], *, is_ended: bool) -> tuple[int, ...]:
-        assert isinstance(is_ended, bool)
-        assert len(reply.tokens) >= 0
-        return tokens
 
 
 def make_plan(

@@ -13,8 +13,10 @@ from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Continuation, Draft, Drafted, Finish
 from proxy.sampling.reply import Reply
 from proxy.sampling.select import SelectPlan, select
+from proxy.sampling.units import Reading, TokenUnits
 from tests.support.drive import drive, law_pvalue, make_record, make_reply, no_clock
 from tests.support.toy_model import PLAIN, ToyModel
+from watermark.schemes import Candidate
 from watermark.seeding import KeyedUniforms
 
 if TYPE_CHECKING:
@@ -25,27 +27,18 @@ TABLE = np.array([[0.5, 0.25, 0.15, 0.1], [0.15, 0.5, 0.3, 0.05], [0.3, 0.1, 0.5
 SIGNIFICANCE = 1e-4
 
 
-class TokenUnits:
-    """Every token is a unit of its own."""
-
-    def history(self, reply: Reply) -> tuple[int, ...]:
-        return tuple(reply.tokens)
-
-    def added(self, reply: Reply, tokens: tuple[int, ...], *, is_ended: bool) -> tuple[int, ...]:
-        assert isinstance(is_ended, bool)
-        assert len(reply.tokens) >= 0
-        return tokens
-
-
 class PairUnits:
     """Two tokens make a unit, read modulo 3: different texts can have the same units."""
 
-    def history(self, reply: Reply) -> tuple[int, ...]:
-        return self._read(reply.tokens, is_ended=False)
-
-    def added(self, reply: Reply, tokens: tuple[int, ...], *, is_ended: bool) -> tuple[int, ...]:
-        before = len(self.history(reply))
-        return self._read([*reply.tokens, *tokens], is_ended=is_ended)[before:]
+    def read(self, reply: Reply, continuations: Sequence[Continuation]) -> Reading:
+        before = self._read(reply.tokens, is_ended=False)
+        candidates = []
+        for one in continuations:
+            is_ended = one.finish is Finish.STOP
+            tokens = [*reply.tokens, *(one.tokens[:-1] if is_ended else one.tokens)]
+            units = self._read(tokens, is_ended=is_ended)[len(before) :]
+            candidates.append(Candidate(units, is_ended))
+        return Reading(before, tuple(candidates))
 
     def _read(self, tokens: Sequence[int], *, is_ended: bool) -> tuple[int, ...]:
         whole = len(tokens) if is_ended else len(tokens) // 2 * 2

@@ -82,9 +82,16 @@ def train_tokenizer(words: Sequence[str]) -> bytes:
     return data.encode()
 
 
-def marked_ids(record: KeyRecord, alphabet: Sequence[int], n: int, seed: int = 0) -> list[int]:
-    """Sample n units of a uniform law with the mark of a key."""
-    uniforms, sampler = KeyedUniforms(record), CopulaSampler(record.rho)
+def marked_ids(
+    record: KeyRecord,
+    alphabet: Sequence[int],
+    n: int,
+    seed: int = 0,
+    *,
+    account: str | None = None,
+) -> list[int]:
+    """Sample n units of a uniform law with the mark of a key, and the code of an account."""
+    uniforms, sampler = KeyedUniforms(record, account=account), CopulaSampler(record.rho)
     rng = np.random.default_rng(seed)
     ids, width = np.array(alphabet, np.uint32), record.context_width
     probabilities = np.full(len(ids), 1 / len(ids))
@@ -96,11 +103,13 @@ def marked_ids(record: KeyRecord, alphabet: Sequence[int], n: int, seed: int = 0
     return chosen
 
 
-def marked_text(record: KeyRecord, n: int = 200, seed: int = 0) -> str:
-    """Return n words with the mark of a key of `words/v1`."""
+def marked_text(
+    record: KeyRecord, n: int = 200, seed: int = 0, *, account: str | None = None
+) -> str:
+    """Return n words with the mark of a key of `words/v1`, and the code of an account."""
     ids = [int(number) for number in WordsUnit().encode(" ".join(LEXICON))]
     word_of = dict(zip(ids, LEXICON, strict=True))
-    return " ".join(word_of[number] for number in marked_ids(record, ids, n, seed))
+    return " ".join(word_of[number] for number in marked_ids(record, ids, n, seed, account=account))
 
 
 def marked_token_ids(record: KeyRecord, unit: TokenizerUnit, n: int = 200) -> list[int]:

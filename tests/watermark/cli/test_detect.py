@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 FIELDS = [
     "file", "key_id", "unit", "scheme", "context_width", "n_tokens", "n_scored", "n_repeated",
-    "statistic", "log_pvalue", "log10_pvalue", "log_pvalue_family", "log10_pvalue_family",
+    "n_excluded",
+    "statistic", "log_pvalue", "log10_pvalue", "log_pvalue_family", "log10_pvalue_family", "law",
+    "form", "n_forms", "canonical",
 ]  # fmt: skip
 
 

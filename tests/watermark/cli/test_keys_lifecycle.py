@@ -166,6 +166,13 @@ def test_status_says_which_worker_has_what(ready: Shell) -> None:
         os.getpid(): True,
         other.pid: False,
     }
+    good = ready.keys.read_text()
+    write_report(folder, WorkerReport(pid=os.getpid(), **now))
+    ready.keys.write_text(good + "[[key]")
+    broken = run(ready, "status", "--state", folder.parent, code=1)
+    assert f"worker {os.getpid()}  {generation}  not as the file" in broken.stdout
+    assert "not TOML" in broken.stderr
+    ready.keys.write_text(good)
     for bad, says in (("state = 1\n", "`state` is no path"), ("state = \n", "cannot read")):
         config.write_text(bad)
         assert says in run(ready, "status", "--config", config, code=1).stderr
@@ -280,15 +287,65 @@ def test_a_disclosed_key_is_proved_verified_and_detects(ready: Shell, clock: Clo
     assert found.exit_code == 0, found.stderr
 
 
-def test_destroying_a_key_takes_its_file_and_leaves_its_record(ready: Shell, clock: Clock) -> None:
+def test_a_key_is_destroyed_a_month_after_it_was_archived(ready: Shell, clock: Clock) -> None:
+    commit(ready, "--create-log", "example.com/keys")
     run(ready, "rotate", "--now", "--id", "b")
     clock.add(seconds=1)
+    assert "+destroy_at = 2026-12-01T12:01:00Z" in run(ready, "destroy", "a", "--dry-run").stdout
+    assert load_keys(ready.keys).by_id("a")
+    told = run(ready, "destroy", "a", "--operator", "Ada").stderr
+    assert "archived, and to be destroyed at 2026-12-01T12:01:00Z" in told
+    assert "--restore" in told
+    assert [one.key_id for one in load_keys(ready.keys, now=clock()).detecting(clock())] == ["b"]
+    assert (ready.folder / "a.key").exists()
+    assert "already" in run(ready, "destroy", "a", "--yes", code=1).stderr
+    assert "destroy a --restore` takes it back" in run(ready, "status").stderr
+    clock.add(days=29)
+    assert "its state is detect" in run(ready, "destroy", "a", "--restore").stderr
+    assert load_keys(ready.keys, now=clock()).by_id("a")
+    run(ready, "destroy", "a")
+    clock.add(days=31)
+    assert "it is destroyed" in run(ready, "destroy", "a", "--restore", code=1).stderr
+    assert "destroy a --yes` deletes it" in run(ready, "status").stderr
     assert "add --yes" in run(ready, "destroy", "a", code=2).stderr
-    run(ready, "destroy", "a", "--yes")
+    shown = run(ready, "destroy", "a", "--dry-run")
+    assert "a.key would be deleted" in shown.stderr
+    assert (ready.folder / "a.key").exists()
+    logged = (ready.folder / "log" / "checkpoint").read_bytes()
+    run(ready, "destroy", "a", "--yes", "--operator", "Grace")
     assert not (ready.folder / "a.key").exists()
     ring = load_keys(ready.keys, now=clock())
-    assert [fields.key_id for fields in ring.retired] == ["a"]
-    assert "becomes 'destroyed' only from" in run(ready, "destroy", "b", "--yes", code=1).stderr
+    assert [(one.key_id, one.state) for one in ring.retired] == [("a", KeyState.DESTROYED)]
+    lines = HistoryReader(history_path(ready.keys)).read().lines
+    told_of_a = [(line.operator, line.detail) for line in lines if line.key_id == "a"][-4:]
+    assert [words.partition(" at ")[0] for _, words in told_of_a] == [
+        "to be destroyed", "restored", "to be destroyed", "destroyed",
+    ]  # fmt: skip
+    assert (told_of_a[0][0], told_of_a[-1][0]) == ("Ada", "Grace")
+    assert (ready.folder / "log" / "checkpoint").read_bytes() == logged  # it stays there
+    run(ready, "check")
+
+
+def test_no_key_is_destroyed_too_soon_or_by_hand(ready: Shell, clock: Clock) -> None:
+    assert "becomes 'destroyed' only from" in run(ready, "destroy", "a", code=1).stderr
+    run(ready, "rotate", "--now", "--id", "b")
+    clock.add(seconds=1)
+    assert "after 1d at the soonest" in run(ready, "destroy", "a", "--after", "5m", code=1).stderr
+    run(ready, "destroy", "a", "--after", "2d", "--restore", code=2)
+    run(ready, "destroy", "a", "--after", "2d")
+    good = ready.keys.read_text()
+    for bad in (
+        good.replace("destroy_at = 2026-11-03", "destroy_at = 2026-11-02"),
+        good.replace("destroy_at = 2026-11-03T12:01:00Z", 'state = "destroyed"'),
+    ):
+        ready.keys.write_text(bad)
+        assert "is to be destroyed at 2026-11-03T12:01:00Z, not earlier" in (
+            run(ready, "check", code=1).stderr
+        )
+    ready.keys.write_text(good)
+    clock.add(days=3)
+    ready.keys.write_text(good.replace("destroy_at = 2026-11-03T12:01:00Z\n", ""))
+    assert "goes back from 'destroyed' to 'detect'" in run(ready, "check", code=1).stderr
 
 
 def test_a_beacon_key_needs_a_share_that_was_committed_to(ready: Shell) -> None:

@@ -224,6 +224,9 @@ def test_another_unit_is_refused() -> None:
         def encode(self, text: str) -> np.ndarray:
             raise AssertionError(text)
 
+        def encode_with_offsets(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+            raise AssertionError(text)
+
     with pytest.raises(UnitMismatchError):
         Detector(make_record(0), OtherUnit())
     with pytest.raises(UnitMismatchError):

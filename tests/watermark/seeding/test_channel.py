@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.drive import make_record
-from watermark.seeding import AccountCode, code_indices, is_account_channel
-from watermark.seeding.channel import CODE_POSITIONS
+from watermark.errors import SchemeParameterError
+from watermark.seeding import (
+    CODE_POSITIONS,
+    AccountCode,
+    AccountCodes,
+    code_indices,
+    is_account_channel,
+)
+from watermark.seeding.channel import AccountTags
 
 SECRET = make_record(0).secret
 ALL = np.arange(CODE_POSITIONS)
+
+
+def nfc(text: str) -> str:
+    """Return a text that can be an account's name."""
+    return unicodedata.normalize("NFC", text.encode(errors="replace").decode())
 
 
 @pytest.mark.parametrize("share", [0, 1, 8192, 65_535, 65_536])
@@ -55,3 +69,28 @@ def test_bits_do_not_depend_on_the_batch(indices: list[int]) -> None:
 
 def test_a_code_shows_nothing() -> None:
     assert repr(AccountCode(SECRET, "a")) == "<AccountCode>"
+
+
+@settings(max_examples=5)
+@given(st.lists(st.text(min_size=1, max_size=20).map(nfc), min_size=1, max_size=5, unique=True))
+def test_many_codes_are_the_single_ones(names: list[str]) -> None:
+    codes = AccountCodes(SECRET, names)
+    assert len(codes) == len(names)
+    single = np.array([AccountCode(SECRET, name).bits(ALL) for name in names])
+    for block in (0, 1, 255, 511):
+        words = codes.words(block)
+        bits = words[:, :, None] >> np.arange(64, dtype=np.uint64) & np.uint64(1)
+        flat = bits.transpose(1, 0, 2).reshape(len(names), 128)
+        assert (flat == single[:, 128 * block : 128 * (block + 1)]).all()
+
+
+@pytest.mark.parametrize("name", ["", "e\u0301", "x" * 256, "\ud800"])
+def test_a_name_that_has_no_tag_is_refused(name: str) -> None:
+    for make in (AccountCode, lambda secret, one: AccountCodes(secret, [one])):
+        with pytest.raises(SchemeParameterError, match="names no account"):
+            make(SECRET, name)
+
+
+def test_codes_show_nothing() -> None:
+    assert repr(AccountCodes(SECRET, ["a", "b"])) == "<AccountCodes of 2>"
+    assert repr(AccountTags(SECRET)) == "<AccountTags>"

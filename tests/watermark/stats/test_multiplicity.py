@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watermark.errors import SchemeParameterError
 from watermark.stats import holm
 
 
@@ -77,3 +78,24 @@ def test_the_family_wise_error_is_held() -> None:
     ):
         errors = sum(min(holm(row)) <= math.log(alpha) for row in logs.tolist())
         assert errors / runs <= alpha + 4 * math.sqrt(alpha / runs)
+
+
+@given(st.lists(st.floats(-30, 0), min_size=1, max_size=12), st.integers(0, 12), st.integers(0, 40))
+def test_of_a_part_nothing_is_rejected_that_the_whole_keeps(
+    logs: list[float], kept: int, more: int
+) -> None:
+    # Parts are kept from the front of two halves, as the best of two texts are.
+    halves = [sorted(logs[::2]), sorted(logs[1::2])]
+    whole = halves[0] + halves[1] + [0.0] * more
+    part = halves[0][:kept] + halves[1][: kept + 1]
+    adjusted = holm(part, family_size=len(whole))
+    full = holm(whole)
+    for level in (-0.5, -3.0, -10.0):
+        places = [*range(len(halves[0][:kept])), *(len(halves[0]) + i for i in range(kept + 1))]
+        for value, place in zip(adjusted, places, strict=False):
+            assert value > level or full[place] <= level
+
+
+def test_a_family_is_no_smaller_than_what_is_given_of_it() -> None:
+    with pytest.raises(SchemeParameterError, match="no part of a family"):
+        holm([-1.0, -2.0], family_size=1)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watermark.errors import SchemeParameterError
-from watermark.stats import gamma_log_sf
+from watermark.stats import gamma_log_sf, gamma_log_sfs
 
 SHAPES = (1, 2, 3, 7, 31, 32, 33, 100, 999, 10_000, 123_456, 1_000_000, 10_000_000)
 
@@ -143,3 +143,14 @@ def test_nothing_scored_is_no_evidence() -> None:
 def test_what_no_sum_can_be_is_refused(statistic: float, shape: int) -> None:
     with pytest.raises(SchemeParameterError):
         gamma_log_sf(statistic, shape)
+
+
+def test_many_tails_at_once_are_those_of_one_at_a_time() -> None:
+    statistics = np.array([0.0, 0.0, 1e-3, 5.0, 9.5, 10.0, 30.0, 1e4, 2.0])
+    shapes = np.array([0, 10, 10, 10, 10, 10, 10, 10, 0])
+    expected = [
+        gamma_log_sf(t, n) for t, n in zip(statistics.tolist(), shapes.tolist(), strict=True)
+    ]
+    assert gamma_log_sfs(statistics, shapes).tolist() == pytest.approx(expected, rel=1e-14)
+    with pytest.raises(SchemeParameterError):
+        gamma_log_sfs(np.array([-1.0]), np.array([3]))

@@ -155,3 +155,28 @@ def test_every_combining_character_is_a_mark() -> None:
     for code in range(0x110000):
         if unicodedata.combining(chr(code)):
             assert unicodedata.category(chr(code))[0] == "M"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.one_of(TEXTS, st.text(alphabet=AWKWARD + "中かa b", max_size=30)))
+@example("\u1100\u1161\u11a8 a\u0301")
+@example("\u09c7\u09be")
+def test_every_unit_stands_where_its_characters_are(text: str) -> None:
+    ids, offsets = WordsUnit().encode_with_offsets(text)
+    assert ids.tolist() == WordsUnit().encode(text).tolist()
+    assert offsets.shape == (len(ids), 2)
+    assert (np.diff(offsets, axis=0) >= 0).all()
+    for unit, (start, end) in zip(words(text), offsets.tolist(), strict=True):
+        assert 0 <= start < end <= len(text)
+        assert unit in "".join(words(text[start:end]))
+
+
+def test_offsets_of_plain_words() -> None:
+    text = "It's  ＡＢ co\u00adop e\u0301té 中文."
+    _, offsets = WordsUnit().encode_with_offsets(text)
+    assert [text[start:end] for start, end in offsets.tolist()] == [
+        "It", "'", "s", "ＡＢ", "co\u00adop", "e\u0301té", "中", "文", ".",
+    ]  # fmt: skip
+    assert WordsUnit().encode_with_offsets("")[1].shape == (0, 2)
+    with pytest.raises(TextEncodingError):
+        WordsUnit().encode_with_offsets("\ud800")

@@ -7,15 +7,23 @@ Source: age-encryption.org/v1; pyrage.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from watermark.errors import KeyFileError, KeysConfigError
-from watermark.keys.keyfile import expect_key, parse_key_file, read_private_file
+from watermark.keys.keyfile import (
+    expect_key,
+    format_key_file,
+    parse_key_file,
+    read_private_file,
+    remove_file,
+    write_private_file,
+)
 from watermark.keys.sources.extras import need
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from watermark.keys.document import AgeOptions
     from watermark.keys.secret import SecretKey
 
 MAX_ENCRYPTED_BYTES: Final = 64 * 1024
@@ -29,16 +37,21 @@ class AgeSource:
 
     Args:
         folder: Where relative paths start.
-        identity: `file:` and the path of the identity file; empty where the file has no `[age]`.
+        options: `[age]`; None where the file has none.
+
+    Raises:
+        KeysConfigError: It names no identity file.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        if not identity.startswith(_FILE_PREFIX) or identity == _FILE_PREFIX:
+    def __init__(self, folder: Path, options: AgeOptions | None) -> None:
+        identity = "" if options is None else options.identity
+        if options is None or not identity.startswith(_FILE_PREFIX) or identity == _FILE_PREFIX:
             raise KeysConfigError(
                 'a secret by `age:` needs [age] identity = "file:PATH"; name the identity file'
             )
         self._folder = folder
         self._identity = folder / identity.removeprefix(_FILE_PREFIX)
+        self._recipients = options.recipients
 
     def files(self, place: str) -> tuple[Path, ...]:
         """Return the encrypted key file, and the identity that opens it."""
@@ -63,8 +76,43 @@ class AgeSource:
             raise KeyFileError(f"{path} is too long for an encrypted key file; restore it")
         return expect_key(parse_key_file(self._decrypt(data, path), path=path), key_id, path=path)
 
-    def _decrypt(self, data: bytes, path: Path) -> bytes:
-        """Return what the file holds."""
+    def store(self, place: str, key: SecretKey) -> None:
+        """Encrypt a key file to the recipients of `[age]`, or to the identity where it has none.
+
+        Raises:
+            SecretSourceError: pyrage is not installed.
+            KeysConfigError: A recipient is none.
+            KeyFileError: Something is there, it cannot be written, or the identity is missing.
+        """
+        pyrage = need("pyrage", "age", _USE)
+        recipients = [self._recipient(text) for text in self._recipients]
+        if not recipients:
+            recipients = [identity.to_public() for identity in self._identities()]
+        data: bytes = pyrage.encrypt(format_key_file(key), recipients)
+        write_private_file(self._folder / place, data)
+
+    def remove(self, place: str) -> None:
+        """Delete an encrypted key file.
+
+        Raises:
+            KeyFileError: It cannot be deleted.
+        """
+        remove_file(self._folder / place)
+
+    def _recipient(self, text: str) -> Any:  # noqa: ANN401 - a module without types
+        """Return a recipient: an X25519 one, or an SSH key."""
+        pyrage = need("pyrage", "age", _USE)
+        try:
+            if text.startswith("ssh-"):
+                return pyrage.ssh.Recipient.from_str(text)
+            return pyrage.x25519.Recipient.from_str(text)
+        except pyrage.RecipientError:
+            raise KeysConfigError(
+                f"age recipient {text!a} is none; write age1... or the line of an SSH public key"
+            ) from None
+
+    def _identities(self) -> list[Any]:
+        """Return the identities in the identity file."""
         pyrage = need("pyrage", "age", _USE)
         lines = read_private_file(
             self._identity, limit=MAX_IDENTITY_BYTES, what="age identity"
@@ -78,8 +126,13 @@ class AgeSource:
             raise KeyFileError(
                 f"{self._identity} holds no X25519 identity of age; make one with `age-keygen`"
             )
+        return identities
+
+    def _decrypt(self, data: bytes, path: Path) -> bytes:
+        """Return what the file holds."""
+        pyrage = need("pyrage", "age", _USE)
         try:
-            plain: bytes = pyrage.decrypt(data, identities)
+            plain: bytes = pyrage.decrypt(data, self._identities())
         except pyrage.DecryptError as err:
             raise KeyFileError(
                 f"{path} cannot be decrypted with {self._identity}; give the identity that it was "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from watermark.keys.keyfile import read_key_file
+from watermark.keys.keyfile import read_key_file, remove_file, write_key_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,3 +33,19 @@ class FileSource:
             KeyFileError: The file is missing, damaged, too open, or another key's.
         """
         return read_key_file(self._folder / place, expected_id=key_id)
+
+    def store(self, place: str, key: SecretKey) -> None:
+        """Write a key file.
+
+        Raises:
+            KeyFileError: Something is there, or it cannot be written.
+        """
+        write_key_file(self._folder / place, key)
+
+    def remove(self, place: str) -> None:
+        """Delete a key file.
+
+        Raises:
+            KeyFileError: It cannot be deleted.
+        """
+        remove_file(self._folder / place)

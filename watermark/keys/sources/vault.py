@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from watermark.errors import KeyFileError, KeysConfigError, SecretSourceError
-from watermark.keys.keyfile import expect_key, parse_key_file, read_private_file
+from watermark.keys.keyfile import (
+    expect_key,
+    format_key_file,
+    parse_key_file,
+    read_private_file,
+    remove_file,
+    write_private_file,
+)
 from watermark.keys.sources.extras import need
 
 if TYPE_CHECKING:
@@ -56,13 +64,13 @@ class VaultClient:
             )
         self.folder = folder
         self._options = options
-        self._client: Any = None
+        self._clients: dict[int, Any] = {}  # by process: a forked one uses no connection of another
 
     def ask(self, call: str, *args: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
         """Return what Vault answers.
 
         Args:
-            call: `read` (KV version 2) or `decrypt` (transit).
+            call: `read`, `create` or `delete` (KV version 2), `encrypt` or `decrypt` (transit).
             args: Positional arguments of hvac.
             arguments: Named ones.
 
@@ -72,11 +80,14 @@ class VaultClient:
         """
         hvac = need("hvac", "vault", "a secret by `vault:`")
         requests = need("requests", "vault", "a secret by `vault:`")
-        client = self._client or self._connect(hvac)
-        secrets = client.secrets
+        client = self._clients.get(os.getpid()) or self._connect(hvac)
+        kv, transit = client.secrets.kv.v2, client.secrets.transit
         function = {
-            "read": secrets.kv.v2.read_secret_version,
-            "decrypt": secrets.transit.decrypt_data,
+            "read": kv.read_secret_version,
+            "create": kv.create_or_update_secret,
+            "delete": kv.delete_metadata_and_all_versions,
+            "encrypt": transit.encrypt_data,
+            "decrypt": transit.decrypt_data,
         }[call]
         try:
             return function(*args, **arguments)
@@ -95,7 +106,7 @@ class VaultClient:
             what="vault token",
         )
         verify = str(self.folder / options.ca) if options.ca else True
-        self._client = hvac.Client(
+        client = hvac.Client(
             url=options.address,
             token=token.decode("ascii", "replace").strip(),
             namespace=options.namespace or None,
@@ -103,8 +114,9 @@ class VaultClient:
             timeout=options.timeout_s,
             allow_redirects=False,
         )
-        self._client.session.trust_env = False  # no proxy of the environment sees the token
-        return self._client
+        client.session.trust_env = False  # no proxy of the environment sees the token
+        self._clients[os.getpid()] = client
+        return client
 
 
 class VaultSource:
@@ -135,6 +147,27 @@ class VaultSource:
         if not isinstance(value, str):
             raise SecretSourceError(f"vault has no text in field {field!a} of {mount}/{path}")
         return _key_of(value.encode(), f"vault:{place}", key_id)
+
+    def store(self, place: str, key: SecretKey) -> None:
+        """Write a key file into a field of a secret that is not there yet.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            SecretSourceError: Vault does not take it, or has a secret there.
+        """
+        mount, path, field = split_place(place)
+        secret = {field: format_key_file(key).decode()}
+        self._client.ask("create", path, secret=secret, cas=0, mount_point=mount)
+
+    def remove(self, place: str) -> None:
+        """Delete every version of a secret, with all its fields.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            SecretSourceError: Vault does not delete it.
+        """
+        mount, path, _ = split_place(place)
+        self._client.ask("delete", path, mount_point=mount)
 
 
 class TransitSource:
@@ -172,6 +205,31 @@ class TransitSource:
         except binascii.Error:
             raise SecretSourceError(f"vault gives no plaintext for {path}") from None
         return _key_of(plain, path, key_id)
+
+    def store(self, place: str, key: SecretKey) -> None:
+        """Have Vault encrypt a key file, and write what it gives.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            SecretSourceError: Vault does not encrypt it.
+            KeyFileError: Something is there, or it cannot be written.
+        """
+        mount, name, file = split_transit_place(place)
+        plain = base64.b64encode(format_key_file(key)).decode()
+        answer = self._client.ask("encrypt", name, plain, mount_point=mount)
+        ciphertext = _at(answer, "data", "ciphertext")
+        if not isinstance(ciphertext, str):
+            raise SecretSourceError(f"vault gives no ciphertext by transit key {mount}/{name}")
+        write_private_file(self._client.folder / file, f"{ciphertext}\n".encode())
+
+    def remove(self, place: str) -> None:
+        """Delete a file of ciphertext.
+
+        Raises:
+            KeysConfigError: The place is malformed.
+            KeyFileError: It cannot be deleted.
+        """
+        remove_file(self._client.folder / split_transit_place(place)[2])
 
 
 def split_place(place: str) -> tuple[str, str, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import importlib
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import os
 from typing import TYPE_CHECKING, Any
 
 import pyrage
 import pytest
 
+from tests.support.vault import TOKEN, serving_vault
 from tests.watermark.keys.rings import NOW, record, secret_of
 from watermark.errors import KeyFileError, KeysConfigError, KeysError, SecretSourceError
 from watermark.keys import (
@@ -23,13 +22,14 @@ from watermark.keys import (
     load_keys,
 )
 from watermark.keys.disclosure import disclose, format_disclosure
+from watermark.keys.document import DocumentReader
+from watermark.keys.sources.vault import VaultClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 KEY = secret_of("k")
-TOKEN = "t0ken-that-nobody-may-see"  # noqa: S105 - of a fake server
 
 
 def load(folder: Path, reference: str, head: str = "", more: str = "") -> KeyRing:
@@ -119,48 +119,20 @@ def test_what_is_no_reference_is_refused(
         load(tmp_path, reference)
 
 
-class Vault(BaseHTTPRequestHandler):
-    """What Vault's HTTP API answers to a client that has the token."""
-
-    def do_GET(self) -> None:
-        found = self.path.partition("?")[0] == "/v1/kv/data/team/k"
-        body = {"data": {"data": {"key": format_key_file(KEY).decode(), "n": 1}, "metadata": {}}}
-        self.answer(200 if found else 404, body if found else {"errors": []})
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        good = self.path == "/v1/transit/decrypt/wm" and asked["ciphertext"] == "vault:v1:abc"
-        plain = base64.b64encode(format_key_file(KEY)).decode()
-        self.answer(200 if good else 400, {"data": {"plaintext": plain}} if good else {})
-
-    def answer(self, status: int, body: dict[str, Any]) -> None:
-        if self.headers["X-Vault-Token"] != TOKEN:
-            status, body = 403, {"errors": ["permission denied"]}
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as inherited
-        """Say nothing."""
-
-
 @pytest.fixture
 def vault(tmp_path: Path) -> Iterator[str]:
-    private(tmp_path / "token", TOKEN + "\n")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Vault) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        yield f'[vault]\naddress = "{address}"\ntoken = "file:token"\n'
-        server.shutdown()
+    with serving_vault(tmp_path) as (table, stored):
+        stored["team/k"] = {"key": format_key_file(KEY).decode(), "n": 1}
+        yield table
+
+
+SEALED = f"vault:v1:{base64.b64encode(format_key_file(KEY)[::-1]).decode()}\n"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_vault_gives_a_field_and_decrypts(tmp_path: Path, vault: str) -> None:
     assert load(tmp_path, "vault:kv/team/k#key", vault).records[0].secret == KEY
-    (tmp_path / "k.enc").write_text("vault:v1:abc\n")
+    (tmp_path / "k.enc").write_text(SEALED)
     assert load(tmp_path, "vault-transit:transit/wm#k.enc", vault).records[0].secret == KEY
 
 
@@ -178,7 +150,7 @@ def test_vault_gives_a_field_and_decrypts(tmp_path: Path, vault: str) -> None:
     ],
 )
 def test_vault_says_what_is_wrong(tmp_path: Path, vault: str, reference: str, says: str) -> None:
-    (tmp_path / "k.enc").write_text("vault:v1:abc\n")
+    (tmp_path / "k.enc").write_text(SEALED)
     with pytest.raises(KeysError, match=says):
         load(tmp_path, reference, vault)
 
@@ -197,6 +169,18 @@ def test_vault_is_asked_safely(tmp_path: Path, vault: str) -> None:
     gone = vault.replace("127.0.0.1:", "127.0.0.1:1#").partition("#")[0] + '"\ntoken = "file:token"'
     with pytest.raises(SecretSourceError, match="answers ConnectionError"):
         load(tmp_path, "vault:kv/team/k#key", gone)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_process_uses_no_connection_of_another(
+    tmp_path: Path, vault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = DocumentReader().read(tmp_path / "KEYS.toml", f"schema = 1\n{vault}").options
+    client = VaultClient(tmp_path, options.vault)
+    for pid in (1, 1, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        client.ask("read", "team/k", mount_point="kv", raise_on_deleted_version=True)
+    assert set(client._clients) == {1, 2}
 
 
 DISCLOSED = 'state = "disclosed"\ndisclosed_at = 2026-11-01T00:00:00Z\n'

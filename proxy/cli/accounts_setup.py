@@ -1,0 +1,144 @@
+"""From the configuration to accounts that serve: the digest key, the book, the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proxy.accounts.book import AccountHolder, Gateway, KeyDigests, load_book
+from proxy.accounts.document import read_secret
+from proxy.accounts.usage import FILE_NAME
+from proxy.accounts.watch_store import WatchStore
+from proxy.cli.accounts_reloading import AccountsReloader
+from proxy.errors import AccountsDownError, ConfigError
+from watermark.errors import AccountsFileError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from proxy.accounts.watch import Watch
+    from proxy.config import AccountsConfig, ProxyConfig
+    from proxy.telemetry.metrics import Metrics
+
+_FLUSH_S: Final = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountsSetup:
+    """What the accounts of a configuration need.
+
+    Attributes:
+        path: The `accounts.toml`.
+        gateway: Where a header may name the account.
+        digest_key: The key of the digests.
+        holder: Holds the book.
+        store: The file of the shared counters.
+    """
+
+    path: Path
+    gateway: Gateway
+    digest_key: bytes
+    holder: AccountHolder
+    store: Path
+
+    def reloader(self, *, metrics: Metrics | None, is_quiet: bool) -> AccountsReloader:
+        """Return the watch over the file, for this process."""
+        return AccountsReloader(
+            self.path,
+            KeyDigests(self.digest_key),
+            self.gateway,
+            self.holder,
+            metrics=metrics,
+            is_quiet=is_quiet,
+        )
+
+    @contextlib.asynccontextmanager
+    async def noting(self, watch: Watch) -> AsyncIterator[None]:
+        """Write down what a process notes, every second and at the end."""
+        task = asyncio.ensure_future(self._flush_often(watch))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(self._flush, watch)
+
+    async def _flush_often(self, watch: Watch) -> None:
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            await asyncio.to_thread(self._flush, watch)
+
+    def _flush(self, watch: Watch) -> None:
+        try:
+            with contextlib.closing(WatchStore(self.store)) as store:
+                store.add(watch.take())
+        except AccountsDownError as err:
+            logger.warning("what was noted of accounts is lost: %s", err)
+
+
+def set_up_accounts(config: ProxyConfig) -> AccountsSetup | None:
+    """Read and check the accounts, None where the configuration has none.
+
+    Raises:
+        ConfigError: The digest key cannot be made.
+        AccountsFileError: A file cannot be used.
+    """
+    accounts = config.accounts
+    if accounts is None:
+        return None
+    digest_key = read_digest_key(accounts, Path(config.state))
+    gateway = gateway_of(accounts)
+    path = Path(accounts.file)
+    book = load_book(path, KeyDigests(digest_key), gateway)
+    return AccountsSetup(
+        path=path,
+        gateway=gateway,
+        digest_key=digest_key,
+        holder=AccountHolder(book),
+        store=store_path(config),
+    )
+
+
+def store_path(config: ProxyConfig) -> Path:
+    """Return the file of the shared counters."""
+    return Path(config.state) / FILE_NAME
+
+
+def gateway_of(accounts: AccountsConfig) -> Gateway:
+    """Return where a header may name the account."""
+    networks = tuple(ip_network(one) for one in accounts.gateways)
+    return Gateway(accounts.gateway_header.lower().encode(), networks)
+
+
+def read_digest_key(accounts: AccountsConfig, state: Path) -> bytes:
+    """Return the key of the digests; drawn where there is none yet.
+
+    Raises:
+        ConfigError: It cannot be written.
+        AccountsFileError: It cannot be read, or others can read it.
+    """
+    path = Path(accounts.digest_key or state / "accounts.key")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        pass
+    except OSError as err:
+        raise ConfigError(f"cannot write {path}: {err.strerror}; set accounts.digest_key") from err
+    else:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+    key = read_secret(path)
+    if len(key) < 32:  # noqa: PLR2004 - 128 bits in hex
+        raise AccountsFileError(f"{path} holds no key of 32 characters or more; remove it")
+    return key

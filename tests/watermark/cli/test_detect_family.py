@@ -1,0 +1,88 @@
+"""`watermark detect` with --exclude and --decoys."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.watermark.cli.shell import WITNESS, marked_text
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+    from tests.watermark.cli.shell import Shell
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_quoted_prompt_is_no_evidence(shell: Shell, plain_text: str) -> None:
+    text = marked_text(shell.key("k"))
+    answer = shell.file("answer.txt", f"{text} {plain_text}")
+    prompt = shell.file("prompt.txt", f"{WITNESS} {text}")
+    (alone,) = rows(shell("detect", answer, "--keys", shell.keys, "--json"))
+    assert alone["log10_pvalue"] < -9
+    assert alone["n_excluded"] == 0
+    (found,) = rows(shell("detect", answer, "--keys", shell.keys, "--json", "--exclude", prompt))
+    assert found["log10_pvalue"] > -3
+    assert found["n_excluded"] > 150
+    table = shell("detect", answer, "--keys", shell.keys, "--exclude", prompt).stdout
+    assert "excluded" in table.splitlines()[0]
+
+
+def test_ids_are_excluded_as_ids(shell: Shell) -> None:
+    shell.key("k")
+    file = shell.file("a.json", "[1, 2, 3, 4, 5, 6]")
+    prompt = shell.file("p.jsonl", "[2, 3]\n[4, 5]\n")
+    (found,) = rows(
+        shell("detect", file, "--keys", shell.keys, "--ids", "--json", "--exclude", prompt)
+    )
+    assert (found["n_scored"], found["n_excluded"]) == (2, 2)
+
+
+def test_what_cannot_be_excluded_stops_everything(shell: Shell) -> None:
+    file = shell.file("a.txt", marked_text(shell.key("k")))
+    result = shell("detect", file, "--keys", shell.keys, "--exclude", shell.folder / "none")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "no such file or directory; correct the path" in result.stderr
+    result = shell("detect", file, "--keys", shell.keys, "--exclude", file, "--highlight")
+    assert result.exit_code == 2
+    assert "leave out --exclude" in result.stderr
+
+
+def test_decoys_stand_beside_the_closed_form(shell: Shell, plain_text: str) -> None:
+    marked = shell.file("a.txt", marked_text(shell.key("k")))
+    plain = shell.file("b.txt", plain_text)
+    command = ["detect", marked, plain, "--keys", shell.keys, "--decoys", "999"]
+    first, second = rows(shell(*command, "--json"))
+    assert first["decoys"] == {
+        "n_decoys": 999,
+        "n_reached": 0,
+        "log10_pvalue": pytest.approx(-3.0),
+        "log10_pvalue_family": pytest.approx(-3.0 + math.log10(2)),
+        "log10_pvalue_floor": pytest.approx(-3.0),
+    }
+    closed, ranked = 10 ** second["log10_pvalue"], 10 ** second["decoys"]["log10_pvalue"]
+    assert abs(closed - ranked) < 0.1
+    table = shell(*command).stdout
+    assert "log10 p by decoys" in table.splitlines()[0]
+    assert "no rank can fall below 10^-3.00" in table
+    assert "CONTRADICT" not in table
+    assert rows(shell(*command, "--json")) == [first, second]
+
+
+def test_the_default_number_follows_the_level(shell: Shell, plain_text: str) -> None:
+    shell.key("k")
+    file = shell.file("a.txt", plain_text)
+    command = ["detect", file, "--keys", shell.keys, "--json", "--decoys"]
+    (found,) = rows(shell(*command, "auto", "--alpha", "0.01"))
+    assert found["decoys"]["n_decoys"] == 300
+    for bad in ("0", "-1", "few", "1e3", "10000000000", "²"):
+        result = shell(*command, bad)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "neither auto nor a number" in result.stderr

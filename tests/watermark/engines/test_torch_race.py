@@ -1,0 +1,122 @@
+"""The race on tensors: numpy's seeding bit for bit, the copula sampler's law, sampling's cuts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from tests.support.drive import make_record
+from watermark.schemes import CopulaSampler
+from watermark.seeding import (
+    KeyedUniforms,
+    as_token_ids,
+    flip_levels,
+    levels_to_uniforms,
+)
+from watermark.seeding import uniform_levels as numpy_levels
+
+torch = pytest.importorskip("torch")
+race = pytest.importorskip("watermark.engines.torch_race")
+
+SIGNIFICANCE = 1e-4
+WORD = st.integers(0, 2**64 - 1)
+
+
+@given(st.lists(WORD, min_size=1, max_size=20), st.integers(0, 2**32 - 2))
+def test_levels_are_numpys_bit_for_bit(streams: list[int], token: int) -> None:
+    own = np.array(streams, np.uint64)
+    tokens = np.full(len(own), token, np.uint32)
+    found = race.uniform_levels(torch.from_numpy(own.view(np.int64)), torch.tensor(token))
+    assert found.numpy().astype(np.uint64).tolist() == numpy_levels(own, tokens).tolist()
+
+
+def test_uniforms_are_numpys_bit_for_bit_over_a_vocabulary() -> None:
+    streams = np.random.default_rng(0).integers(2**64, size=7, dtype=np.uint64)
+    flipped = np.arange(7) % 2 == 0
+    tokens = np.arange(200_000, dtype=np.uint32)
+    found = race.uniforms(
+        torch.from_numpy(streams.view(np.int64))[:, None],
+        torch.arange(200_000),
+        torch.from_numpy(flipped)[:, None],
+    ).numpy()
+    for row, stream in enumerate(streams):
+        levels = numpy_levels(stream, tokens)
+        levels = flip_levels(levels) if flipped[row] else levels
+        assert (found[row] == levels_to_uniforms(levels)).all()
+
+
+def winners(scores: np.ndarray, rho: float, n: int) -> np.ndarray:
+    """Return the winners of n keys at one context and scores."""
+    found = [
+        KeyedUniforms(make_record(seed)).at_each(as_token_ids([3]).reshape(1, 1))
+        for seed in range(n)
+    ]
+    streams = type(found[0])(
+        np.concatenate([one.streams for one in found]),
+        np.zeros(n, np.bool_),
+        np.ones(n, np.bool_),
+    )
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.tensor(scores, dtype=torch.float32).expand(n, -1)
+    chosen: np.ndarray = race.choose(rows, streams, rho, generator).numpy()
+    return chosen
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, 1.0])
+def test_winners_over_keys_have_the_law_of_the_scores(rho: float) -> None:
+    masses = np.array([0.5, 0.0, 0.3, 0.15, 0.05])
+    with np.errstate(divide="ignore"):
+        chosen = winners(np.log(masses), rho, 3000)
+    counts = np.bincount(chosen, minlength=5)
+    assert counts[1] == 0
+    assert stats.chisquare(counts[masses > 0], masses[masses > 0] * 3000).pvalue > SIGNIFICANCE
+
+
+def test_at_full_correlation_the_winner_is_the_samplers() -> None:
+    masses = np.random.default_rng(1).dirichlet(np.full(300, 0.3))
+    chosen = winners(np.log(masses), 1.0, 200)
+    sampler, rng = CopulaSampler(1.0), np.random.default_rng(0)
+    tokens = np.arange(300, dtype=np.uint32)
+    for seed, token in enumerate(chosen):
+        stream = KeyedUniforms(make_record(seed)).at([3])
+        assert stream is not None
+        masses32 = np.exp(np.log(masses).astype(np.float32).astype(np.float64))
+        assert sampler.choose(masses32, stream.uniforms(tokens), rng) == token
+
+
+def test_candidates_are_what_is_not_cut() -> None:
+    scores = torch.tensor([[0.0, -math.inf, 2.0, 3.0], [-math.inf, 5.0, -math.inf, -math.inf]])
+    logits, tokens = race.candidates(scores)
+    assert logits.tolist() == [[0.0, 2.0, 3.0], [5.0, -math.inf, -math.inf]]
+    assert tokens[0].tolist() == [0, 2, 3]
+    assert tokens[1, 0] == 1
+    whole, tokens = race.candidates(scores[:, 2:3])
+    assert whole.shape == tokens.shape == (2, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cuts_are_those_of_transformers_warpers(seed: int) -> None:
+    process = pytest.importorskip("transformers.generation.logits_process")
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, 200, generator=generator)
+    found = race.truncate(
+        logits,
+        torch.tensor([0.7, 1.3], dtype=torch.float64),
+        torch.tensor([50, 0], dtype=torch.float64),
+        torch.tensor([0.9, 1.0], dtype=torch.float64),
+        torch.tensor([0.0, 0.02], dtype=torch.float64),
+    )
+    one = process.TemperatureLogitsWarper(0.7)(None, logits[:1])
+    one = process.TopKLogitsWarper(50)(None, one)
+    one = process.TopPLogitsWarper(0.9)(None, one)
+    other = process.TemperatureLogitsWarper(1.3)(None, logits[1:])
+    other = process.MinPLogitsWarper(0.02)(None, other)
+    for row, expected in ((0, one), (1, other)):
+        assert (torch.isfinite(found[row]) == torch.isfinite(expected[0])).all()
+        kept = torch.isfinite(expected[0])
+        assert torch.allclose(found[row][kept].float(), expected[0][kept], atol=1e-5)
