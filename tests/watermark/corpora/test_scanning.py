@@ -280,6 +280,37 @@ def test_killed_in_the_middle_the_command_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the store's and its client's own
+def test_an_object_store_is_read(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    del host
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = pytest.importorskip("fsspec").filesystem("s3")
+    try:
+        store.mkdir("bucket")
+        for path in corpus.iterdir():
+            store.put_file(str(path), f"bucket/train/{path.name}")
+        here = scan([corpus], [key()], out=tmp_path / "1.parquet", fdr=0.5)
+        there = scan(
+            ["s3://bucket/train"], [key()], out=tmp_path / "2.parquet", fdr=0.5, processes=2
+        )
+        assert there.pooled == here.pooled
+        assert (there.n_broken, there.n_hits) == (here.n_broken, here.n_hits)
+        with pytest.raises(CorpusError, match="from the store"):
+            scan(["s3://none/train"], [key()], out=tmp_path / "3.parquet")
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # ray's own
 def test_a_cluster_changes_nothing(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
