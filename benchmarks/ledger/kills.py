@@ -66,13 +66,14 @@ class LedgerStage(Stage):
         path.write_text(path.read_text() + table)
         return path
 
-    def make_ledger(self, *, reserve_mib: int) -> None:
+    def make_ledger(self, *, reserve_mib: int, more: str = 'store = ""\n') -> None:
         """Make the ledger before the proxy does, with a reserve of space."""
         settings = create_ledger(
             self.ledger_file, name="stage.invalid/ledger", secret=b"s" * 32, seed=b"e" * 32
         )
-        text = settings.path.read_text().replace('store = "segments"', 'store = ""')
-        settings.path.write_text(f"{text}reserve_mib = {reserve_mib}\n")
+        lines = settings.path.read_text().splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith("store ="))
+        settings.path.write_text(f"{text}reserve_mib = {reserve_mib}\n{more}")
 
     def settings(self) -> LedgerSettings:
         """Read the ledger's file."""

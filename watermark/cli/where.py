@@ -2,13 +2,12 @@
 
 Rule 1: what is shown comes from a `Localization`, which holds three levels a window and no score.
 Rule 2: every test of the call, in each form of its text, counts in the family-wise error.
-Rule 3: the null is drawn by decoy keys from a seed that follows from the text, so that the same
-command says the same; it has nothing to do with a key of the file.
+Rule 3: the null is drawn by decoy keys from a seed that follows from key and text, so that the
+same command says the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,12 +101,10 @@ def locate(sought: Sequence[Sought], n_tests: int) -> list[Located]:
 
 def _locate(one: Sought, n_tests: int) -> Located:
     (text,) = one.form.texts
-    seed = hashlib.sha256(text.encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed))  # noqa: TID251 - see rule 3
     try:
-        where = Localizer(one.record, one.unit).localize(
-            text, rng=rng, n_tests=n_tests, with_decoys=True
-        )
+        localizer = Localizer(one.record, one.unit)
+        rng = np.random.default_rng(localizer.seed_for(text))  # noqa: TID251 - see rule 3
+        where = localizer.localize(text, rng=rng, n_tests=n_tests, with_decoys=True)
     except (TextTooShortError, SchemeParameterError) as err:
         return Located(sought=one, text=text, where=None, reason=str(err))
     return Located(sought=one, text=text, where=where)

@@ -16,8 +16,10 @@ are given for a disclosed key alone, and the key's record says so, not the calle
 from __future__ import annotations
 
 import enum
+import hmac
 import math
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,10 +34,12 @@ from watermark.detection.windows import (
     simulated_null,
 )
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
+from watermark.keys import LABEL_CONTEXT
 from watermark.keys.record import KeyState
 from watermark.schemes import CopulaReader, Positions, reader_of, scores_from_levels
 from watermark.seeding import as_token_ids, first_occurrences, pair_levels, pair_values
 from watermark.stats import gamma_log_sf
+from watermark.text import check_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     TokenIds = Sequence[int] | NDArray[Any]
 
 DEFAULT_ALPHA: Final = 1e-3
+_SEED_LABEL: Final = b"output-watermark/v1/window-decoys"
 _LOG_LEVEL: Final = math.log(1e-2)
 
 
@@ -60,6 +65,9 @@ class Level(enum.IntEnum):
     """Its own p-value is at most 0.01: one in a hundred windows of unmarked text."""
     MARKED = 2
     """It lies in a marked span."""
+
+
+_COLORS: Final = {Level.NONE: "#d9dde3", Level.HINT: "#f2b84b", Level.MARKED: "#c2410c"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +96,7 @@ class Window(Stretch):
     level: Level
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Localization:
     """Where one key's mark is in one document.
 
@@ -120,6 +128,24 @@ class Localization:
     spans: tuple[Stretch, ...]
     windows: tuple[Window, ...]
     exact_spans: tuple[Stretch, ...]
+
+    def __repr__(self) -> str:
+        """Show the spans, not hundreds of windows."""
+        spans = ", ".join(f"{first}-{last - 1}" for first, last in (s.units for s in self.spans))
+        return (
+            f"<Localization key={self.key_id!r} marked=[{spans}] of {self.n_tokens} units, "
+            f"p <= 1e{self.log10_pvalue_ceiling}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the levels as a strip, for notebooks."""
+        cells = "".join(
+            f'<span title="units {window.units[0]}-{window.units[1] - 1}: '
+            f'{window.level.name.lower()}" style="flex:{window.units[1] - window.units[0]};'
+            f'height:1.2em;background:{_COLORS[window.level]}"></span>'
+            for window in self.windows
+        )
+        return f'<div>{escape(repr(self))}</div><div style="display:flex">{cells}</div>'
 
 
 class Localizer:
@@ -163,6 +189,21 @@ class Localizer:
     def __repr__(self) -> str:
         """Show which key and unit, nothing of the secret."""
         return f"<Localizer key={self.record.key_id!r} unit={self.record.unit}>"
+
+    def seed_for(self, text: str) -> int:
+        """Return a seed for the null of a text, the same at every call.
+
+        It follows from key and text: whoever does not hold the key cannot try variants of a text
+        until its decoys happen to be weak, and once the key is disclosed all can recompute it.
+        Under the null the key is random, so this HMAC of it is independent of its AES streams.
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+        """
+        check_text(text)
+        key = self.record.secret.subkey(LABEL_CONTEXT, 16)
+        digest = hmac.digest(key, _SEED_LABEL + text.encode(), "sha256")
+        return int.from_bytes(digest, "little")
 
     def localize(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -105,6 +106,22 @@ def test_a_copied_passage_points_at_its_first_copy() -> None:
     copied = np.concatenate([ids, ids[1200:1400]])
     (span,) = find(copied).spans
     assert span.units[1] < 1450
+
+
+def test_a_result_shows_itself_in_a_line_and_in_a_strip() -> None:
+    result = replace(find(document(0)), key_id="<b>")
+    assert re.fullmatch(
+        r"<Localization key='<b>' marked=\[\d+-\d+\] of 3000 units, p <= 1e-3>", repr(result)
+    )
+    page = result._repr_html_()
+    assert "<b>" not in page
+    assert page.count("<span") == len(result.windows)
+
+
+def test_a_seed_follows_from_key_and_text() -> None:
+    one, other = Localizer(make_record(0)), Localizer(make_record(1))
+    assert one.seed_for("text") == Localizer(make_record(0)).seed_for("text")
+    assert len({one.seed_for("text"), one.seed_for("texts"), other.seed_for("text")}) == 3
 
 
 def test_characters_are_found_with_units() -> None:
