@@ -151,3 +151,18 @@ def even_server() -> Iterator[str]:
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
         thread.join()
+
+
+def test_people_see_the_smallest_of_many_and_programs_all(shell: Shell, plain_text: str) -> None:
+    shell.key("k")
+    words = plain_text.split()
+    files = [shell.file(f"{i}.txt", " ".join(words[i % 90 :])) for i in range(210)]
+    command = ["detect", *files, "--keys", shell.keys]
+    shown = shell(*command).stdout.splitlines()
+    assert len(shown) == 1 + 200 + 2
+    assert "The table holds the 200 smallest p of 210; --json prints all" in shown[-1]
+    found = rows(shell(*command, "--json"))
+    assert len(found) == 210
+    weakest = sorted(found, key=lambda row: row["log_pvalue"])[200:]
+    kept = {line.split()[0] for line in shown[1:201]}
+    assert not kept & {row["file"] for row in weakest}
