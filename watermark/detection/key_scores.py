@@ -16,6 +16,7 @@ Source: `watermark/spec/seeding.md` for the bits; SplitMix64 as in `watermark.se
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEY_BYTES: Final = 16
+_DECOY_LABEL: Final = b"output-watermark/v1/decoys/keys/"
 BLOCK_SCORES: Final = 1 << 20  # 8 MiB of scores a block of rows
 _GROUP_KEYS: Final = 1 << 10  # ciphers kept alive at once: about 1 MiB
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
@@ -67,6 +69,19 @@ def decoy_context_keys(n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     the law that a real key has before its text is known.
     """
     return rng.integers(0, 256, (n, KEY_BYTES), dtype=np.uint8)
+
+
+def pairs_generator(*parts: NDArray[np.uint32]) -> np.random.Generator:
+    """Return the generator of decoy keys that belongs to some contexts and tokens.
+
+    Whoever recomputes a test draws the same decoys, and nobody picks those that suit him.
+    """
+    digest = hashlib.shake_256(_DECOY_LABEL)
+    for part in parts:
+        digest.update(part.size.to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(part, "<u4").tobytes())
+    seed = int.from_bytes(digest.digest(32), "little")
+    return np.random.Generator(np.random.PCG64DXSM(seed))
 
 
 def key_statistics(
