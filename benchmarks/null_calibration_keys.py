@@ -231,7 +231,7 @@ def textseal_peer(*, repeats: bool) -> Callable[[np.ndarray, int], float]:
         key = int(np.random.default_rng(seed).integers(1, 2**31))
         config = WatermarkConfig(watermark_type="gumbelmax", ngram=2, secret_key=key)
         detector = build_detector(Ids(), config)
-        seen = None if repeats else set()
+        seen: set[object] | None = None if repeats else set()
         scores = detector.get_scores_by_t([ids.tolist()], scoring_method="v2", seen_windows=seen)
         return float(detector.get_pvalues(scores)[0])
 
@@ -240,7 +240,7 @@ def textseal_peer(*, repeats: bool) -> Callable[[np.ndarray, int], float]:
 
 def peers(unit: Unit) -> None:
     """Print how peers do on the same texts, GPT-2 tokens, 400 tokens at most."""
-    makers = {
+    makers: dict[str, Callable[[], Callable[[np.ndarray, int], float]]] = {
         "transformers green list, default": lambda: transformers_peer(repeats=True),
         "transformers green list, repeats ignored": lambda: transformers_peer(repeats=False),
         "TextSeal Gumbel-max, default call": lambda: textseal_peer(repeats=True),

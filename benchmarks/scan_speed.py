@@ -101,7 +101,8 @@ def tokenizer_alone(path: Path, tokenizer: Path) -> tuple[float, int]:
     while n_left:
         while idle and ranges:
             idle.pop().send(ranges.pop())
-        for pipe in multiprocessing.connection.wait(pipes):
+        for ready in multiprocessing.connection.wait(pipes):
+            pipe = next(one for one in pipes if one is ready)
             n_tokens += pipe.recv()
             n_left -= 1
             idle.append(pipe)

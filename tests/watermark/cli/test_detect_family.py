@@ -16,6 +16,7 @@ from watermark import TokenizerUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from click.testing import Result
 
@@ -64,7 +65,7 @@ def test_what_cannot_be_excluded_stops_everything(shell: Shell) -> None:
 def test_decoys_stand_beside_the_closed_form(shell: Shell, plain_text: str) -> None:
     marked = shell.file("a.txt", marked_text(shell.key("k")))
     plain = shell.file("b.txt", plain_text)
-    command = ["detect", marked, plain, "--keys", shell.keys, "--decoys", "999"]
+    command: list[str | Path] = ["detect", marked, plain, "--keys", shell.keys, "--decoys", "999"]
     first, second = rows(shell(*command, "--json"))
     assert first["decoys"] == {
         "n_decoys": 999,
@@ -85,7 +86,7 @@ def test_decoys_stand_beside_the_closed_form(shell: Shell, plain_text: str) -> N
 def test_the_default_number_follows_the_level(shell: Shell, plain_text: str) -> None:
     shell.key("k")
     file = shell.file("a.txt", plain_text)
-    command = ["detect", file, "--keys", shell.keys, "--json", "--decoys"]
+    command: list[str | Path] = ["detect", file, "--keys", shell.keys, "--json", "--decoys"]
     (found,) = rows(shell(*command, "auto", "--alpha", "0.01"))
     assert found["decoys"]["n_decoys"] == 300
     for bad in ("0", "-1", "few", "1e3", "10000000000", "²"):
@@ -99,7 +100,16 @@ def test_weights_come_from_a_server_of_the_tester(shell: Shell, tokenizer_data: 
     record = shell.key("tokens", "--tokenizer", path)
     ids = marked_token_ids(record, TokenizerUnit.read(path))
     file = shell.file("a.json", json.dumps(ids))
-    command = ["detect", file, "--keys", shell.keys, "--ids", "--json", "--decoys", "499"]
+    command: list[str | Path] = [
+        "detect",
+        file,
+        "--keys",
+        shell.keys,
+        "--ids",
+        "--json",
+        "--decoys",
+        "499",
+    ]
     with even_server() as url:
         (found,) = rows(shell(*command, "--weights-from", url))
     (plain,) = rows(shell(*command))
@@ -157,7 +167,7 @@ def test_people_see_the_smallest_of_many_and_programs_all(shell: Shell, plain_te
     shell.key("k")
     words = plain_text.split()
     files = [shell.file(f"{i}.txt", " ".join(words[i % 90 :])) for i in range(210)]
-    command = ["detect", *files, "--keys", shell.keys]
+    command: list[str | Path] = ["detect", *files, "--keys", shell.keys]
     shown = shell(*command).stdout.splitlines()
     assert len(shown) == 1 + 200 + 2
     assert "The table holds the 200 smallest p of 210; --json prints all" in shown[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
@@ -100,12 +101,12 @@ def test_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: object) 
     from watermark.cli import scan  # noqa: PLC0415 - the module, not the command
 
     del capsys
-    monkeypatch.setattr(scan.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with scan._progress() as show:
         assert show is not None
         show(Progress(stage="scan", done=1, total=2, n_broken=0))
         show(Progress(stage="scan", done=2, total=2, n_broken=3))
         show(Progress(stage="pool", done=2, total=2, n_broken=0))
-    monkeypatch.setattr(scan.sys.stderr, "isatty", lambda: False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     with scan._progress() as show:
         assert show is None

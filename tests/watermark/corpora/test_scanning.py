@@ -126,7 +126,7 @@ def test_a_scan_goes_on_where_it_stopped(
 ) -> None:
     del small_blocks
     whole = scan([corpus], [key()], out=tmp_path / "whole.parquet", fdr=0.5)
-    cut_again = []
+    cut_again: list[object] = []
     keep = Journal.keep
 
     def count_or_die(self: Journal, shard: int, number: int, *rest: object) -> None:
@@ -261,7 +261,15 @@ def test_killed_in_the_middle_the_command_goes_on(tmp_path: Path) -> None:
     with (tmp_path / "a.jsonl").open("w") as file:
         for i in range(40_000):
             file.write(json.dumps({"text": plain(i % 5000, 100 + i % 60)}) + "\n")
-    command = [*run, "scan", tmp_path / "a.jsonl", "--keys", tmp_path / "KEYS.toml", "--fdr", ".5"]
+    command: list[str | Path] = [
+        *run,
+        "scan",
+        tmp_path / "a.jsonl",
+        "--keys",
+        tmp_path / "KEYS.toml",
+        "--fdr",
+        ".5",
+    ]
     command += ["--processes", "2", "--out"]
     subprocess.run([*command, tmp_path / "whole.parquet"], cwd=ROOT, check=True, timeout=300)
     out = tmp_path / "h.parquet"
