@@ -147,12 +147,12 @@ class Stream:
             b"authorization: Bearer %s\r\ncontent-length: %d\r\n\r\n" % (key, len(body))
         )
         writer.write(head + body)
-        while part := await reader.read(1 << 16):
-            self.last = time.time()
-            self.data += part
-            if b"data: " in self.data:
-                self.has_begun.set()
-        writer.close()
+        with contextlib.closing(writer):
+            while part := await reader.read(1 << 16):
+                self.last = time.time()
+                self.data += part
+                if b"data: " in part:
+                    self.has_begun.set()
 
     def check(self) -> None:
         """Fail where the stream did not end as a ban ends it."""
@@ -187,6 +187,7 @@ async def one_run(folder: Path, n_streams: int, workers: int) -> np.ndarray:
             await asyncio.sleep(0.5)
             assert len(other.data) > seen, "the other account's stream stopped"
             kept.cancel()
+            await asyncio.wait({kept})
             return np.array([one.last for one in streams]) - banned_at
 
 

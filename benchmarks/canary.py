@@ -148,10 +148,20 @@ async def ask_wrongly(stage: Stage, rounds: int, haul: Haul) -> None:
             haul.add("metrics", (await client.get(path)).content)
 
 
+def leave_broken(good: Good, seconds: float = 20.0) -> None:
+    """Break the keys' file for as long as it takes the log to say so."""
+    stage = good.stage
+    stage.replace(good.text.replace("rho =", "rhoo =").encode())
+    deadline = time.monotonic() + seconds
+    while b"keys not reloaded" not in stage.log.read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stage.replace(good.text.encode())
+
+
 def crash(stage: Stage, proxy: subprocess.Popen[bytes], haul: Haul) -> None:
     """Make a worker crash, then the process that runs the workers; keep what is left."""
     os.kill(min(stage.reports()), signal.SIGSEGV)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while b"starting another" not in stage.log.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.05)
     haul.dumped.append(was_dumped(proxy, signal.SIGABRT))
@@ -175,6 +185,7 @@ def fuzz(folder: Path, *, seed: int, rounds: int) -> tuple[Haul, list[bytes]]:
     haul = Haul()
     with stage.serving() as proxy:
         asyncio.run(break_keys(good, rounds * len(MAKERS), haul))
+        leave_broken(good)
         asyncio.run(ask_wrongly(stage, rounds, haul))
         for pid in (proxy.pid, *stage.reports()):
             for name in ("environ", "cmdline"):

@@ -2,7 +2,8 @@
 
     python -m benchmarks.detector_speed [--peers]
 
-One key, one thread, distinct-pair rule on, key set-up included, token ids given. Peers run where
+One key, one thread, distinct-pair rule on, key set-up included, token ids given; then 1,000 keys
+and 1,000 decoy keys on 10,000 and on 1,000,000 pairs, in key-tokens a second. Peers run where
 they are installed: SGLang's detector (`pip install --no-deps sglang`, it needs msgspec only) and
 the two of transformers; on fewer tokens, because they take minutes on more.
 """
@@ -14,6 +15,7 @@ import importlib.util
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -23,8 +25,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from watermark.detection import Detector
+from watermark.detection import Detector, decoy_context_keys, detect_many, key_statistics
 from watermark.keys import KeyRecord, SecretKey
+from watermark.seeding import context_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +36,9 @@ SIZES = (1_000, 100_000, 10_000_000)
 PEER_SIZES = (1_000, 4_000)
 MAX_ID = 2**32 - 2
 BAR = 5e6
+MANY_KEYS = 1_000
+MANY_SIZES = (10_000, 1_000_000)
+MANY_BAR = 50e6
 
 
 def texts(n: int, seed: int) -> dict[str, np.ndarray]:
@@ -65,6 +71,26 @@ def ours(ids: np.ndarray, width: int) -> Callable[[], object]:
         return Detector(record).detect(ids)
 
     return run
+
+
+def many_keys() -> None:
+    """Print what a key costs where there are a thousand: epochs, and decoys."""
+    secrets = [SecretKey(f"k{i}", i.to_bytes(32, "little")) for i in range(MANY_KEYS)]
+    records = [KeyRecord(key_id=key.key_id, unit="words/v1", secret=key) for key in secrets]
+    decoys = decoy_context_keys(MANY_KEYS, np.random.default_rng(0))
+    print("\n| 1,000 keys | pairs | million key-tokens/s | of the bar |\n|---|---|---|---|")
+    for n in MANY_SIZES:
+        ids = np.random.default_rng(0).integers(0, MAX_ID, n + 2, dtype=np.uint32)
+        contexts, tokens = context_windows(ids, 2), ids[2:]
+        runs: dict[str, Callable[[], object]] = {
+            "sums under context keys": partial(key_statistics, decoys, contexts, tokens),
+            "detect_many, subkeys derived, Holm": partial(detect_many, records, [ids]),
+        }
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run()
+            speed = MANY_KEYS * n / (time.perf_counter() - begin)
+            print(f"| {name} | {n:,} | {speed / 1e6:.0f} | {speed / MANY_BAR:.1f}x |", flush=True)
 
 
 def sglang(ids: np.ndarray) -> Callable[[], object]:
@@ -146,6 +172,8 @@ def main() -> None:
                 speed = rate(ours(ids, width), n)
                 figures = f"{n:,} | {speed / 1e6:.2f} | {speed / BAR:.1f}x"
                 print(f"| ours, width {width} | {name} | {figures} |", flush=True)
+    many_keys()
+    print()
     for name, make in PEERS.items() if args.peers else ():
         for n in PEER_SIZES:
             ids = texts(n, 0)["Zipf, 50k ids"]

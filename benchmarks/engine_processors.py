@@ -73,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--vocabs", type=int, nargs="+", default=list(VOCABS))
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--synthid-steps", type=int, default=3)
     args = parser.parse_args()
@@ -83,7 +84,7 @@ def main() -> None:
         "|---|---|---|---|---|---|"
     )
     for batch in args.batches:
-        for vocab in VOCABS:
+        for vocab in args.vocabs:
             generator = torch.Generator().manual_seed(batch)
             logits = 3 * torch.randn(batch, vocab, generator=generator)
             length = PROMPT + args.steps + 2

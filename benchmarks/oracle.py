@@ -44,6 +44,7 @@ LENGTHS = (200, 400, 1000)
 QUESTIONS = tuple(int(n) for n in np.geomspace(1, 32_768, 31))
 ALPHA = 1e-6
 RIGHT = 0.9
+DESIGNS = ((300, 20), (3000, 6), (10_000, 2))  # questions, repetitions
 EXACT = "exact z"
 # Of the levels, as z: an answer is a step function of the noisy z.
 STEPS = -special.ndtri_exp(np.log(np.array(LEVELS[:-1])))
@@ -111,7 +112,10 @@ def sensitivity(
                 - kind.answer(base - lift / 2 + other[1], rng)
             ).sum(axis=0)
         guess = rng.random(bits) < 0.5
-        right.append(float((np.where(total == 0, guess, total > 0) == is_high).mean()))
+        share = (np.where(total == 0, guess, total > 0) == is_high).mean()
+        right.append(float(share))
+        if kind.name == EXACT:  # one question and its twin say it all
+            return 1.0, right[0]
     reached = [q for q, share in zip(QUESTIONS, right, strict=True) if share >= RIGHT]
     at_thousand = float(np.interp(1000, QUESTIONS, right))
     return (float(reached[0]) if reached else math.inf), at_thousand
@@ -162,8 +166,8 @@ def attack_rows(args: argparse.Namespace) -> list[tuple[object, ...]]:
                 rng = np.random.default_rng([int(sigma * 10), length, place])
                 reached, share = sensitivity(kind, sigma, length, args.bits, rng)
                 areas = [
-                    np.mean([random_design(kind, sigma, length, n, rng) for _ in range(10)])
-                    for n in (300, 3000, 10_000)
+                    np.mean([random_design(kind, sigma, length, n, rng) for _ in range(repeats)])
+                    for n, repeats in DESIGNS
                 ]
                 rows.append((sigma, length, kind.name, reached, share, *map(float, areas)))
                 print(rows[-1], flush=True)

@@ -18,11 +18,15 @@ From a text to a p-value::
 """
 
 from watermark.detection import (
+    DetectionFamily,
     DetectionResult,
+    DetectionStream,
     Detector,
+    Document,
     Localization,
     Localizer,
     detect_forms,
+    detect_many,
     text_forms,
 )
 from watermark.errors import WatermarkError
@@ -35,8 +39,11 @@ from watermark.version import __version__
 __all__ = [
     "Candidate",
     "CopulaSampler",
+    "DetectionFamily",
     "DetectionResult",
+    "DetectionStream",
     "Detector",
+    "Document",
     "KeyRecord",
     "KeyRing",
     "Localization",
@@ -49,6 +56,7 @@ __all__ = [
     "__version__",
     "canonical",
     "detect_forms",
+    "detect_many",
     "load_keys",
     "race",
     "text_forms",

@@ -25,6 +25,7 @@ key material or the text under test::
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
     ├── SchemeParameterError
+    ├── ModelServerError
     ├── WireError
     ├── LedgerError
     │   ├── LedgerConfigError
@@ -128,6 +129,10 @@ class UnitMismatchError(UnitError):
 
 class SchemeParameterError(WatermarkError):
     """A scheme was given parameters or arrays that it is not defined for."""
+
+
+class ModelServerError(WatermarkError):
+    """A model server cannot be reached, or does not say what it was asked."""
 
 
 class WireError(WatermarkError):

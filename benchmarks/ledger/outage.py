@@ -66,6 +66,7 @@ def store_away(folder: Path, seconds: float) -> None:
         while time.monotonic() - began < seconds:
             n_replies += _deliver(ledger, 1.0)
             most = max(most, resident_bytes())
+    spent = time.monotonic() - began
     n_replies += 2 * RATE
     ledger.close()
     waiting = len(list((settings.rows / "outbox").glob("*.header")))
@@ -73,7 +74,8 @@ def store_away(folder: Path, seconds: float) -> None:
     for _ in range(2):
         _seal_once(settings)
     begins, ends, distinct = _count(settings)
-    print(f"store away for {seconds:.0f} s at {RATE} replies/s: {waiting} segments waited")
+    rate = (n_replies - 2 * RATE) / spent
+    print(f"store away for {spent:.0f} s at {rate:.0f} replies/s: {waiting} segments waited")
     print(
         f"replies delivered {n_replies:,}; begun in the store {begins:,}, ended {ends:,}, "
         f"of them different {distinct:,}; left on the machine {len(files_in(settings.rows))}"

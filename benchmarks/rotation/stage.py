@@ -219,7 +219,7 @@ class Stage:
         A reload that began before may answer first, so that what is wanted is waited for.
         """
         before = self.ask_reload()
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + 10.0
         while True:
             after = self.reports()
             news = [after[pid] for pid in before if pid in after]

@@ -53,6 +53,11 @@ class Entered:
         return default if rule is None else rule == "pass-unmarked"
 
     @property
+    def account(self) -> str | None:
+        """The account's name, or a pseudonym; None for nobody known."""
+        return (self.caller.name or None) if self.caller is not None else None
+
+    @property
     def code(self) -> str | None:
         """The account whose code goes into the reply, None for no code."""
         return None if self.caller is None else self.caller.code

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from watermark.ledger import Ledger
 
-_DRAIN_SECONDS: Final = 8.0  # for replies that are cut off to end; a supervisor waits for longer
+_DRAIN_SECONDS: Final = 5.0  # for replies that are cut off to end; a supervisor waits for longer
 _LOOK_SECONDS: Final = 0.01
 
 

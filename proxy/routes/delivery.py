@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -90,7 +90,7 @@ class Delivery:
         self._keyed: KeyedUniforms | None = None
         self._digest = hashlib.sha256()
         self._n_bytes = 0
-        self._choices = [_Choice() for _ in range(request.n)]
+        self._choices: dict[int, _Choice] = {}
 
     def begin(self, keyed: KeyedUniforms) -> None:
         """Begin to write that the answer begins, unless that is done.
@@ -143,7 +143,9 @@ class Delivery:
         self._digest.update(data)
         self._n_bytes += len(data)
         for piece in pieces:
-            self._choices[piece.choice].pieces.append(piece)
+            choice = self._choices.setdefault(piece.choice, _Choice())
+            # Log-probabilities may be many, and are not kept.
+            choice.pieces.append(replace(piece, report=None) if piece.report else piece)
 
     def end(self, replies: Sequence[Reply], *, is_whole: bool) -> None:
         """Write what was handed over; once, and nothing where nothing began.
@@ -159,8 +161,9 @@ class Delivery:
             self._ledger.drop(entry)
             return
         choices = [
-            choice.delivered(self._served, reply)
-            for choice, reply in zip(self._choices, replies, strict=False)
+            self._choices[place].delivered(self._served, reply)
+            for place, reply in enumerate(replies)
+            if place in self._choices
         ]
         outcome = Outcome.FINISH if is_whole else Outcome.ABORT if self._n_bytes else Outcome.VOID
         ending = Ending(
@@ -185,5 +188,6 @@ def opening_of(request: GenerationRequest) -> bytes:
         if message.get("role") == "assistant":
             break
         messages.append(message)
-    opening = messages or request.prompt
-    return msgspec.json.encode([request.model, opening], order="deterministic")
+    opening = messages or request.prompt or request.body
+    said = [request.model, request.body.get("system"), opening]
+    return msgspec.json.encode(said, order="deterministic")

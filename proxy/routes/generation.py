@@ -317,7 +317,7 @@ class MarkedAnswer:
             served=served,
             request=request,
             path=decision.path,
-            account=None if entered.caller is None else entered.caller.name,
+            account=entered.account,
             passes_unmarked=self._passes_unlogged,
         )
 
@@ -328,12 +328,11 @@ class MarkedAnswer:
             NoMarkingKeyError: None does.
             UnmarkedError: The reply ends before its mark could begin.
         """
-        caller = self.entered.caller
         keyed = self._marking.key_of(
             self.served,
             self._request,
             self.entered,
-            account=self._exchange.account if caller is None else caller.name,
+            account=self.entered.account or self._exchange.account,
         )
         if self.served.is_too_short(self._request, keyed.record):
             raise UnmarkedError(Reason.TOO_SHORT)

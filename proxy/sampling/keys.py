@@ -200,7 +200,9 @@ def _is_set_aside(ring: KeyRing, unit: str, scope: str, now: datetime) -> bool:
     begun = [
         record
         for record in ring
-        if (record.scope, record.unit) == (scope, unit) and record.start <= now
+        if (record.scope, record.unit) == (scope, unit)
+        and record.start <= now
+        and not record.is_foreign
     ]
     newest = max(begun, key=lambda record: record.start, default=None)
     return newest is not None and newest.state_at(now) in _SET_ASIDE

@@ -4,6 +4,11 @@ An upstream that continues text names tokens by what they look like. A label nam
 exactly one token of the configured tokenizer looks like that and it is whole characters;
 everything else (parts of characters, twins) stays unread: such a token is never raced, and one
 that the upstream draws is taken as it comes.
+
+One pair of twins is told apart: a byte piece (`<0x2E>`) and the token that spells its character
+(`.`). A tokenizer uses the piece only for what no token spells, so a model has never seen it and
+gives it next to nothing; the label names the other. Should it be drawn all the same, the reply's
+law is off by no more than its probability.
 """
 
 from __future__ import annotations
@@ -30,8 +35,12 @@ class Spelling:
         self._texts = tuple(_text_of(content) for content in table.content)
         self._by_text: dict[str, int | None] = {}
         for token, text in enumerate(self._texts):
-            if text is not None:
+            if text is not None and token not in table.byte_pieces:
                 self._by_text[text] = None if text in self._by_text else token
+        for token in table.byte_pieces:
+            text = self._texts[token]
+            if text is not None:
+                self._by_text.setdefault(text, token)
         self._specials = {table.labels[token]: token for token in table.special}
 
     def read(self, label: str, data: bytes | None) -> int | None:

@@ -71,6 +71,10 @@ class ContextLimits:
             self._known |= {entry.id: entry.max_model_len for entry in entries}
         return self._known[model]
 
+    def known(self, model: str) -> int | None:
+        """Return a model's limit as far as it was told before."""
+        return self._known.get(model)
+
 
 def read_finish(reason: str | None) -> Finish:
     """Return why a draft ended.

@@ -84,8 +84,13 @@ class TextUpstream:
         self._limits = ContextLimits(client)
         self._repeats: bool | None = None  # not known yet
 
-    async def context_limit(self, model: str, headers: Pairs) -> int | None:  # noqa: ARG002
-        """Return None: what is left of the context is told by the answers (`Drafted.room`)."""
+    async def context_limit(self, model: str, headers: Pairs) -> int | None:
+        """Return None: what is left of the context the answers tell (`Drafted.room`).
+
+        Raises:
+            UpstreamError: The upstream did not answer, or not in form.
+        """
+        await self._limits.of(model, headers)
         return None
 
     async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:  # noqa: ARG002
@@ -112,7 +117,7 @@ class TextUpstream:
         answer = decode_answer(
             await self._client.post_json(request.dialect.value, body, headers), _Answer
         )
-        limit = await self._limits.of(request.model, headers)
+        limit = self._limits.known(request.model)
         read = answer.usage.prompt_tokens if answer.usage else None
         return Drafted(
             self._continuations(request, draft, answer),

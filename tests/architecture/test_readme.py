@@ -67,6 +67,7 @@ def workplace(tmp_path: Path) -> Path:
     model = load_model("builtin", cache_dir=cache)
     shutil.copy(model.tokenizer_path, tmp_path / "tokenizer.json")
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copytree(ROOT / "seeds", tmp_path / "seeds")
     shutil.copytree(ROOT / "tests/vectors", tmp_path / "tests/vectors")
     controls = (ROOT / "seeds/control-texts.jsonl").read_text(encoding="utf-8").splitlines()
     (tmp_path / "suspicious.txt").write_text(msgspec.json.decode(controls[0])["text"])

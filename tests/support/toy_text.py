@@ -61,6 +61,9 @@ class ToyUnit:
     def encode(self, text: str) -> NDArray[np.uint32]:
         return encode(text)
 
+    def encode_with_offsets(self, text: str) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        raise NotImplementedError(f"nothing asks where the units of {len(text)} characters stand")
+
 
 @dataclass(slots=True)
 class ToyTextModel:

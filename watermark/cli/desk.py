@@ -96,6 +96,7 @@ class Desk:
         self.operator = operator or user_name()
         self.now = utc_now()
         self.loader = KeysLoader(path)
+        self._history = HistoryReader(history_path(path))
         self.text = read_text(path)
 
     def ring(self) -> KeyRing:
@@ -138,7 +139,7 @@ class Desk:
 
     def history(self) -> History:
         """Return what is recorded."""
-        return HistoryReader(history_path(self.path)).read()
+        return self._history.read()
 
     def taken(self) -> set[str]:
         """Return every key id that is in the file or was, none of which is to be used again."""
@@ -208,7 +209,7 @@ class Desk:
                     written.append(reference)
                 if commits:
                     self._commit(text, gap)
-                KeysLoader(self.path).load_text(text, now=self.now)  # before it is on disk
+                ring = self.loader.load_text(text, now=self.now)  # before it is on disk
                 replace_text(self.path, text, expected=digest_of(self.text))
             except BaseException:
                 for reference in written:
@@ -216,8 +217,6 @@ class Desk:
                         store.remove(reference)
                 raise
             self.text = text
-            self.loader = KeysLoader(self.path)
-            ring = self.ring()
             self.record(ring, detail)
         return ring
 
@@ -235,10 +234,8 @@ class Desk:
 
     def _commit(self, text: str, gap: Callable[[KeyRing], Iterable[bytes]]) -> None:
         """Log the commitments of a new text's keys, where it names a log."""
-        loader = KeysLoader(self.path)
-        ring = loader.load_text(text)
-        options = None if loader.document is None else loader.document.options
-        if options is None or options.log is None:
+        ring, options = self.loader.load_text(text), self.document.options
+        if options.log is None:
             return
         if options.log.signer or options.require_commitment:
             entries = [entry_of(record) for record in ring if record.secret.is_epoch_secret]

@@ -15,6 +15,7 @@ from watermark.cli import render
 from watermark.cli.desk import utc_now
 from watermark.cli.detect_output import Body, Test, body_name, print_tests
 from watermark.cli.places import Sought
+from watermark.cli.weights import check_weighted, weigh_all
 from watermark.cli.where import Views, check_views, locate, show, view_options
 from watermark.detection import Document, detect_many, text_forms
 from watermark.errors import (
@@ -138,6 +139,12 @@ def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> f
     metavar="N|auto",
     help="Rank each test among N random keys too; auto is 3 / alpha, as far as the work allows.",
 )
+@click.option(
+    "--weights-from",
+    metavar="URL",
+    help="For text of low entropy: weight scores by what the model of this server, with OpenAI's "
+    "completions, expected; its tokens are the keys'.",
+)
 @view_options
 def detect(
     *,
@@ -152,6 +159,7 @@ def detect(
     exit_code: bool,
     exclude: tuple[str, ...],
     decoys: str | None,
+    weights_from: str | None,
     highlight: bool,
     html: Path | None,
     plot: Path | None,
@@ -174,7 +182,18 @@ def detect(
     if pooled and bodies:
         bodies = [pool(bodies)]
     options = _Options(_read_excluded(exclude, as_ids=as_ids), decoy_count(decoys, alpha))
-    tests, failed = _test_all(bodies, records, units, options)
+    if weights_from is None:
+        tests, failed = _test_all(bodies, records, units, options)
+    else:
+        check_weighted(records, has_views=bool(views))
+        tests, failed = weigh_all(
+            weights_from,
+            bodies,
+            records,
+            units,
+            exclude=options.exclude,
+            decoys=options.decoys,
+        )
     located = locate([_sought(test, units) for test in tests], _n_looks(tests)) if views else []
     print_tests(tests, [one.where for one in located], as_json=as_json)
     show(located, views, as_json=as_json)

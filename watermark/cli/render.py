@@ -36,6 +36,7 @@ from watermark.errors import (
     LogRangeError,
     LogStorageError,
     LogVerificationError,
+    ModelServerError,
     ScanJournalError,
     SchemeParameterError,
     SecretSourceError,
@@ -121,6 +122,9 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         ),
         SchemeParameterError: Outcome(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
+        ),
+        ModelServerError: Outcome(
+            EXIT_ERROR, "`curl URL/v1/models` shows whether the server answers"
         ),
         WireError: Outcome(EXIT_ERROR),
         LedgerError: Outcome(EXIT_ERROR, "the forms are in watermark/spec/ledger.md"),

@@ -70,7 +70,7 @@ def cut_on_cluster(
             _ClusterCutter,
             fn_constructor_args=(cutter, list(tasks)),
             batch_size=1,
-            compute=data.ActorPoolStrategy(size=processes),
+            compute=data.ActorPoolStrategy(size=min(processes, len(tasks))),
             num_cpus=1,
         )
         for row in blocks.iter_rows():

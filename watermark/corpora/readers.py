@@ -157,6 +157,7 @@ class _Lines:
         self._stream = stream
         self._stop = stop
         self._plain = plain
+        self._is_within_line = False  # of a line longer than a piece: it is read to its end
 
     @property
     def damage(self) -> str:
@@ -184,11 +185,12 @@ class _Lines:
     def piece(self) -> bytes:
         """Return the next piece of text, to a line end where one is near; none at the end."""
         left = self._stop - self.offset
-        if left <= 0:
+        if left <= 0 and not self._is_within_line:
             return b""
-        piece = self._stream.read(min(PIECE_BYTES, left))
+        piece = self._stream.read(min(PIECE_BYTES, left)) if left > 0 else b""
         if not piece.endswith(b"\n"):
             piece += self._stream.readline(PIECE_BYTES)
+        self._is_within_line = bool(piece) and not piece.endswith(b"\n")
         self.offset += len(piece)
         return piece
 

@@ -6,6 +6,7 @@ data are those that the store's own client finds: environment, profile, instance
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from watermark.corpora.extras import need
@@ -62,7 +63,8 @@ def open_url(url: str) -> BinaryIO:
     """
     fsspec = need("fsspec", "corpora", f"{url.partition(_MARK)[0]}:// URLs")
     fs, path = fsspec.core.url_to_fs(url)
-    return cast("BinaryIO", fs.open(path, "rb", block_size=_BLOCK_BYTES))
+    # A store's file reads lines of any length only; the buffer bounds them.
+    return cast("BinaryIO", io.BufferedReader(fs.open(path, "rb", block_size=_BLOCK_BYTES)))
 
 
 def _fingerprint(info: dict[str, Any]) -> str:

@@ -14,12 +14,14 @@ from watermark.detection.localize import Level, Localization, Localizer
 from watermark.detection.many import Document, detect_many
 from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DecoyRank, DetectionResult
+from watermark.detection.stream import DetectionStream, StreamResult
 
 __all__ = [
     "CoarseAnswer",
     "DecoyRank",
     "DetectionFamily",
     "DetectionResult",
+    "DetectionStream",
     "Detector",
     "Document",
     "KeySums",
@@ -27,6 +29,7 @@ __all__ = [
     "Localization",
     "Localizer",
     "Oracle",
+    "StreamResult",
     "TextForm",
     "Verdict",
     "decoy_context_keys",

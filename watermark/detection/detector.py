@@ -108,11 +108,11 @@ class Detector:
             UnitMismatchError: Characters were given and no unit.
         """
         reader = self._reader
-        excluded = self._excluded(exclude)
+        excluded = self.excluded(exclude)
         parts: list[Pairs] = []
         n_tokens = n_contexts = n_excluded = 0
         for reply in replies:
-            ids = self._ids(reply)
+            ids = self.ids(reply)
             positions = reader.positions(ids)
             parts.append(reader.read(positions, excluded=excluded))
             n_tokens += len(ids)
@@ -139,16 +139,23 @@ class Detector:
         """
         return correct_family([self.detect(text) for text in texts])
 
-    def _ids(self, text: str | TokenIds) -> NDArray[np.uint32]:
+    def ids(self, text: str | TokenIds) -> NDArray[np.uint32]:
+        """Return the unit ids of a text, shape (n,).
+
+        Raises:
+            TextEncodingError: The text holds half a surrogate pair.
+            TokenIdError: An id is out of range.
+            UnitMismatchError: Characters were given and no unit.
+        """
         if not isinstance(text, str):
             return as_token_ids(text)
         if self._unit is None:
             raise UnitMismatchError("characters need a unit; make the Detector with one")
         return self._unit.encode(text)
 
-    def _excluded(self, texts: Iterable[str | TokenIds]) -> NDArray[np.uint64]:
-        """Return the contexts that are not scored."""
-        found = [self._reader.contexts(ids) for ids in map(self._ids, texts) if len(ids)]
+    def excluded(self, texts: Iterable[str | TokenIds]) -> NDArray[np.uint64]:
+        """Return the contexts that are not scored because they occur in some texts."""
+        found = [self._reader.contexts(ids) for ids in map(self.ids, texts) if len(ids)]
         return np.concatenate(found) if found else NO_CONTEXTS
 
     def _result(

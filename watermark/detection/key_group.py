@@ -11,14 +11,13 @@ ranks account for having looked at several.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from watermark.detection.distinct_pairs import context_identities, distinct_pairs
-from watermark.detection.key_scores import decoy_context_keys, key_sums
+from watermark.detection.key_scores import decoy_context_keys, key_sums, pairs_generator
 from watermark.detection.result import DecoyRank, DetectionResult
 from watermark.errors import TextTooShortError
 from watermark.keys import LABEL_CONTEXT
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from watermark.detection.forms import TextForm
     from watermark.keys import KeyRecord
 
-_DECOY_LABEL: Final = b"output-watermark/v1/decoys/keys/"
 _DECOY_BLOCK: Final = 1 << 16
 
 
@@ -179,11 +177,5 @@ def _reached(
 
 
 def _decoy_generator(bodies: Sequence[DistinctPairs]) -> np.random.Generator:
-    """Return the generator of decoy keys that belongs to some pairs."""
-    digest = hashlib.shake_256(_DECOY_LABEL)
-    for body in bodies:
-        digest.update(len(body).to_bytes(8, "little"))
-        digest.update(np.ascontiguousarray(body.contexts, "<u4").tobytes())
-        digest.update(np.ascontiguousarray(body.tokens, "<u4").tobytes())
-    seed = int.from_bytes(digest.digest(32), "little")
-    return np.random.Generator(np.random.PCG64DXSM(seed))
+    """Return the generator of decoy keys that belongs to some bodies."""
+    return pairs_generator(*(part for body in bodies for part in (body.contexts, body.tokens)))

@@ -16,6 +16,7 @@ Source: `watermark/spec/seeding.md` for the bits; SplitMix64 as in `watermark.se
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from watermark.errors import SchemeParameterError
 from watermark.schemes import FACTORS, SUM_BLOCK
-from watermark.seeding import MAX_CONTEXT_WIDTH, PADDING, TOKEN_STEP, is_account_channel
+from watermark.seeding import (
+    BEFORE_HALF_LEVEL,
+    COMPLEMENT_AS_FLOAT,
+    MAX_CONTEXT_WIDTH,
+    PADDING,
+    TOKEN_STEP,
+    is_account_channel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,14 +41,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEY_BYTES: Final = 16
+_DECOY_LABEL: Final = b"output-watermark/v1/decoys/keys/"
 BLOCK_SCORES: Final = 1 << 20  # 8 MiB of scores a block of rows
 _GROUP_KEYS: Final = 1 << 10  # ciphers kept alive at once: about 1 MiB
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _TO_LEVEL: Final = np.uint64(12)
-# Complements the 52 bits of a level and puts them behind the exponent of 1.0, in one XOR.
-_COMPLEMENT_AS_FLOAT: Final = np.uint64(0x3FFFFFFFFFFFFFFF)
-_BEFORE_HALF_LEVEL: Final = 1.0 - 2.0**-53
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,19 @@ def decoy_context_keys(n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     the law that a real key has before its text is known.
     """
     return rng.integers(0, 256, (n, KEY_BYTES), dtype=np.uint8)
+
+
+def pairs_generator(*parts: NDArray[np.uint32]) -> np.random.Generator:
+    """Return the generator of decoy keys that belongs to some contexts and tokens.
+
+    Whoever recomputes a test draws the same decoys, and nobody picks those that suit him.
+    """
+    digest = hashlib.shake_256(_DECOY_LABEL)
+    for part in parts:
+        digest.update(part.size.to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(part, "<u4").tobytes())
+    seed = int.from_bytes(digest.digest(32), "little")
+    return np.random.Generator(np.random.PCG64DXSM(seed))
 
 
 def key_statistics(
@@ -198,9 +217,7 @@ class _Kernel:
     def load(self, ciphers: Sequence[CipherContext]) -> int:
         """Fill the complements under up to `rows` keys; return how many were loaded.
 
-        The bits of SplitMix64's output become 1 - u without a conversion: with k' the complement
-        of the level, 1 + k' 2^-52 is put together from bits, and subtracting 1 - 2^-53 leaves
-        (k' + 1/2) 2^-52, exactly.
+        As `pair_values` and `pair_complements` have it, in place.
         """
         size, rows = len(self._blocks), len(ciphers)
         for row, cipher in enumerate(ciphers):
@@ -216,9 +233,9 @@ class _Kernel:
         np.right_shift(z, _SHIFT_3, out=work)
         np.bitwise_xor(z, work, out=z)
         np.right_shift(z, _TO_LEVEL, out=z)
-        np.bitwise_xor(z, _COMPLEMENT_AS_FLOAT, out=z)
+        np.bitwise_xor(z, COMPLEMENT_AS_FLOAT, out=z)
         f = z.view(np.float64)
-        np.subtract(f, _BEFORE_HALF_LEVEL, out=f)
+        np.subtract(f, BEFORE_HALF_LEVEL, out=f)
         f[:, self._n :] = 1.0
         if self._share:
             is_account = is_account_channel(self._words[:rows, : self._n, 1], self._share)

@@ -95,7 +95,7 @@ def detect_many(
         owners += [index] * len(found)
         failures += [(index, error) for error in failed]
     return DetectionFamily(
-        results=tuple(_correct(results)),
+        results=tuple(correct_tests(results)),
         documents=tuple(owners),
         keys=tuple(keys),
         names=tuple(names),
@@ -103,7 +103,7 @@ def detect_many(
     )
 
 
-def _correct(results: Sequence[DetectionResult]) -> list[DetectionResult]:
+def correct_tests(results: Sequence[DetectionResult]) -> list[DetectionResult]:
     """Return the results with Holm's correction over closed forms, and over ranks."""
     corrected = correct_family(results)
     ranks = {i: result.decoys for i, result in enumerate(corrected) if result.decoys is not None}

@@ -7,7 +7,8 @@ vLLM has no place for a plug-in's options but `additional_config`::
 
 Rule 1: keys are read once, when the engine starts; a rotation of keys known then happens by their
 dates, and one that was added later takes a restart. Rule 2: the options are the operator's; a
-request cannot choose its key, or that it is not marked.
+request cannot choose its key, or that it is not marked. Rule 3: the copula's noise is the
+engine's device randomness; a request's `seed` does not repeat it.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def _only_unit(ring: KeyRing) -> str:
     Raises:
         KeysConfigError: There is none, or several.
     """
-    units = [unit for unit in ring.units if unit.startswith("tokenizer:")]
+    own = dict.fromkeys(record.unit for record in ring if not record.is_foreign)
+    units = [unit for unit in own if unit.startswith("tokenizer:")]
     if len(units) != 1:
         raise KeysConfigError(
             f"the keys have {len(units)} units that are tokenizers; name the model's in the "

@@ -6,7 +6,9 @@ change.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -15,10 +17,12 @@ from watermark.errors import KeysConfigError
 from watermark.keys.keysfile import format_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from watermark.keys.record import KeyFields
+
+_TABLE: Final = re.compile(r"^(?=\[\[)", re.MULTILINE)
 
 
 def set_fields(
@@ -35,15 +39,16 @@ def set_fields(
     Raises:
         KeysConfigError: The text has no such key.
     """
-    document = _parse(text)
-    records = _records(document, key_id, unit)
-    for record in records:
+
+    def change(document: tomlkit.TOMLDocument, place: int) -> None:
+        record = document["key"][place]
         for name, value in values.items():
             if value is None:
                 record.pop(name, None)
             else:
                 record[name] = value
-    return tomlkit.dumps(document)
+
+    return _edited(text, key_id, unit, change)
 
 
 def remove_records(text: str, key_id: str) -> str:
@@ -52,13 +57,14 @@ def remove_records(text: str, key_id: str) -> str:
     Raises:
         KeysConfigError: The text has no such key.
     """
-    document = _parse(text)
-    _records(document, key_id, None)
-    tables = document["key"]
-    for number in reversed(range(len(tables))):
-        if tables[number].get("id") == key_id:
-            del tables[number]
-    return tomlkit.dumps(document)
+
+    def remove(document: tomlkit.TOMLDocument, place: int) -> None:
+        if len(document["key"]) == 1:
+            document.remove("key")  # an empty array would be written out
+        else:
+            del document["key"][place]
+
+    return _edited(text, key_id, None, remove)
 
 
 def add_record(text: str, fields: KeyFields, reference: str) -> str:
@@ -75,19 +81,51 @@ def add_table(text: str, table: str) -> str:
     return f"{text.rstrip()}\n\n{table}"
 
 
-def _parse(text: str) -> tomlkit.TOMLDocument:
+def _edited(
+    text: str,
+    key_id: str,
+    unit: str | None,
+    change: Callable[[tomlkit.TOMLDocument, int], None],
+) -> str:
+    """Return the text with a change to each record of a key, each given by its place.
+
+    Of very many tables only those are parsed that name the key. Where it is written in another
+    way, or a table is not TOML by itself, the text is taken as a whole.
+
+    Raises:
+        KeysConfigError: The text has no such key.
+    """
+    names = (json.dumps(key_id, ensure_ascii=False), f"'{key_id}'")
+    for pieces in (_TABLE.split(text), [text]):
+        is_changed = False
+        for number, piece in enumerate(pieces):
+            if len(pieces) == 1 or any(name in piece for name in names):
+                document = _parse(piece)
+                if document is None:
+                    break
+                for place in _places_of(document, key_id, unit):
+                    change(document, place)
+                    is_changed = True
+                pieces[number] = tomlkit.dumps(document)
+        else:
+            if is_changed:
+                return "".join(pieces)
+    raise KeysConfigError(f"the file has no key {key_id!a}; `watermark keys list` names them")
+
+
+def _parse(text: str) -> tomlkit.TOMLDocument | None:
+    """Return a text as TOML that keeps its form; None where it is none."""
     try:
         return tomlkit.parse(text)
-    except TOMLKitError as err:
-        raise KeysConfigError("the file is not TOML; `watermark keys check` says where") from err
+    except TOMLKitError:
+        return None
 
 
-def _records(document: tomlkit.TOMLDocument, key_id: str, unit: str | None) -> list[Any]:
-    found = [
-        record
-        for record in document.get("key", ())
-        if record.get("id") == key_id and unit in {None, record.get("unit")}
+def _places_of(document: tomlkit.TOMLDocument, key_id: str, unit: str | None) -> list[int]:
+    """Return the places of a key's records, the last one first."""
+    records: Any = document.get("key", ())
+    return [
+        place
+        for place in reversed(range(len(records)))
+        if records[place].get("id") == key_id and unit in {None, records[place].get("unit")}
     ]
-    if not found:
-        raise KeysConfigError(f"the file has no key {key_id!a}; `watermark keys list` names them")
-    return found

@@ -215,6 +215,11 @@ class KeyFields:
                 f"scheme {self.scheme!a} is an engine's, whose keys only detect here; set state "
                 "'detect', and leave not_before and not_after out"
             )
+        if self.is_foreign and self.account_share_q16:
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} is an engine's and carries no account; leave "
+                "account_share_q16 out"
+            )
 
     def _check_times(self) -> None:
         """Refuse dates that contradict each other or the state."""

@@ -13,6 +13,7 @@ from watermark.ledger.contents import (
 )
 from watermark.ledger.files import FileName, FileRows, files_in, is_live, read_file
 from watermark.ledger.ledger import Entry, Ledger, Pseudonyms
+from watermark.ledger.limits import State, WriterLimits, WriterStats
 from watermark.ledger.rows import (
     Beginning,
     Ending,
@@ -30,7 +31,7 @@ from watermark.ledger.settings import (
     load_settings,
 )
 from watermark.ledger.vault import Vault
-from watermark.ledger.writer import LedgerWriter, State, WriterLimits, WriterStats
+from watermark.ledger.writer import LedgerWriter
 
 __all__ = [
     "DEFAULT_FILE",

@@ -18,7 +18,7 @@ from watermark.keys import (
 from watermark.ledger.contents import Answer, contents_of
 from watermark.ledger.rows import PSEUDONYM_BYTES, REPLY_BYTES, Beginning, Keeps
 from watermark.ledger.vault import VAULT_FILE, Vault
-from watermark.ledger.writer import LedgerWriter, State
+from watermark.ledger.writer import LedgerWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from watermark.keys import SecretKey
     from watermark.ledger.contents import Delivered
+    from watermark.ledger.limits import State, WriterStats
     from watermark.ledger.rows import Ending
     from watermark.ledger.settings import LedgerSettings
-    from watermark.ledger.writer import WriterStats
     from watermark.seeding import KeyedUniforms
 
 _HASH: Final = "sha256"

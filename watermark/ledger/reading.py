@@ -192,7 +192,11 @@ def with_fingerprints(table: Any, vault: Vault, ring: KeyRing) -> Any:  # noqa: 
         vault: The data keys of the node's accounts.
         ring: The keys that marked.
     """
-    keyed = {(record.key_id, record.unit): KeyedUniforms(record) for record in ring}
+    keyed = {
+        (record.key_id, record.unit): KeyedUniforms(record)
+        for record in ring
+        if not record.is_foreign
+    }
     keeps, contents = [], []
     for row in table.select(TOKEN_COLUMNS).to_pylist():
         found = _fingerprints(row, vault, keyed) if row["keeps"] == Keeps.TOKENS else None

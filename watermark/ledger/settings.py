@@ -26,8 +26,8 @@ from watermark.keys.keyfile import read_private_file, sync_folder, write_private
 from watermark.keys.keylog import KeyLog
 from watermark.keys.keysfile import read_text
 from watermark.ledger.files import check_node
+from watermark.ledger.limits import WriterLimits
 from watermark.ledger.rows import Keeps
-from watermark.ledger.writer import WriterLimits
 from watermark.log import NoteSigner, NoteVerifier
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from watermark.schemes.reader import (
     counted,
     sliding_positions,
 )
-from watermark.seeding import ContextPRF, is_account_channel, pair_levels, pair_values
+from watermark.seeding import ContextPRF, is_account_channel, pair_values
 from watermark.stats import gamma_log_sf
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class CopulaReader:
 
     def statistic(self, pairs: Pairs) -> float:
         """Return the sum of -log(1 - u) in nats."""
-        return score_sum(pair_levels(pairs.draws))
+        return score_sum(pairs.draws)
 
     def log_pvalue(self, statistic: float, pairs: Pairs) -> float:
         """Return the log upper tail of Gamma(n, 1)."""

@@ -29,7 +29,7 @@ import numpy as np
 from scipy import special
 
 from watermark.errors import SchemeParameterError
-from watermark.seeding import flip_levels, levels_to_uniforms
+from watermark.seeding import flip_levels, levels_to_uniforms, pair_complements
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,26 +47,28 @@ def scores_from_levels(levels: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.negative(scores, out=scores)
 
 
-def score_sum(levels: NDArray[np.uint64]) -> float:
-    """Return the sum of -log(1 - u) of all levels, in nats, a logarithm for `FACTORS` of them.
+def score_sum(values: NDArray[np.uint64]) -> float:
+    """Return the sum of -log(1 - u) of all pairs, in nats, a logarithm for `FACTORS` of them.
 
     The logarithm is the dearest operation, so that many values of 1 - u are multiplied before it
     is taken. Each is at least 2^-53 and 19 * 53 < 1022, so no product of `FACTORS` leaves the
     normal range. A product of m factors carries at most m - 1 roundings, a relative error below
     m 2^-53 and so an absolute error of its logarithm below m 2^-53; the logarithm and numpy's
-    pairwise sum add a few roundings of their own. Over n levels the error is below
-    n 2^-53 + (log2(n) + 8) 2^-53 sum, 1.2e-16 a level: less than the bound of summing n rounded
+    pairwise sum add a few roundings of their own. Over n pairs the error is below
+    n 2^-53 + (log2(n) + 8) 2^-53 sum, 1.2e-16 a pair: less than the bound of summing n rounded
     logarithms.
 
     Args:
-        levels: Shape (n,), in 0..2^52 - 1. The sum of many is the sum over `SUM_BLOCK` at a time.
+        values: As `pair_values` makes them, shape (n,). The sum of many is the sum over
+            `SUM_BLOCK` at a time.
     """
     total = 0.0
-    for start in range(0, len(levels), SUM_BLOCK):
-        block = levels[start : start + SUM_BLOCK]
-        factors = np.ones(-(-len(block) // FACTORS) * FACTORS)
-        factors[: len(block)] = levels_to_uniforms(flip_levels(block))
-        total -= float(np.log(np.multiply.reduce(factors.reshape(FACTORS, -1), axis=0)).sum())
+    for start in range(0, len(values), SUM_BLOCK):
+        complements = pair_complements(values[start : start + SUM_BLOCK])
+        missing = -len(complements) % FACTORS
+        if missing:
+            complements = np.concatenate((complements, np.ones(missing)))
+        total -= float(np.log(np.multiply.reduce(complements.reshape(FACTORS, -1), axis=0)).sum())
     return total
 
 

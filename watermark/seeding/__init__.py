@@ -25,18 +25,23 @@ from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
 from watermark.seeding.uniforms import (
+    BEFORE_HALF_LEVEL,
+    COMPLEMENT_AS_FLOAT,
     TOKEN_STEP,
     flip_levels,
     levels_to_uniforms,
     mix64,
+    pair_complements,
     pair_levels,
     pair_values,
     uniform_levels,
 )
 
 __all__ = [
+    "BEFORE_HALF_LEVEL",
     "CODE_BLOCK_BITS",
     "CODE_POSITIONS",
+    "COMPLEMENT_AS_FLOAT",
     "MAX_CONTEXT_WIDTH",
     "PADDING",
     "TOKEN_STEP",
@@ -55,6 +60,7 @@ __all__ = [
     "is_account_channel",
     "levels_to_uniforms",
     "mix64",
+    "pair_complements",
     "pair_levels",
     "pair_values",
     "private_seed",

@@ -134,7 +134,7 @@ class AccountCodes:
             Shape (2, n): bit b of word w is that of code position 128 block + 64 w + b.
         """
         self._blocks[:, 2] = block  # the high half of the uint64 block number stays 0
-        return np.ascontiguousarray(encrypt_blocks(self._code_key, self._blocks).T)
+        return encrypt_blocks(self._code_key, self._blocks).T
 
     def bits(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return the code bit of every account at every position, shape (n, m).

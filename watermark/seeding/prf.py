@@ -73,9 +73,15 @@ class ContextPRF:
             Two uint64 arrays of shape (n,): stream (bytes 0..7 of the AES output), route (8..15).
         """
         n, width = contexts.shape
+        if n <= CHUNK_POSITIONS:  # views of the one output: a short text pays no copy
+            blocks = np.empty((n, BLOCK_WORDS), np.dtype("<u4"))
+            blocks[:, :width] = contexts
+            blocks[:, width:] = PADDING
+            words = encrypt_blocks(self._key, blocks)
+            return words[:, 0], words[:, 1]
         streams = np.empty(n, np.dtype("<u8"))
         routes = np.empty(n, np.dtype("<u8"))
-        blocks = np.full((min(n, CHUNK_POSITIONS), BLOCK_WORDS), PADDING, np.dtype("<u4"))
+        blocks = np.full((CHUNK_POSITIONS, BLOCK_WORDS), PADDING, np.dtype("<u4"))
         for start in range(0, n, CHUNK_POSITIONS):
             chunk = contexts[start : start + CHUNK_POSITIONS]
             used = blocks[: len(chunk)]

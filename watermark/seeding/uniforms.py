@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TOKEN_STEP: Final = np.uint64(0x9E3779B97F4A7C15)
 LEVEL_BITS: Final = 52
 LAST_LEVEL: Final = np.uint64((1 << LEVEL_BITS) - 1)
+COMPLEMENT_AS_FLOAT: Final = np.uint64(0x3FFFFFFFFFFFFFFF)
+"""Complements the 52 bits of a level and puts them behind the exponent of 1.0, in one XOR."""
+BEFORE_HALF_LEVEL: Final = 1.0 - 2.0**-53
 _LEVEL_WIDTH: Final = 2.0**-LEVEL_BITS
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -71,6 +74,20 @@ def levels_to_uniforms(levels: NDArray[np.uint64]) -> NDArray[np.float64]:
     uniforms += 0.5
     uniforms *= _LEVEL_WIDTH
     return uniforms
+
+
+def pair_complements(values: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return 1 - u of values that `pair_values` made, exact, in [2^-53, 1 - 2^-53].
+
+    The same numbers as `levels_to_uniforms(flip_levels(pair_levels(values)))`, in three steps and
+    without a conversion: with k' the complement of the level, 1 + k' 2^-52 is put together from
+    bits, and subtracting 1 - 2^-53 leaves (k' + 1/2) 2^-52.
+    """
+    bits = values >> _TO_LEVEL
+    bits ^= COMPLEMENT_AS_FLOAT
+    complements = bits.view(np.float64)
+    complements -= BEFORE_HALF_LEVEL
+    return complements
 
 
 def pair_levels(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from watermark.errors import TokenizerFileError
@@ -26,19 +26,21 @@ _BYTE_PIECE: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenTable:
-    """What each id looks like; all three have one entry for every row of the logits.
+    """What each id looks like; contents and labels have one entry for every row of the logits.
 
     Attributes:
         content: The bytes that a token adds to the text; none for special tokens.
         labels: The token as a string, special tokens spelled out; not unique.
         special: Ids that are skipped in text.
         strips_first_space: The tokenizer's decoder drops one space at the start of a document.
+        byte_pieces: Ids that stand for one byte each, for what no other token spells.
     """
 
     content: tuple[bytes, ...]
     labels: tuple[str, ...]
     special: frozenset[int]
     strips_first_space: bool
+    byte_pieces: frozenset[int] = field(default=frozenset())
 
 
 def build_token_table(tokenizer: Tokenizer, vocab_size: int) -> TokenTable:
@@ -65,7 +67,13 @@ def build_token_table(tokenizer: Tokenizer, vocab_size: int) -> TokenTable:
         labels=tuple(labels),
         special=frozenset(special),
         strips_first_space=strips,
+        byte_pieces=_byte_pieces(tokenizer, vocab_size),
     )
+
+
+def _byte_pieces(tokenizer: Tokenizer, vocab_size: int) -> frozenset[int]:
+    found = (tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return frozenset(token for token in found if token is not None and token < vocab_size)
 
 
 def _decoder_of(decoder: dict[str, Any] | None) -> tuple[Callable[[str], bytes], bool]:

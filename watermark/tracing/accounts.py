@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -52,9 +52,11 @@ if TYPE_CHECKING:
 
     from watermark.tracing.codes import CodeSums
 
-CHUNK_ACCOUNTS: Final = 8192  # their codes are 64 MiB
+CHUNK_ACCOUNTS: Final = 8192
+MOST_BODIES: Final = 256  # counted at once: their counts are 40 MiB a thread
 MOST_KEPT: Final = 2048  # with C equally active accounts no z exceeds sqrt(65536 / C)
 _WORD_BITS: Final = 64
+_PER_BLOCK: Final = CODE_BLOCK_BITS // _WORD_BITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +144,12 @@ def trace_accounts(
     if len(set(accounts)) != len(accounts):
         raise SchemeParameterError("an account is listed twice; test each account once")
     groups = [list(group) for _, group in groupby(bodies, key=lambda body: id(body.record))]
-    found = [best for group in groups for best in _best(group, accounts, over)]
+    found = [
+        best
+        for group in groups
+        for start in range(0, len(group), MOST_BODIES)
+        for best in _best(group[start : start + MOST_BODIES], accounts, over)
+    ]
     logs = [
         rademacher_log_sf(best.statistics.astype(np.float64), body.sums.astype(np.float64))
         for body, best in zip(bodies, found, strict=True)
@@ -249,30 +256,52 @@ def _mask(bits: NDArray[np.uint64]) -> np.uint64:
     return np.uint64(np.bitwise_or.reduce(bits, initial=np.uint64(0)))
 
 
-def statistics_of(codes: AccountCodes, plans: Sequence[_Plan]) -> Iterator[NDArray[np.int64]]:
-    """Yield T of every account, shape (n,), plan by plan.
+def statistics_of(codes: AccountCodes, plans: Sequence[_Plan]) -> list[NDArray[np.int64]]:
+    """Return T of every account, shape (n,), plan by plan.
 
     T = total - 2 (sum of the magnitudes where the account's bit disagrees with the sign of the
     sum), and that sum is counted by binary digit: 2^digit times the number of such positions.
+    Each block of the codes is made once, and used while it is in the cache.
     """
-    per_block = CODE_BLOCK_BITS // _WORD_BITS
-    blocks = sorted({place // per_block for plan in plans for place in plan.words})
-    words = {block: codes.words(block) for block in blocks}
-    for plan in plans:
-        against = np.zeros(len(codes), np.int64)
-        counts: dict[int, NDArray[np.uint32]] = {}
-        disagreeing = np.empty(len(codes), np.uint64)
-        count = np.empty(len(codes), np.uint8)
-        for place, (negative, digits) in plan.words.items():
-            word = words[place // per_block][place % per_block] ^ negative
-            for digit, mask in digits:
-                np.bitwise_and(word, mask, out=disagreeing)
-                np.bitwise_count(disagreeing, out=count)
-                total = counts.setdefault(digit, np.zeros(len(codes), np.uint32))
-                np.add(total, count, out=total)
-        for digit, total in counts.items():
-            against += total.astype(np.int64) << digit
-        yield plan.total - 2 * against
+    counts: list[dict[int, NDArray[np.uint32]]] = [{} for _ in plans]
+    users: dict[int, list[int]] = {}
+    for number, plan in enumerate(plans):
+        for block in sorted({place // _PER_BLOCK for place in plan.words}):
+            users.setdefault(block, []).append(number)
+    buffers = np.empty((2, len(codes)), np.uint64), np.empty(len(codes), np.uint8)
+    for block in sorted(users):
+        words = codes.words(block)
+        for number, place in product(users[block], range(_PER_BLOCK)):
+            found = plans[number].words.get(_PER_BLOCK * block + place)
+            if found is not None:
+                _count(words[place], found, counts[number], buffers)
+    return [_combined(plan, one, len(codes)) for plan, one in zip(plans, counts, strict=True)]
+
+
+def _count(
+    word: NDArray[np.uint64],
+    masks: tuple[np.uint64, list[tuple[int, np.uint64]]],
+    counts: dict[int, NDArray[np.uint32]],
+    buffers: tuple[NDArray[np.uint64], NDArray[np.uint8]],
+) -> None:
+    """Add the disagreeing positions of one word to the counts by binary digit."""
+    (signed, disagreeing), count = buffers
+    negative, digits = masks
+    np.bitwise_xor(word, negative, out=signed)
+    for digit, mask in digits:
+        np.bitwise_and(signed, mask, out=disagreeing)
+        np.bitwise_count(disagreeing, out=count)
+        if digit not in counts:
+            counts[digit] = np.zeros(len(word), np.uint32)
+        np.add(counts[digit], count, out=counts[digit])
+
+
+def _combined(plan: _Plan, counts: dict[int, NDArray[np.uint32]], n: int) -> NDArray[np.int64]:
+    against = np.zeros(n, np.int64)
+    for digit, total in counts.items():
+        against += total.astype(np.int64) << digit
+    statistics: NDArray[np.int64] = plan.total - 2 * against
+    return statistics
 
 
 def _trace(

@@ -83,7 +83,7 @@ def test_a_state_is_one_edit(folder: Path) -> None:
 
 
 def test_a_bad_edit_changes_nothing(folder: Path) -> None:
-    with pytest.raises(AccountsFileError, match=r"accounts\.toml: no account 'nobody'"):
+    with pytest.raises(AccountsFileError, match=r"accounts.toml: no account 'nobody'"):
         run(folder, "ban", "nobody")
     (folder / "accounts.toml").write_text(ACCOUNTS + 'state = "gone"\n')
     with pytest.raises(AccountsFileError, match=r"accounts.toml:3: .*state"):

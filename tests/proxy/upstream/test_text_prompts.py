@@ -59,9 +59,11 @@ class Vendor:
         self.answer = answer
         self.limit = limit
         self.bodies: list[Any] = []
+        self.listed = 0
 
     def handle(self, request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/v1/models":
+            self.listed += 1
             entry = {"id": "m"} | ({"max_model_len": self.limit} if self.limit else {})
             return httpx2.Response(200, json={"data": [entry]})
         body = msgspec.json.decode(request.content)
@@ -80,6 +82,7 @@ class Vendor:
                 UpstreamConfig(url="http://u"), transport=transport
             ) as client:
                 upstream = TextUpstream(client, given, SPELLING if is_read else None)
+                assert await upstream.context_limit("m", []) is None
                 return [await upstream.draft(request, [], one, []) for request, one in asked]
 
         return asyncio.run(work())
@@ -206,6 +209,12 @@ def test_tokens_are_counted(finishes: list[str], total: int | None, counts: list
     assert [one.n_tokens for one in drafted.continuations] == counts
     assert drafted.room == (None if total is None else 11)
     assert drafted.prompt_tokens == (None if total is None else 9)
+
+
+def test_a_limit_is_asked_for_once_and_not_with_every_draft() -> None:
+    vendor = Vendor(completion("a"))
+    vendor.draft((text(), ask()), (text(), ask()), (text(), ask()))
+    assert vendor.listed == 1
 
 
 def test_an_upstream_that_repeats_what_it_was_given() -> None:

@@ -54,7 +54,7 @@ def test_decoys_state_their_floor(shell: Shell) -> None:
     shell.keys.write_text(KEYS_HEADER + made.stdout)
     (record,) = load_keys(shell.keys)
     assert record.parameter("vocab_size") == 50
-    ids = shell.file("ids.json", msgspec.json.encode(np.arange(40).tolist()))
+    ids = shell.file("ids.json", msgspec.json.encode(np.arange(15).tolist()))
     result = shell("detect", ids, "--keys", shell.keys, "--ids", "--json")
     row = msgspec.json.decode(result.stdout)
     assert row["law"] == "decoys"

@@ -15,7 +15,7 @@ from watermark.detection import (
 )
 from watermark.errors import SchemeParameterError
 from watermark.schemes import SUM_BLOCK, score_sum, scores_from_levels
-from watermark.seeding import ContextPRF, is_account_channel, uniform_levels
+from watermark.seeding import ContextPRF, is_account_channel, pair_values, uniform_levels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def test_sums_and_scores_agree_with_the_plain_form(n: int, width: int, share: in
         assert sums.n_scored[row] == n_scored
         if not share:
             streams, _ = ContextPRF(key.tobytes()).evaluate(contexts)
-            assert sums.statistics[row] == score_sum(uniform_levels(streams, tokens))
+            assert sums.statistics[row] == score_sum(pair_values(streams, tokens))
         np.testing.assert_array_equal(rows[row], expected)
 
 

@@ -115,6 +115,7 @@ def test_parameters_are_checked(scheme: str, parameters: Any, says: str) -> None
         ({"state": KeyState.MARKING}, "only detect here; set state 'detect'"),
         ({"state": KeyState.SUSPENDED}, "only detect here"),
         ({"not_after": datetime(2026, 1, 1, tzinfo=UTC)}, "leave not_before and not_after out"),
+        ({"account_share_q16": 9}, "carries no account"),
         ({"context_width": 65}, "choose 1 to 64"),
         ({"secret": SecretKey("k", bytes(32))}, "needs an engine's key file"),
         ({"secret": ForeignKey("k", [1, 2])}, "holds 2 integers, scheme 'vllm-gumbel' takes 1"),

@@ -66,7 +66,7 @@ def test_selfhash_counts_are_the_engines(key: int, width: int) -> None:
 
 
 def test_a_marked_text_reaches_the_floor_and_no_lower() -> None:
-    text = green_list_text(70, hashing_key=KEY, bias=4.0)
+    text = green_list_text(45, hashing_key=KEY, bias=4.0)
     result = foreign_detector("hf-green-list", [KEY], vocab_size=VOCAB).detect(text)
     assert result.law.name == "decoys"
     assert result.effect > 0.5
@@ -77,7 +77,7 @@ def test_a_marked_text_reaches_the_floor_and_no_lower() -> None:
 
 
 def test_decoys_are_drawn_from_the_pairs_and_again_the_same() -> None:
-    text = (np.random.default_rng(3).zipf(1.3, 20) % VOCAB).tolist()
+    text = (np.random.default_rng(3).zipf(1.3, 10) % VOCAB).tolist()
     detector = foreign_detector("hf-green-list", [KEY], vocab_size=VOCAB)
     assert detector.detect(text) == detector.detect(text)
 
@@ -98,15 +98,15 @@ def test_p_is_valid_over_keys_where_tokens_share_lists() -> None:
     """Texts in which three contexts recur with many tokens: scores are dependent."""
     rng = np.random.default_rng(5)
     p = []
-    for _ in range(150):
-        text = np.column_stack([rng.integers(3, size=20), rng.integers(3, 40, size=20)]).ravel()
+    for _ in range(80):
+        text = np.column_stack([rng.integers(3, size=12), rng.integers(3, 40, size=12)]).ravel()
         key = int(rng.integers(2**63))
         reader = reader_of(foreign_record("hf-green-list", [key], vocab_size=40))
         assert isinstance(reader, GreenListReader)
         pairs = reader.read(reader.positions(as_token_ids(text)))
         p.append(math.exp(replace(reader, decoys=19).log_pvalue(reader.statistic(pairs), pairs)))
     for alpha in (0.05, 0.1, 0.25, 0.5):
-        assert np.mean(np.array(p) <= alpha + 1e-9) <= alpha + 4 * math.sqrt(alpha / 150)
+        assert np.mean(np.array(p) <= alpha + 1e-9) <= alpha + 4 * math.sqrt(alpha / 80)
     assert min(p) >= 0.05 - 1e-9
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.drive import make_record
+from tests.support.foreign import foreign_record
+from watermark.keys import FOREIGN_SCHEMES, KeyRecord
 from watermark.keys.record import SCHEMES
 from watermark.schemes import NO_CONTEXTS, READERS, Pairs, join, reader_of
 from watermark.seeding import as_token_ids
@@ -72,3 +74,44 @@ def test_a_decoy_is_another_key_of_the_same_scheme() -> None:
     ours, theirs = reader.read(positions), decoy.read(positions)
     assert len(ours) == len(theirs)
     assert reader.statistic(ours) != decoy.statistic(theirs)
+
+
+KEY = 1311768467463790320
+
+
+def record_of(scheme: str) -> KeyRecord:
+    """Return a key of any scheme, context width 2 where the scheme has a choice."""
+    if scheme not in FOREIGN_SCHEMES:
+        return make_record(0, width=2)
+    parameters = {"vocab_size": 100} if scheme == "hf-green-list" else {}
+    width = 1 if scheme == "hf-green-list" else 2
+    return foreign_record(scheme, [KEY], width=width, **parameters)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_reader_keeps_the_rules(scheme: str) -> None:
+    reader = reader_of(record_of(scheme))
+    ids = as_token_ids(np.random.default_rng(0).integers(40, size=60))
+    positions = reader.positions(ids)
+    pairs = reader.read(positions)
+    assert 0 < len(pairs) <= len(positions)
+    assert len(reader.evaluate(positions)) == len(positions)
+    # A text that is given again adds nothing, to a hair.
+    again = join([pairs, reader.read(reader.positions(ids)), pairs])
+    assert again.identities.tolist() == pairs.identities.tolist()
+    statistic = reader.statistic(pairs)
+    assert reader.statistic(again) == pytest.approx(statistic, rel=1e-12)
+    log_pvalue = reader.log_pvalue(statistic, pairs)
+    assert reader.law(pairs).log_pvalue_floor <= log_pvalue <= 0
+    # What was in view is not scored; vLLM's padded beginnings are in nobody's view.
+    left = reader.read(positions, excluded=reader.contexts(ids))
+    assert len(left) == (reader.context_width if scheme == "vllm-gumbel" else 0)
+    # Nothing scored says nothing.
+    nothing = reader.read(reader.positions(ids[:0]))
+    assert reader.log_pvalue(reader.statistic(nothing), nothing) == 0.0
+    # No key is shown, and a decoy is another one.
+    assert str(KEY) not in repr(reader)
+    assert f"{KEY:x}" not in repr(reader)
+    decoy = reader.decoy(np.random.default_rng(1))
+    assert decoy.context_width == reader.context_width
+    assert decoy.statistic(decoy.read(decoy.positions(ids))) != statistic or scheme.startswith("hf")

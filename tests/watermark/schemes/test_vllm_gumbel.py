@@ -58,7 +58,7 @@ def test_every_token_of_a_reply_is_scored_once_a_context() -> None:
 def test_p_is_uniform_over_keys(parameters: Any) -> None:
     ids = np.random.default_rng(0).zipf(1.3, 150) % 1000
     rng = np.random.default_rng(1)
-    keys = rng.integers(2**64, size=600, dtype=np.uint64)
+    keys = rng.integers(2**64, size=250, dtype=np.uint64)
     p = [
         math.exp(foreign_detector("vllm-gumbel", [int(key)], **parameters).detect(ids).log_pvalue)
         for key in keys
@@ -98,15 +98,15 @@ def test_its_own_text_has_its_own_p(engine: Any) -> None:
     assert foreign_detector("vllm-gumbel", [43]).detect(text).log10_pvalue > -4
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
 def test_dual_key_text_has_its_own_statistic_and_an_exact_p(engine: Any, alpha: float) -> None:
-    text = vllm_text(42, 160, alpha=alpha)
+    text = vllm_text(42, 120, alpha=alpha)
     theirs = engine.DualKeyGumbelWatermarkDetector(42, alpha=alpha).detect(text)
     detector = foreign_detector("vllm-gumbel", [42], algorithm="dual_key_gumbel", alpha=alpha)
     ours = detector.detect(text)
     assert ours.law.name == "hypoexponential"
     assert ours.statistic == pytest.approx(theirs.score, rel=1e-12)
-    assert ours.log10_pvalue < -8
+    assert ours.log10_pvalue < -6
     if alpha == 0.5:
         assert ours.log_pvalue == pytest.approx(math.log(theirs.p_value), rel=1e-9)
     else:  # theirs is fitted by moments, and too small in the tail

@@ -12,6 +12,7 @@ from watermark.seeding import (
     flip_levels,
     levels_to_uniforms,
     mix64,
+    pair_complements,
     pair_levels,
     pair_values,
     uniform_levels,
@@ -84,3 +85,12 @@ def test_a_batch_is_its_positions(pairs: list[tuple[int, int]]) -> None:
     alone = [int(uniform_levels(streams[i], tokens[i : i + 1])[0]) for i in range(len(pairs))]
     assert together == alone
     assert (streams == before).all()
+
+
+@given(st.lists(U64, min_size=1, max_size=20))
+def test_complements_are_the_uniforms_of_the_flipped_levels(values: list[int]) -> None:
+    drawn = u64(*values, 0, 2**64 - 1)
+    before = drawn.copy()
+    expected = levels_to_uniforms(flip_levels(pair_levels(drawn)))
+    assert pair_complements(drawn).tolist() == expected.tolist()
+    assert drawn.tolist() == before.tolist()

@@ -1,0 +1,334 @@
+"""One result, whoever does the work and however often it stops; and the result is right."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.watermark.corpora.conftest import key, plain
+from watermark import Detector, WordsUnit
+from watermark.corpora import Progress, blocks, scan, shards
+from watermark.corpora import journal as journal_module
+from watermark.corpora.journal import Journal
+from watermark.errors import CorpusError, ScanJournalError, UnitMismatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many shards, and many blocks of those that cannot be entered."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(blocks, "BLOCK_CHARACTERS", 3000)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, jsonl: Callable[..., Path], marked: str) -> Path:
+    """Three formats, repeats, marked documents, broken records."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    records: list[object] = [{"text": plain(i), "id": i} for i in range(60)]
+    records[17] = {"text": marked}
+    records[40] = {"body": "none"}
+    jsonl("corpus/a.jsonl", records)
+    more = "".join(json.dumps({"text": plain(i % 30 + 40)}) + "\n" for i in range(60))
+    more += json.dumps({"text": marked + " " + plain(99)}) + "\n{bad\n"
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(more.encode(), mtime=0))
+    (folder / "c.txt").write_text(plain(7, 3000).replace("bam", "bam\n"))
+    return folder
+
+
+def test_the_corpus_and_its_documents_are_tested(
+    corpus: Path, tmp_path: Path, marked: str, small_blocks: None
+) -> None:
+    del small_blocks
+    keys = [key(0), key(1, context_width=1), key(2, account_share_q16=9000)]
+    seen: list[Progress] = []
+    result = scan([corpus], keys, out=tmp_path / "h.parquet", on_progress=seen.append)
+    texts = [json.loads(line).get("text") for line in (corpus / "a.jsonl").read_text().splitlines()]
+    lines = gzip.decompress((corpus / "b.jsonl.gz").read_bytes()).splitlines()[:-1]
+    texts += [json.loads(line)["text"] for line in lines]
+    texts = [text for text in texts if text]
+    assert (result.n_files, result.n_broken, result.n_hits) == (3, 2, 2)
+    assert result.n_records == result.n_documents + 2
+    # c.txt is cut at shards, so its documents are the detector's only up to that.
+    pieces = _pieces(corpus / "c.txt")
+    assert result.n_documents == len(texts) + len(pieces)
+    for record, pooled in zip(keys, result.pooled, strict=True):
+        expected = Detector(record, WordsUnit()).detect_pooled(texts + pieces)
+        assert pooled.n_scored == expected.n_scored
+        assert pooled.n_tokens == expected.n_tokens
+        np.testing.assert_allclose(pooled.statistic, expected.statistic, rtol=1e-12)
+        np.testing.assert_allclose(pooled.log_pvalue, expected.log_pvalue, rtol=1e-8)
+    assert result.pooled[0].log_pvalue_family < -10
+    assert min(one.log_pvalue_family for one in result.pooled[1:]) > -3
+    first, second = pq.read_table(result.out).to_pylist()
+    assert (first["file"], first["record_index"]) == (str(corpus / "a.jsonl"), 17)
+    line = (corpus / "a.jsonl").read_bytes()[first["offset"] :].partition(b"\n")[0]
+    assert json.loads(line)["text"] == marked
+    assert (second["file"], second["record_index"]) == (str(corpus / "b.jsonl.gz"), 60)
+    alone = Detector(key(), WordsUnit()).detect(marked)
+    assert first["n_scored"] == alone.n_scored
+    np.testing.assert_allclose(first["log_pvalue"], alone.log_pvalue, rtol=1e-10)
+    assert first["log_pvalue_fdr"] >= first["log_pvalue"]
+    summary = json.loads(pq.read_schema(result.out).metadata[b"output-watermark"])
+    assert summary["n_broken"] == 2
+    assert summary["pooled"][0]["statistic"] == result.pooled[0].statistic
+    assert [one.reason for one in result.broken] == [summary["broken"][0]["reason"], "not JSON"]
+    done = [one.done for one in seen if one.stage == "scan"]
+    assert done == sorted(done)
+    assert done[-1] == seen[0].total
+    assert not list(tmp_path.glob("*.scan"))
+
+
+def _pieces(path: Path) -> list[str]:
+    data, pieces, start = path.read_bytes(), [], 0
+    while start < len(data):
+        stop = (start // shards.SHARD_BYTES + 1) * shards.SHARD_BYTES
+        end = len(data) if stop >= len(data) else data.find(b"\n", stop - 1) + 1 or len(data)
+        pieces.append(data[start:end].decode())
+        start = end
+    return pieces
+
+
+def test_processes_change_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 9000)
+    keys = [key(0), key(1, context_width=3)]
+    one = scan([corpus], keys, out=tmp_path / "1.parquet", fdr=0.5)
+    two = scan([corpus], keys, out=tmp_path / "2.parquet", fdr=0.5, processes=2)
+    assert one.pooled == two.pooled
+    assert one.out.read_bytes() == two.out.read_bytes()
+
+
+class Killed(Exception):  # noqa: N818 - as it is
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 9])
+def test_a_scan_goes_on_where_it_stopped(
+    corpus: Path, tmp_path: Path, after: int, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del small_blocks
+    whole = scan([corpus], [key()], out=tmp_path / "whole.parquet", fdr=0.5)
+    cut_again: list[object] = []
+    keep = Journal.keep
+
+    def count_or_die(self: Journal, shard: int, number: int, *rest: object) -> None:
+        if len(cut_again) == after:
+            raise Killed
+        cut_again.append((shard, number))
+        keep(self, shard, number, *rest)  # type: ignore[arg-type]
+
+    out = tmp_path / "h.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.Journal, "keep", count_or_die)
+        with pytest.raises(Killed):
+            scan([corpus], [key()], out=out, fdr=0.5)
+    assert not out.exists()
+    done = list(cut_again)
+    (out.with_name("h.parquet.scan") / "00000009-00000000.block.part").write_bytes(b"half")
+    with monkeypatch.context() as patch:
+        patch.setattr(journal_module.Journal, "keep", count_or_die)
+        after = -1
+        again = scan([corpus], [key()], out=out, fdr=0.5)
+    assert not set(done) & set(cut_again[len(done) :])
+    assert again.pooled == whole.pooled
+    assert again.broken == whole.broken
+    assert out.read_bytes() == whole.out.read_bytes()
+
+
+def _half(corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watermark.corpora.scanning._finish", die)
+        with pytest.raises(Killed):
+            scan([corpus], [key()], out=out, **options)  # type: ignore[arg-type]
+
+
+def test_a_journal_of_another_scan_is_refused(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "h.parquet"
+    _half(corpus, out, monkeypatch)
+    with pytest.raises(ScanJournalError, match="with another fdr"):
+        scan([corpus], [key()], out=out, fdr=0.2)
+    with pytest.raises(ScanJournalError, match="with another field"):
+        scan([corpus], [key()], out=out, field="text")
+    with pytest.raises(ScanJournalError, match="with another keys"):
+        scan([corpus], [key(1)], out=out)
+    with (corpus / "a.jsonl").open("a") as file:
+        file.write('{"text": "more"}\n')
+    with pytest.raises(ScanJournalError, match=r"a\.jsonl is new or changed"):
+        scan([corpus], [key()], out=out)
+
+
+def test_a_damaged_or_busy_journal_is_refused(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "h.parquet"
+    _half(corpus, out, monkeypatch)
+    folder = tmp_path / "h.parquet.scan"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    block = min(folder.glob("*.block"))
+    assert block.stat().st_mode & 0o777 == 0o600
+    for damage in (block.read_bytes()[:-1], b"x" * 99, block.read_bytes()[:40]):
+        block.write_bytes(damage)
+        with pytest.raises(ScanJournalError, match="remove it, and scan again"):
+            scan([corpus], [key()], out=out)
+    block.unlink()
+    with Journal(tmp_path / "other", {"a": 1}), pytest.raises(ScanJournalError, match="in use"):
+        Journal(tmp_path / "other", {"a": 1})
+    assert scan([corpus], [key()], out=out).n_broken == 2
+
+
+def test_nothing_secret_is_kept_on_disk(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = key()
+    _half(corpus, tmp_path / "h.parquet", monkeypatch, fdr=0.5)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "h.parquet.scan").iterdir())
+    subkey = record.secret.subkey("context", 16)
+    for secret in (record.secret.reveal(), subkey):
+        assert secret not in kept
+        assert secret.hex().encode() not in kept
+
+
+def test_arguments_that_cannot_be_used_are_refused(corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "h.parquet"
+    with pytest.raises(CorpusError, match="no key to scan for"):
+        scan([corpus], [], out=out)
+    with pytest.raises(CorpusError, match="leads to no file"):
+        scan([tmp_path / "none"], [key()], out=out)
+    with pytest.raises(UnitMismatchError, match="needs --tokenizer"):
+        scan([corpus], [key(unit=f"tokenizer:sha256:{'0' * 64}")], out=out)
+    with pytest.raises(CorpusError, match="choose 1 or more"):
+        scan([corpus], [key()], out=out, processes=0)
+    for fdr in (0.0, 1.0, float("nan")):
+        with pytest.raises(CorpusError, match="not between 0 and 1"):
+            scan([corpus], [key()], out=out, fdr=fdr)
+    with pytest.raises(ScanJournalError, match="no such file or directory"):
+        scan([corpus], [key()], out=tmp_path / "none" / "h.parquet")
+    out.write_bytes(b"evidence")
+    with pytest.raises(CorpusError, match="never overwritten"):
+        scan([corpus], [key()], out=out)
+    assert out.read_bytes() == b"evidence"
+
+
+def test_what_a_prompt_shows_is_scored_nowhere_in_the_pool(
+    tmp_path: Path, jsonl: Callable[..., Path], marked: str
+) -> None:
+    """The negative control: with the prompts ignored the copied mark is found."""
+    records = [{"text": f"{plain(i, 40)} {marked}", "q": marked} for i in range(3)]
+    records += [{"text": marked[: len(marked) // 2], "q": plain(50)}, {"text": plain(8), "q": "a"}]
+    path = jsonl("a.jsonl", records)
+    with_prompts = scan([path], [key()], out=tmp_path / "1.parquet", prompt_field="q")
+    without = scan([path], [key()], out=tmp_path / "2.parquet")
+    assert without.pooled[0].log_pvalue < -20
+    assert with_prompts.pooled[0].log_pvalue > -5
+    # ... while a document whose own prompt does not show it is found by itself.
+    assert [row["record_index"] for row in pq.read_table(with_prompts.out).to_pylist()] == [3]
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_the_command_goes_on(tmp_path: Path) -> None:
+    folder = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    run = [sys.executable, "-m", "watermark"]
+    made = subprocess.run(
+        [*run, "keys", "new", "--id", "k", "--dir", tmp_path],
+        cwd=ROOT, capture_output=True, check=True, env=environment,
+    )  # fmt: skip
+    tmp_path.chmod(0o700)
+    (tmp_path / "KEYS.toml").write_bytes(b"schema = 1\n" + made.stdout)
+    with (tmp_path / "a.jsonl").open("w") as file:
+        for i in range(40_000):
+            file.write(json.dumps({"text": plain(i % 5000, 100 + i % 60)}) + "\n")
+    command: list[str | Path] = [
+        *run,
+        "scan",
+        tmp_path / "a.jsonl",
+        "--keys",
+        tmp_path / "KEYS.toml",
+        "--fdr",
+        ".5",
+    ]
+    command += ["--processes", "2", "--out"]
+    subprocess.run([*command, tmp_path / "whole.parquet"], cwd=ROOT, check=True, timeout=300)
+    out = tmp_path / "h.parquet"
+    kept: list[int] = []
+    for n_blocks in (1, 3):
+        process = subprocess.Popen([*command, out], cwd=ROOT)
+        while len(list((tmp_path / "h.parquet.scan").glob("*.block"))) < n_blocks:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        kept.append(len(list((tmp_path / "h.parquet.scan").glob("*.block"))))
+    assert kept[0] < kept[1]
+    subprocess.run([*command, out], cwd=ROOT, check=True, timeout=300)
+    assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the store's and its client's own
+def test_an_object_store_is_read(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    del host
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = pytest.importorskip("fsspec").filesystem("s3")
+    try:
+        store.mkdir("bucket")
+        for path in corpus.iterdir():
+            store.put_file(str(path), f"bucket/train/{path.name}")
+        here = scan([corpus], [key()], out=tmp_path / "1.parquet", fdr=0.5)
+        there = scan(
+            ["s3://bucket/train"], [key()], out=tmp_path / "2.parquet", fdr=0.5, processes=2
+        )
+        assert there.pooled == here.pooled
+        assert (there.n_broken, there.n_hits) == (here.n_broken, here.n_hits)
+        with pytest.raises(CorpusError, match="from the store"):
+            scan(["s3://none/train"], [key()], out=tmp_path / "3.parquet")
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # ray's own
+def test_a_cluster_changes_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 9000)
+    pytest.importorskip("ray")
+    keys = [key(0), key(1, context_width=3)]
+    one = scan([corpus], keys, out=tmp_path / "1.parquet", fdr=0.5)
+    two = scan(
+        [corpus], keys, out=tmp_path / "2.parquet", fdr=0.5, processes=2, ray_address="local"
+    )
+    assert one.pooled == two.pooled
+    assert one.out.read_bytes() == two.out.read_bytes()

@@ -1,0 +1,5 @@
+"""Other people's models, asked over the network."""
+
+from watermark.suspects.distributions import PromptDistributions
+
+__all__ = ["PromptDistributions"]
