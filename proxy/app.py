@@ -19,7 +19,8 @@ from proxy.middleware.gate import Gate
 from proxy.routes.access import Access
 from proxy.routes.book import Book
 from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
-from proxy.routes.generation import GenerationEndpoint, Marking
+from proxy.routes.generation import GenerationEndpoint
+from proxy.routes.marking import Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode

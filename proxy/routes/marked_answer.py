@@ -1,0 +1,309 @@
+"""One marked answer: from its first question to the upstream to its last byte to the client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from proxy.errors import (
+    LedgerDownError,
+    NoMarkingKeyError,
+    ProxyError,
+    UpstreamProtocolError,
+)
+from proxy.routes.answering import merge, pieces_of
+from proxy.routes.delivery import Delivery
+from proxy.routes.exchange import (
+    DISCLOSURE_HEADER,
+    Exchange,
+    wire_error,
+)
+from proxy.sampling.choice import spell
+from proxy.sampling.eligibility import Decision, Reason
+from proxy.sampling.flow import mark
+from proxy.sampling.keys import marks_alike
+from proxy.upstream.headers import asked_with
+from watermark.errors import (
+    LedgerUnavailableError,
+    SchemeParameterError,
+)
+from watermark.wire.openai_answers import (
+    AnswerFrame,
+    LogprobsWriter,
+    Usage,
+    answer_dialect,
+)
+from watermark.wire.sse import CONTENT_TYPE, DONE, json_event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    from proxy.routes.access import Entered
+    from proxy.routes.marking import Marking
+    from proxy.sampling.questions import Draft, Drafted
+    from proxy.sampling.reply import Reply
+    from proxy.sampling.serving import ServedModel
+    from watermark.seeding import KeyedUniforms
+    from watermark.wire.openai_answers import Dialect, Piece
+    from watermark.wire.openai_requests import GenerationRequest
+
+_STREAM_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-cache")]
+
+
+def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
+    """Return the header that tells a decision."""
+    return [(DISCLOSURE_HEADER, decision.header().encode())]
+
+
+class _OtherKeyError(Exception):
+    """Another key marks than when the reply was prepared; nothing was chosen yet."""
+
+
+class UnmarkedError(Exception):
+    """A reply that was to be marked cannot be; nothing was sent."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class MarkedAnswer:
+    """One marked answer: asks the upstream, writes to the client.
+
+    Attributes:
+        served: The model.
+        decision: What happens to the request, and by which key.
+        entered: The request as it was let in, and who asks.
+
+    A reply belongs to the key that marks when its first token is chosen, which is when the first
+    draft has come. Where that is another key than when the draft was asked for, the reply is
+    prepared again, under it.
+    """
+
+    def __init__(
+        self,
+        *,
+        marking: Marking,
+        served: ServedModel,
+        request: GenerationRequest,
+        decision: Decision,
+        exchange: Exchange,
+        entered: Entered,
+    ) -> None:
+        """Prepare to answer one request."""
+        self.entered = entered
+        self._marking = marking
+        self.served = served
+        self._request = request
+        self.decision = decision
+        self._exchange = exchange
+        self._is_told = exchange.is_from(marking.trusted)
+        self._keyed: KeyedUniforms | None = None
+        self._has_begun = False
+        self._upstream = marking.upstreams[request.model]
+        self._headers = asked_with(exchange.upstream_headers)
+        self._prompt: list[int] = []
+        self._prompt_tokens = 0
+        self._replies: list[Reply] = []
+        self._is_whole = False
+        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
+        self._delivery = Delivery(
+            marking.ledger(),
+            served=served,
+            request=request,
+            path=decision.path,
+            account=entered.account,
+            passes_unmarked=self._passes_unlogged,
+        )
+
+    def take_key(self) -> KeyedUniforms:
+        """Return the key that marks now, and prepare to mark with it.
+
+        Raises:
+            NoMarkingKeyError: None does.
+            UnmarkedError: The reply ends before its mark could begin.
+        """
+        keyed = self._marking.key_of(
+            self.served,
+            self._request,
+            self.entered,
+            account=self.entered.account or self._exchange.account,
+        )
+        if self.served.is_too_short(self._request, keyed.record):
+            raise UnmarkedError(Reason.TOO_SHORT)
+        self._keyed = keyed
+        self.decision = replace(self.decision, key_id=keyed.record.key_id)
+        return keyed
+
+    async def send(self) -> None:
+        """Answer; errors become the client's, in its dialect.
+
+        Raises:
+            UnmarkedError: The prompt leaves no room: the upstream's own refusal is the clearest.
+            NoMarkingKeyError: The key went before the first token was chosen; nothing was sent.
+        """
+        try:
+            await self._send()
+        except NoMarkingKeyError:
+            raise
+        except ProxyError as error:
+            await self._fail(error)
+        except SchemeParameterError as error:
+            # What the upstream listed is no distribution that could be raced.
+            failure = UpstreamProtocolError(f"the upstream's answer cannot be marked: {error}")
+            await self._fail(failure)
+        finally:
+            self._count()
+            self._delivery.end(self._replies, is_whole=self._is_whole)
+
+    async def _fail(self, error: ProxyError) -> None:
+        self._marking.metrics.failed(error)
+        if self._exchange.is_started:
+            # The reply stays without an end: no finish reason and no [DONE] are invented.
+            await self._hand(json_event(wire_error(error)), more=False)
+        else:
+            await self._exchange.refuse(error)
+
+    def _count(self) -> None:
+        """Count the tokens chosen, by the path that chose them, and by whose they are."""
+        access, replies = self._marking.access, [reply.tokens for reply in self._replies]
+        access.leave(self.entered, sum(map(len, replies)))
+        if self._keyed is not None:
+            access.delivered(self.entered, replies, self._keyed.record.context_width)
+        for reply in self._replies:
+            for path, tokens in reply.by_path.items():
+                self._marking.metrics.delivered(self._request.model, path, tokens)
+
+    async def _send(self) -> None:
+        self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
+        self._prompt_tokens = len(self._prompt)
+        while True:
+            try:
+                await self._answer_under(self.take_key())
+            except _OtherKeyError:
+                self._delivery.end(self._replies, is_whole=False)
+                continue
+            except LedgerUnavailableError as err:
+                raise self._without_ledger() from err
+            return
+
+    def _without_ledger(self) -> Exception:
+        """Return what becomes of an answer that cannot be in the ledger."""
+        if self._passes_unlogged and not self._exchange.is_started:
+            return UnmarkedError(Reason.LEDGER_DOWN)
+        return LedgerDownError()
+
+    async def _answer_under(self, keyed: KeyedUniforms) -> None:
+        frame = AnswerFrame(
+            answer_id=uuid.uuid4().hex,
+            created=int(self._marking.now()),
+            model=self._request.model,
+            prompts=[self._prompt],
+            n_choices=self._request.n,
+            writer=self._writer(),
+            with_token_ids=self._request.wants_token_ids,
+            with_usage=self._request.wants_usage,
+        )
+        dialect = answer_dialect(self._request.dialect, frame)
+        async with contextlib.aclosing(await self._batches(keyed)) as batches:
+            if self._request.is_streamed:
+                await self._stream(dialect, batches)
+            else:
+                await self._whole(dialect, batches)
+
+    async def _batches(self, keyed: KeyedUniforms) -> AsyncGenerator[tuple[Piece, ...]]:
+        """Return the pieces of all choices, in the order in which they become certain."""
+        limit = await self._upstream.context_limit(self._request.model, self._headers)
+        room = None if limit is None else limit - len(self._prompt)
+        if room is not None and room < 1:
+            raise UnmarkedError(Reason.CONTEXT_FULL)
+        served, request = self.served, self._request
+        plan = served.plan(request, room=room)
+        # Long conversations take a while to cut into units; others are served meanwhile.
+        self._replies = await asyncio.to_thread(
+            served.replies, request, plan, keyed, self._marking.entropy
+        )
+        return merge(
+            [
+                pieces_of(
+                    spell(
+                        mark(reply, plan, self._marking.clock),
+                        served.assembler(self._prompt, request.stop),
+                        choice=choice,
+                        end_ids=served.end_ids,
+                        logprobs=request.logprobs,
+                    ),
+                    self._ask,
+                )
+                for choice, reply in enumerate(self._replies)
+            ]
+        )
+
+    async def _ask(self, draft: Draft) -> Drafted:
+        self._delivery.check(self._replies)
+        if self._keyed is not None:
+            self._delivery.begin(self._keyed)  # written while the upstream works
+        answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
+        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
+        if not self._has_begun:
+            self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
+            self._begin()
+        await self._delivery.durable()
+        return answer
+
+    def _begin(self) -> None:
+        """Hold the reply to the key that marks now; its first token is chosen next."""
+        prepared, keyed = self._keyed, self.take_key()
+        if prepared is None or not marks_alike(prepared.record, keyed.record):
+            raise _OtherKeyError
+        self._has_begun = True
+
+    @property
+    def _extra(self) -> list[tuple[bytes, bytes]]:
+        return disclosure(self.decision) if self._is_told else []
+
+    def _writer(self) -> LogprobsWriter | None:
+        if self._request.logprobs is None or self.served.table is None:
+            return None
+        return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
+
+    async def _whole(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+        choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
+        async for pieces in batches:
+            choices[pieces[0].choice].extend(pieces)
+        usage = self._usage(sum(piece.n_tokens for pieces in choices for piece in pieces))
+        body = msgspec.json.encode(dialect.whole(choices, usage))
+        await self._exchange.answer(
+            200, body, [(b"content-type", b"application/json"), *self._extra]
+        )
+        self._delivery.handed(body, [piece for choice in choices for piece in choice])
+        self._is_whole = True
+
+    async def _stream(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+        count = 0
+        async for pieces in batches:
+            if not self._exchange.is_started:  # the upstream works: it is safe to say 200
+                await self._exchange.start(200, [*_STREAM_HEADERS, *self._extra])
+                await self._write(dialect.opening())
+            count += sum(piece.n_tokens for piece in pieces)
+            await self._write([dialect.chunk(pieces[0].choice, pieces)], pieces)
+        await self._write(dialect.closing(self._usage(count)))
+        await self._hand(DONE, more=False)
+        self._is_whole = True
+
+    async def _write(self, chunks: list[dict[str, object]], pieces: Sequence[Piece] = ()) -> None:
+        if chunks:
+            await self._hand(b"".join(map(json_event, chunks)), pieces)
+
+    async def _hand(self, data: bytes, pieces: Sequence[Piece] = (), *, more: bool = True) -> None:
+        """Write a part of a stream, and take note of it once the transport has it."""
+        await self._exchange.write(data, more=more)
+        self._delivery.handed(data, pieces)
+
+    def _usage(self, completion_tokens: int) -> Usage:
+        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

@@ -1,0 +1,84 @@
+"""What the generation endpoints share: models, keys, upstreams, counters, clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from proxy.errors import NoMarkingKeyError
+from watermark.errors import KeysConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from proxy.routes.access import Access, Entered
+    from proxy.sampling.keys import KeyHolder
+    from proxy.sampling.serving import ServedModel
+    from proxy.telemetry.metrics import Metrics
+    from proxy.upstream.continuing import Upstream
+    from watermark.ledger import Ledger
+    from watermark.seeding import KeyedUniforms
+    from watermark.wire.openai_requests import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marking:
+    """What the endpoints share.
+
+    Attributes:
+        models: The marked models by name.
+        keys: The keys in force.
+        passes_unmarked: Whether a request that no key marks goes through, rather than not at all.
+        upstreams: How each of them is asked for continuations.
+        trusted: Digests of the callers that are told of the mark, or `*`.
+        max_body_bytes: Largest request body.
+        access: The accounts' rules and quotas.
+        metrics: The counters.
+        clock: Monotonic seconds, for budgets.
+        now: Seconds since the epoch, for `created` and for whose key marks.
+        entropy: Draws 256 fresh random bits.
+        ledger: Where it is written what was delivered; None until it is open, or for nowhere.
+        passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
+            written, rather than not at all.
+    """
+
+    models: Mapping[str, ServedModel]
+    keys: KeyHolder
+    passes_unmarked: bool
+    upstreams: Mapping[str, Upstream]
+    trusted: frozenset[str]
+    max_body_bytes: int
+    access: Access
+    metrics: Metrics
+    clock: Callable[[], float]
+    now: Callable[[], float]
+    entropy: Callable[[], int]
+    ledger: Callable[[], Ledger | None] = lambda: None
+    passes_unlogged: bool = False
+
+    def key_of(
+        self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
+    ) -> KeyedUniforms:
+        """Return the key that marks a request at this instant, with the code of who asks.
+
+        Args:
+            served: The model.
+            request: The request.
+            entered: Who asks.
+            account: Who asks, as the keys' scopes name it.
+
+        Raises:
+            NoMarkingKeyError: None does.
+        """
+        try:
+            return self.keys.current.marking(
+                served.unit.unit_id,
+                model=request.model,
+                route=request.dialect.value,
+                account=account,
+                now=datetime.fromtimestamp(self.now(), UTC),
+                code=entered.code,
+            )
+        except KeysConfigError as err:
+            raise NoMarkingKeyError from err
