@@ -1,0 +1,46 @@
+"""The configuration: one TOML file to one frozen value.
+
+Only this room and the command lines read files and the environment. Secrets are never values here:
+the file names `KEYS.toml`, which names files.
+"""
+
+from proxy.config.loading import load_config, parse_config
+from proxy.config.sections import (
+    AccountsConfig,
+    Capabilities,
+    DefaultsConfig,
+    DetectionConfig,
+    DisclosureConfig,
+    EmbeddedConfig,
+    KeysConfig,
+    LedgerConfig,
+    LimitsConfig,
+    ModelConfig,
+    ProxyConfig,
+    SelectConfig,
+    ServerConfig,
+    SpliceConfig,
+    UpstreamConfig,
+    field_names,
+)
+
+__all__ = [
+    "AccountsConfig",
+    "Capabilities",
+    "DefaultsConfig",
+    "DetectionConfig",
+    "DisclosureConfig",
+    "EmbeddedConfig",
+    "KeysConfig",
+    "LedgerConfig",
+    "LimitsConfig",
+    "ModelConfig",
+    "ProxyConfig",
+    "SelectConfig",
+    "ServerConfig",
+    "SpliceConfig",
+    "UpstreamConfig",
+    "field_names",
+    "load_config",
+    "parse_config",
+]

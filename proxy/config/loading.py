@@ -1,0 +1,116 @@
+"""From a file to one frozen value.
+
+Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from proxy.config.sections import AccountsConfig, ProxyConfig
+from proxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PATH_HINT: Final = "see the configuration reference in the README"
+
+
+def parse_config(text: str, *, path: Path) -> ProxyConfig:
+    """Read a configuration; relative paths in it become relative to its folder.
+
+    Raises:
+        ConfigError: The text is not TOML, or a field is unknown, missing or out of range.
+    """
+    try:
+        config = msgspec.toml.decode(text, type=ProxyConfig)
+    except (msgspec.DecodeError, RecursionError) as err:
+        raise ConfigError(f"{path}: {err}; {_PATH_HINT}") from err
+    _check_upstream(config, path)
+    _check_models(config, path)
+    _check_gateways(config, path)
+    return _resolve(config, path.resolve().parent)
+
+
+def load_config(path: Path) -> ProxyConfig:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: The file cannot be read, or see `parse_config`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"cannot read configuration {path}: {err}; pass --config FILE") from err
+    return parse_config(text, path=path)
+
+
+def _check_upstream(config: ProxyConfig, path: Path) -> None:
+    try:
+        parts = urlsplit(config.upstream.url)
+        has_address = bool(parts.hostname) and parts.port != 0  # reading an absurd port raises
+    except ValueError:
+        has_address = False
+    if not has_address:
+        raise ConfigError(f'{path}: upstream.url is no address; write "http://host:port"')
+
+
+def _check_models(config: ProxyConfig, path: Path) -> None:
+    names = [model.name for model in config.models]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
+    for model in config.models:
+        if config.embedded is None and model.tokenizer is None and model.needs_tokenizer:
+            raise ConfigError(
+                f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
+                'made for that file (unit = "words/v1" with continuation = "text" needs none)'
+            )
+
+
+def _check_gateways(config: ProxyConfig, path: Path) -> None:
+    accounts = config.accounts
+    if accounts is None:
+        return
+    if bool(accounts.gateway_header) != bool(accounts.gateways):
+        raise ConfigError(
+            f"{path}: accounts.gateway_header and accounts.gateways need each other; a header from "
+            "anybody would let everybody be anybody"
+        )
+    for network in accounts.gateways:
+        try:
+            ip_network(network)
+        except ValueError as err:
+            raise ConfigError(f"{path}: accounts.gateways: {err}") from err
+
+
+def _resolve_accounts(config: ProxyConfig, folder: Path, state: Path) -> AccountsConfig | None:
+    accounts = config.accounts
+    if accounts is None:
+        return None
+    key = state / "accounts.key" if accounts.digest_key is None else folder / accounts.digest_key
+    return msgspec.structs.replace(accounts, file=str(folder / accounts.file), digest_key=str(key))
+
+
+def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
+    models = [
+        msgspec.structs.replace(model, tokenizer=str(folder / model.tokenizer))
+        if model.tokenizer is not None
+        else model
+        for model in config.models
+    ]
+    state = folder / config.state
+    ledger = config.ledger
+    if ledger is not None:
+        ledger = msgspec.structs.replace(ledger, file=str(folder / ledger.file))
+    return msgspec.structs.replace(
+        config,
+        state=str(state),
+        accounts=_resolve_accounts(config, folder, state),
+        keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
+        ledger=ledger,
+        models=models,
+    )
