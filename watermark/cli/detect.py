@@ -14,6 +14,14 @@ import msgspec
 from watermark.cli import render
 from watermark.cli.desk import utc_now
 from watermark.cli.detect_output import Body, Test, body_name, print_tests
+from watermark.cli.options import (
+    check_share,
+    ids_option,
+    key_id_option,
+    keys_option,
+    pooled_option,
+    tokenizer_option,
+)
 from watermark.cli.places import Sought
 from watermark.cli.weights import check_weighted, weigh_all
 from watermark.cli.where import Views, check_views, locate, show, view_options
@@ -84,46 +92,20 @@ def decoy_count(given: str | None, alpha: float) -> int:
     return int(given)
 
 
-def check_alpha(_ctx: click.Context, _param: click.Parameter, alpha: float) -> float:
-    """Return a level that lies between 0 and 1."""
-    if not 0.0 < alpha < 1.0:  # refuses NaN too
-        raise click.BadParameter(f"{alpha} is not between 0 and 1")
-    return alpha
-
-
 @click.command(epilog=_EPILOG, short_help="Test files for the mark of a key.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--keys",
-    "keys_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="KEYS.toml",
-    help="The file that names the keys.",
-)
-@click.option("--key-id", "key_ids", multiple=True, help="Test this key only; may be repeated.")
-@click.option(
-    "--tokenizer",
-    "tokenizers",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The tokenizer.json of a key's unit, found by its digest; may be repeated.",
-)
-@click.option("--pooled", is_flag=True, help="All files are one body of evidence, a reply each.")
-@click.option(
-    "--ids",
-    "as_ids",
-    is_flag=True,
-    help="Files hold unit ids, not text: a JSON array, or one a line, each a reply.",
-)
+@keys_option
+@key_id_option
+@tokenizer_option
+@pooled_option
+@ids_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each test.")
 @click.option(
     "--alpha",
     type=float,
     default=DEFAULT_ALPHA,
     show_default=True,
-    callback=check_alpha,
+    callback=check_share,
     help="Level for --exit-code and for --decoys auto; nothing else depends on it.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no test rejects its null.")

@@ -23,6 +23,7 @@ from rich.progress import Progress as Bars
 
 from watermark.cli import render
 from watermark.cli.detect import select_records
+from watermark.cli.options import check_share, key_id_option, keys_option, tokenizer_option
 from watermark.corpora import DEFAULT_FDR, PooledResult, Progress, ScanResult
 from watermark.corpora import scan as scan_corpus
 from watermark.keys import load_keys
@@ -45,22 +46,9 @@ Examples:
 """
 
 
-def _check_fdr(_ctx: click.Context, _param: click.Parameter, fdr: float) -> float:
-    if not 0.0 < fdr < 1.0:  # refuses NaN too
-        raise click.BadParameter(f"{fdr} is not between 0 and 1")
-    return fdr
-
-
 @click.command(epilog=_EPILOG, short_help="Test the documents of a corpus, and all of it together.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option(
-    "--keys",
-    "keys_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="KEYS.toml",
-    help="The file that names the keys.",
-)
+@keys_option
 @click.option(
     "--out",
     required=True,
@@ -68,15 +56,8 @@ def _check_fdr(_ctx: click.Context, _param: click.Parameter, fdr: float) -> floa
     metavar="HITS.parquet",
     help="Where the documents that are found go; never overwritten.",
 )
-@click.option("--key-id", "key_ids", multiple=True, help="Test this key only; may be repeated.")
-@click.option(
-    "--tokenizer",
-    "tokenizers",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The tokenizer.json of a key's unit, found by its digest; may be repeated.",
-)
+@key_id_option
+@tokenizer_option
 @click.option(
     "--field",
     metavar="NAME",
@@ -92,7 +73,7 @@ def _check_fdr(_ctx: click.Context, _param: click.Parameter, fdr: float) -> floa
     type=float,
     default=DEFAULT_FDR,
     show_default=True,
-    callback=_check_fdr,
+    callback=check_share,
     help="Share of false ones expected among the documents found; fix it before looking.",
 )
 @click.option(

@@ -13,7 +13,6 @@ import click
 
 from watermark.cli import render
 from watermark.cli.detect import (
-    check_alpha,
     check_usage,
     pool,
     read_all,
@@ -22,6 +21,14 @@ from watermark.cli.detect import (
     units_of,
 )
 from watermark.cli.detect_output import Body, body_name
+from watermark.cli.options import (
+    check_share,
+    ids_option,
+    key_id_option,
+    keys_option,
+    pooled_option,
+    tokenizer_option,
+)
 from watermark.cli.trace_plot import check_plot, write_plot
 from watermark.errors import AccountsFileError, InputError, KeysConfigError, SchemeParameterError
 from watermark.keys import load_keys
@@ -59,14 +66,7 @@ class _Traced:
 
 @click.command(epilog=_EPILOG, short_help="Find whose account's code is in files.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--keys",
-    "keys_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="KEYS.toml",
-    help="The file that names the keys.",
-)
+@keys_option
 @click.option(
     "--accounts",
     "accounts_file",
@@ -74,22 +74,10 @@ class _Traced:
     metavar="FILE",
     help="Who may have been served: accounts.toml, or a name a line.",
 )
-@click.option("--key-id", "key_ids", multiple=True, help="Read this key only; may be repeated.")
-@click.option(
-    "--tokenizer",
-    "tokenizers",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The tokenizer.json of a key's unit, found by its digest; may be repeated.",
-)
-@click.option("--pooled", is_flag=True, help="All files are one body of evidence, a reply each.")
-@click.option(
-    "--ids",
-    "as_ids",
-    is_flag=True,
-    help="Files hold unit ids, not text: a JSON array, or one a line, each a reply.",
-)
+@key_id_option
+@tokenizer_option
+@pooled_option
+@ids_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each body.")
 @click.option(
     "--plot",
@@ -110,7 +98,7 @@ class _Traced:
     type=float,
     default=DEFAULT_ALPHA,
     show_default=True,
-    callback=check_alpha,
+    callback=check_share,
     help="Level at which an account is named, over all tests of the call.",
 )
 @click.option("--exit-code", is_flag=True, help="Exit with 3 when no account is named.")

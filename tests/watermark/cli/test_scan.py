@@ -35,8 +35,8 @@ def test_a_corpus_is_scanned(shell: Shell, plain_text: str) -> None:
     result = shell("scan", data, "--keys", shell.keys, "--out", out)
     assert (result.exit_code, result.stderr) == (0, "")
     heading, row, empty, first, second = result.stdout.splitlines()
-    assert heading.split()[:2] == ["file", "key"]
-    assert row.startswith("1 file  2026-11")
+    assert heading.split()[:2] == ["corpus", "key"]
+    assert row.split()[:3] == ["1", "file", "2026-11"]
     assert empty == ""
     assert "the corpus was produced without this key" in first
     assert second.startswith("1 of 2 tests of single documents are discoveries")
