@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from proxy.accounts.usage import FILE_NAME, UsageStore
 from proxy.errors import ConfigError
@@ -203,9 +203,15 @@ def create_app(
                 Route(name.value, GenerationEndpoint(name, marking, passthrough), methods=["POST"])
                 for name in DialectName
             ),
-            Route("/watermark/detect", DetectionEndpoint(detection), methods=["POST"]),
-            Route("/watermark/health", operations.health),
-            Route("/watermark/metrics", operations.metrics),
+            # A text that somebody asks about, or a mistyped path, is not for the upstream.
+            Mount(
+                "/watermark",
+                routes=[
+                    Route("/detect", DetectionEndpoint(detection), methods=["POST"]),
+                    Route("/health", operations.health),
+                    Route("/metrics", operations.metrics),
+                ],
+            ),
             Everything(passthrough),
         ],
         middleware=_door(accounts, usage, metrics),

@@ -11,7 +11,6 @@ import difflib
 import os
 import pwd
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -30,19 +29,12 @@ from watermark.keys.stamps import poster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from watermark.keys import KeyFields, KeyRing, SecretKey
     from watermark.keys.document import Document
     from watermark.keys.history import History
 
-keys_option = click.option(
-    "--keys",
-    "keys_file",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="KEYS.toml",
-    help="The file that names the keys.",
-)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show what would change, and change nothing."
 )

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from watermark.cli import render
-from watermark.cli.desk import Desk, keys_option, operator_option
+from watermark.cli.desk import Desk, operator_option
 from watermark.cli.keys import file_stem
+from watermark.cli.options import keys_option
 from watermark.errors import CommitmentError, KeysConfigError, LogError
 from watermark.keys.commitment import beacon_entry, root_of_entry
 from watermark.keys.disclosure import parse_disclosure
@@ -75,7 +76,8 @@ def commit(
         checkpoint = log.append(entries)
         added = [entry for entry in entries if entry not in known]
         desk.record(ring, "commit")
-    render.write_note(f"logged {len(added)} new commitments; the log has {checkpoint.size} entries")
+    n_new = checkpoint.size if create_log else len(added)  # all that is in a new log is new
+    render.write_note(f"logged {n_new} new commitments; the log has {checkpoint.size} entries")
     desk.send_stamps()
     render.write_hints(
         ["publish the folder of the log, so that others have seen it before the keys are used"]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from watermark.cli import render
-from watermark.cli.desk import Desk, dry_run_option, keys_option, operator_option
+from watermark.cli.desk import Desk, dry_run_option, operator_option
 from watermark.cli.keys import file_stem
+from watermark.cli.options import keys_option
 from watermark.errors import KeyFileError, KeysConfigError
 from watermark.keys import KeyState
 from watermark.keys.disclosure import disclose as make_disclosure

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from watermark.cli import render
-from watermark.cli.desk import Desk, Time, dry_run_option, keys_option, operator_option
+from watermark.cli.desk import Desk, Time, dry_run_option, operator_option
 from watermark.cli.keys import file_stem
+from watermark.cli.options import keys_option
 from watermark.errors import KeysConfigError
 from watermark.keys import DEFAULT_SCOPE, SECRET_BYTES, KeyState, SecretKey
 from watermark.keys.commitment import gap_entry

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from watermark.cli import render
-from watermark.cli.desk import Desk, keys_option, operator_option
+from watermark.cli.desk import Desk, operator_option
+from watermark.cli.options import keys_option
 from watermark.errors import InputError, KeysError, SchemeParameterError
 from watermark.keys import load_keys
 from watermark.keys.lifecycle import parse_duration

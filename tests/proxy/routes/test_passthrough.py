@@ -98,8 +98,17 @@ def test_generation_paths_with_another_method_pass(tokenizer: Path) -> None:
             for method in ("GET", "DELETE"):
                 answer = await on.client.request(method, "/v1/chat/completions")
                 assert answer.status_code == 200
-            answer = await on.client.post("/watermark/health")
-            assert answer.json()["target"] == "/watermark/health"
+
+    scenario(work)
+
+
+def test_what_is_below_the_proxys_own_path_stays_here(tokenizer: Path) -> None:
+    async def work() -> None:
+        async with proxied(echo, tokenizer) as on:
+            assert (await on.client.post("/watermark/health")).status_code == 405
+            assert (await on.client.get("/watermark/detect")).status_code == 405
+            assert (await on.client.post("/watermark/detekt", content=b"{}")).status_code == 404
+            assert not on.upstream.requests
 
     scenario(work)
 
