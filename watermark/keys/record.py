@@ -357,7 +357,12 @@ class KeyRecord(KeyFields):
         Raises:
             KeysConfigError: The secret is of another id, or may not be used so.
         """
-        return cls(**values_of(public), secret=secret)
+        record = object.__new__(cls)
+        for name in _PUBLIC:  # checked when it was made, and unchanged since
+            object.__setattr__(record, name, getattr(public, name))
+        object.__setattr__(record, "secret", secret)
+        record._check_secret()
+        return record
 
     @property
     def public(self) -> KeyFields:
@@ -366,6 +371,10 @@ class KeyRecord(KeyFields):
 
     def __post_init__(self) -> None:
         KeyFields.__post_init__(self)
+        self._check_secret()
+
+    def _check_secret(self) -> None:
+        """Refuse a secret that does not belong to the record."""
         if self.secret.key_id != self.key_id:
             raise KeysConfigError(
                 f"key {self.key_id!a} was given the secret of key {self.secret.key_id!a}; "
@@ -386,6 +395,7 @@ class KeyRecord(KeyFields):
             )
 
 
+_PUBLIC: Final = tuple(one.name for one in fields(KeyFields))
 FIELD_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
 """What a record says, by name: what files, histories and digests hold of it."""
 
