@@ -52,7 +52,8 @@ def repeats(values: NDArray[np.uint64]) -> NDArray[np.bool_] | None:
     if collides.any():
         members = (packed[np.isin(high, high[runs[collides]])] & low).view(np.int64)
         is_repeat[_exact_firsts(values, members)] = False
-    return is_repeat if is_repeat.any() else None
+        return is_repeat if is_repeat.any() else None
+    return is_repeat
 
 
 def _exact_firsts(values: NDArray[np.uint64], members: NDArray[np.int64]) -> NDArray[np.int64]:
