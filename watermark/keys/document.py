@@ -33,6 +33,7 @@ from watermark.keys.record import (
 )
 from watermark.keys.scope import ANY, Scope
 from watermark.keys.secret import check_key_id
+from watermark.keys.shapes import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -278,7 +279,7 @@ def _options(table: dict[str, Any]) -> Options:
 
 def _read_table(chunk: str) -> Table:
     """Return the one key or scope of a text that holds nothing else."""
-    table = tomllib.loads(_OPENING + chunk)
+    table = read_toml(_OPENING + chunk)
     keys, scopes = table.pop("key", ()), table.pop("scope", ())
     if table or len(keys) + len(scopes) != 1:
         raise KeysConfigError("other tables")

@@ -30,7 +30,7 @@ from watermark.keys.scope import index_scopes
 from watermark.keys.watch import Stamp, stamp_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -187,7 +187,8 @@ class KeysLoader:
             again = document.keys
         elif stale:
             again = [one for one in document.keys if one.reference in stale]
-        opened = _opened(self._secrets, document, [*again, *keys[1]], last.records)
+        once = {id(entry): entry for entry in (*again, *keys[1])}  # at first, all are both
+        opened = _opened(self._secrets, document, once.values(), last.records)
         records = last.records | opened
         for entry in keys[0]:
             del records[id(entry)]
@@ -296,7 +297,7 @@ def find_contradiction(document: Document) -> KeysConfigError:
 def _opened(
     secrets: Secrets,
     document: Document,
-    entries: Sequence[KeyEntry],
+    entries: Iterable[KeyEntry],
     known: dict[int, KeyFields],
 ) -> dict[int, KeyFields]:
     """Return records by the `id` of their entries; the known one where its secret is the same."""

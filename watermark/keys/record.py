@@ -130,9 +130,9 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def _utc(moment: datetime) -> datetime:
     """Return a time that can be compared, until the check of its offset says what is wrong."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +182,8 @@ class KeyFields:
 
     def __post_init__(self) -> None:
         ends = (self.not_after, self.compromised_at, self.disclosed_at)
-        stop = min((end for end in map(_utc, ends) if end is not None), default=END)
-        start = _utc(self.not_before) or BEGINNING
+        stop = min([_utc(end) for end in ends if end is not None], default=END)
+        start = BEGINNING if self.not_before is None else _utc(self.not_before)
         is_marker = self.state is KeyState.MARKING or self.state is KeyState.SUSPENDED
         object.__setattr__(self, "start", start)
         object.__setattr__(self, "stop", stop)
@@ -229,7 +229,7 @@ class KeyFields:
             )
         for name in TIME_FIELDS:
             check_utc(name, getattr(self, name))
-        if self.start >= (_utc(self.not_after) or END):
+        if self.start >= (END if self.not_after is None else _utc(self.not_after)):
             raise KeysConfigError("not_after is not after not_before; set it later, or leave it")
         if self.state is KeyState.COMPROMISED and self.compromised_at is None:
             raise KeysConfigError("state 'compromised' needs compromised_at; say since when")
@@ -357,7 +357,12 @@ class KeyRecord(KeyFields):
         Raises:
             KeysConfigError: The secret is of another id, or may not be used so.
         """
-        return cls(**values_of(public), secret=secret)
+        record = object.__new__(cls)
+        for name in _PUBLIC:  # checked when it was made, and unchanged since
+            object.__setattr__(record, name, getattr(public, name))
+        object.__setattr__(record, "secret", secret)
+        record._check_secret()
+        return record
 
     @property
     def public(self) -> KeyFields:
@@ -366,6 +371,10 @@ class KeyRecord(KeyFields):
 
     def __post_init__(self) -> None:
         KeyFields.__post_init__(self)
+        self._check_secret()
+
+    def _check_secret(self) -> None:
+        """Refuse a secret that does not belong to the record."""
         if self.secret.key_id != self.key_id:
             raise KeysConfigError(
                 f"key {self.key_id!a} was given the secret of key {self.secret.key_id!a}; "
@@ -386,6 +395,7 @@ class KeyRecord(KeyFields):
             )
 
 
+_PUBLIC: Final = tuple(one.name for one in fields(KeyFields))
 FIELD_NAMES: Final = tuple(one.name for one in fields(KeyFields) if one.init)
 """What a record says, by name: what files, histories and digests hold of it."""
 

@@ -74,7 +74,8 @@ class CopulaReader:
         streams, tokens = self._epoch_channel(positions)
         counts = counted(streams, excluded)
         if counts is not None:
-            streams, tokens = streams[counts], tokens[counts]
+            (kept,) = counts.nonzero()
+            streams, tokens = streams.take(kept), tokens.take(kept)
         values = pair_values(streams, tokens)
         return Pairs(values, values)
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FACTORS: Final = 16
 SUM_BLOCK: Final = 1 << 14  # levels, uniforms and factors stay in a core's second cache
+_ADD_NOTHING: Final = np.ones(FACTORS)
 
 
 def scores_from_levels(levels: NDArray[np.uint64]) -> NDArray[np.float64]:
@@ -67,7 +68,7 @@ def score_sum(values: NDArray[np.uint64]) -> float:
         complements = pair_complements(values[start : start + SUM_BLOCK])
         missing = -len(complements) % FACTORS
         if missing:
-            complements = np.concatenate((complements, np.ones(missing)))
+            complements = np.concatenate((complements, _ADD_NOTHING[:missing]))
         total -= float(np.log(np.multiply.reduce(complements.reshape(FACTORS, -1), axis=0)).sum())
     return total
 

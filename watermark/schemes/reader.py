@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import numpy as np
 
-from watermark.seeding import context_windows, first_occurrences, pair_values
+from watermark.seeding import context_windows, pair_values, repeats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,9 +92,10 @@ class Pairs:
 
     def distinct(self) -> Pairs:
         """Return each pair once, the first of its kind."""
-        is_first = first_occurrences(self.identities)
-        if is_first.all():
+        repeated = repeats(self.identities)
+        if repeated is None:
             return self
+        is_first = ~repeated
         identities = self.identities[is_first]
         return Pairs(
             identities, identities if self.draws is self.identities else self.draws[is_first]
@@ -184,10 +185,11 @@ def counted(
         context_identities: Shape (n,).
         excluded: Identities that are left out, in any order.
     """
-    counts = first_occurrences(context_identities)
+    left_out = repeats(context_identities)
     if len(excluded):
-        counts &= ~np.isin(context_identities, excluded)
-    return None if counts.all() else counts
+        is_excluded = np.isin(context_identities, excluded)
+        left_out = is_excluded if left_out is None else left_out | is_excluded
+    return None if left_out is None else ~left_out
 
 
 def text_identities(windows: NDArray[np.uint32]) -> NDArray[np.uint64]:

@@ -20,7 +20,7 @@ from watermark.seeding.context import (
     as_token_ids,
     context_windows,
 )
-from watermark.seeding.distinct import first_occurrences
+from watermark.seeding.distinct import first_occurrences, repeats
 from watermark.seeding.keyed import ContextStream, ContextStreams, KeyedUniforms
 from watermark.seeding.prf import ContextPRF
 from watermark.seeding.private import private_seed
@@ -64,5 +64,6 @@ __all__ = [
     "pair_levels",
     "pair_values",
     "private_seed",
+    "repeats",
     "uniform_levels",
 ]

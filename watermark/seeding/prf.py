@@ -72,22 +72,23 @@ class ContextPRF:
         Returns:
             Two uint64 arrays of shape (n,): stream (bytes 0..7 of the AES output), route (8..15).
         """
-        n, width = contexts.shape
+        n = len(contexts)
+        blocks = np.full((min(n, CHUNK_POSITIONS), BLOCK_WORDS), PADDING, np.dtype("<u4"))
         if n <= CHUNK_POSITIONS:  # views of the one output: a short text pays no copy
-            blocks = np.empty((n, BLOCK_WORDS), np.dtype("<u4"))
-            blocks[:, :width] = contexts
-            blocks[:, width:] = PADDING
-            words = encrypt_blocks(self._key, blocks)
+            words = encrypt_blocks(self._key, _filled(blocks, contexts))
             return words[:, 0], words[:, 1]
         streams = np.empty(n, np.dtype("<u8"))
         routes = np.empty(n, np.dtype("<u8"))
-        blocks = np.full((CHUNK_POSITIONS, BLOCK_WORDS), PADDING, np.dtype("<u4"))
         for start in range(0, n, CHUNK_POSITIONS):
             chunk = contexts[start : start + CHUNK_POSITIONS]
-            used = blocks[: len(chunk)]
-            for word in range(width):  # columns are contiguous reads of a sliding window
-                used[:, word] = chunk[:, word]
-            words = encrypt_blocks(self._key, used)
+            words = encrypt_blocks(self._key, _filled(blocks[: len(chunk)], chunk))
             streams[start : start + len(chunk)] = words[:, 0]
             routes[start : start + len(chunk)] = words[:, 1]
         return streams, routes
+
+
+def _filled(blocks: NDArray[np.uint32], contexts: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return padded blocks with contexts before the padding."""
+    for word in range(contexts.shape[1]):  # columns are contiguous reads of a sliding window
+        blocks[:, word] = contexts[:, word]
+    return blocks

@@ -30,11 +30,12 @@ _TO_LEVEL: Final = np.uint64(64 - LEVEL_BITS)
 
 def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return the SplitMix64 finalizer of every value, shape kept; a bijection on 64 bits."""
-    z = values ^ (values >> _SHIFT_1)
+    shifted = values >> _SHIFT_1
+    z = values ^ shifted
     z *= _FACTOR_1
-    z ^= z >> _SHIFT_2
+    z ^= np.right_shift(z, _SHIFT_2, out=shifted)
     z *= _FACTOR_2
-    z ^= z >> _SHIFT_3
+    z ^= np.right_shift(z, _SHIFT_3, out=shifted)
     return z
 
 

@@ -12,6 +12,7 @@ from tests.watermark.keys.rings import TOKENS, day, secret_of
 from watermark.errors import KeysError
 from watermark.keys import KEYS_HEADER, KeyRing, KeysLoader, document, format_record
 from watermark.keys.keyfile import format_key_file
+from watermark.keys.references import Secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn
 
     from watermark.keys.ring_index import RingIndex
+    from watermark.keys.secret import SecretKey
 
 IDS = ("a", "b", "c")
 SCOPES = ("default", "gold", "blue")
@@ -134,6 +136,24 @@ def test_most_of_what_is_drawn_is_not_refused_for_one_reason_only(folder: Path) 
 
     collect()
     assert seen >= {"taken", "both mark", "is not defined", "two records"}
+
+
+def test_a_secret_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    open_one = Secrets.open
+
+    def counted(self: Secrets, reference: str, key_id: str) -> SecretKey:
+        opened.append(reference)
+        return open_one(self, reference, key_id)
+
+    monkeypatch.setattr(Secrets, "open", counted)
+    records = [format_record(key_id=one, unit=TOKENS, secret=f"{one}.key") for one in ("a", "b")]
+    records[1] += 'scope = "gold"\n'
+    gold = '[[scope]]\nname = "gold"\n'
+    loader = KeysLoader(folder / "KEYS.toml")
+    for _ in range(2):
+        loader.load_text(KEYS_HEADER + "\n" + "\n".join([*records, gold]))
+    assert opened == ["file:a.key", "file:b.key"]
 
 
 def _kind(message: str) -> str:
