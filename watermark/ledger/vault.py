@@ -23,7 +23,7 @@ from watermark.keys import LABEL_LEDGER_WRAP, SUBKEY_BYTES, SecretKey
 from watermark.ledger.files import cause_of, check_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 VAULT_FILE: Final = "accounts.vault"
@@ -76,8 +76,23 @@ class Vault:
         Raises:
             LedgerFileError: The key cannot be read or made.
         """
-        nonce = self._entropy(NONCE_BYTES)
-        return nonce + self._key(account or NOBODY).encrypt(nonce, plain, reply)
+        return self.seal_each([(account, reply, plain)])[0]
+
+    def seal_each(self, parts: Sequence[tuple[bytes | None, bytes, bytes]]) -> list[bytes]:
+        """Encrypt several at once, as `seal` does; whether a key was erased is asked one time.
+
+        Args:
+            parts: Each account, reply and plain bytes.
+
+        Raises:
+            LedgerFileError: A key cannot be read or made.
+        """
+        self._refresh()
+        sealed = []
+        for account, reply, plain in parts:
+            nonce = self._entropy(NONCE_BYTES)
+            sealed.append(nonce + self._key(account or NOBODY).encrypt(nonce, plain, reply))
+        return sealed
 
     def open(self, account: bytes | None, reply: bytes, sealed: bytes) -> bytes | None:
         """Decrypt; None where the account was erased, or has a new key since.
@@ -123,7 +138,6 @@ class Vault:
         self._db.close()
 
     def _key(self, account: bytes) -> AESGCM:
-        self._refresh()
         key = self._known.get(account) or self._stored(account)
         return self._make(account) if key is None else key
 
