@@ -23,6 +23,14 @@ Contents: TypeAlias = "Callable[[Sequence[Answer]], Sequence[bytes | None]]"
 logger = logging.getLogger(__name__)
 
 
+class Ack(Future[None]):
+    """Done once a row is durable."""
+
+    def cancel(self) -> bool:
+        """Refuse: the row is written all the same."""
+        return False
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A row that is to be written.
@@ -35,11 +43,7 @@ class Job:
 
     row: Row
     answer: Answer | None = None
-    done: Future[None] = field(default_factory=Future)
-
-    def __post_init__(self) -> None:
-        """Keep whoever waits from cancelling."""
-        self.done.set_running_or_notify_cancel()
+    done: Ack = field(default_factory=Ack)
 
     @property
     def is_end(self) -> bool:
