@@ -1,12 +1,15 @@
 """What the ledger costs the first byte, with an upstream whose first token takes 300 ms.
 
 Two proxies in this process, equal but for the ledger, in front of one upstream; requests to them
-take turns, so that the machine's noise meets both.
+take turns, so that the machine's noise meets both. Beside the difference, what the ledger does
+itself: how long its call at the beginning takes, and how long after it the beginning is durable;
+where that is before the first token, nothing waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import tempfile
 import time
@@ -20,7 +23,7 @@ from proxy.app import create_app
 from proxy.cli.serve import SWITCH_SECONDS
 from proxy.cli.servers import running
 from tests.support.fake_upstream import FakeUpstream, honest
-from tests.support.ledgers import make_settings, open_ledger
+from tests.support.ledgers import make_settings
 from tests.support.servers import (
     SELECT_ONLY,
     byte_tokenizer,
@@ -28,9 +31,11 @@ from tests.support.servers import (
     model_config,
     proxy_config,
 )
+from watermark.ledger import Ledger
 
 if TYPE_CHECKING:
     from tests.support.fake_upstream import Turn
+    from watermark.ledger import Entry, LedgerSettings
 
 FIRST_TOKEN_SECONDS = 0.3
 _BODY = {
@@ -39,6 +44,28 @@ _BODY = {
     "max_tokens": 4,
     "stream": True,
 }
+
+
+class _Timed(Ledger):
+    """Notes what beginnings take, in seconds."""
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        self.calls: list[float] = []
+        self.durables: list[float] = []
+        super().__init__(
+            settings,
+            machine="machine",
+            now=time.time,
+            clock=time.monotonic,
+            entropy=secrets.token_bytes,
+        )
+
+    def begin(self, **given: Any) -> Entry:
+        start = time.perf_counter()
+        entry = super().begin(**given)
+        self.calls.append(time.perf_counter() - start)
+        entry.durable.add_done_callback(lambda _: self.durables.append(time.perf_counter() - start))
+        return entry
 
 
 async def _slow(turn: Turn, then: Any) -> None:
@@ -60,13 +87,13 @@ async def _first_byte(client: httpx2.AsyncClient) -> float:
 
 async def _measure(folder: Path, n_requests: int, at_a_time: int) -> dict[str, list[float]]:
     tokenizer = byte_tokenizer(folder)
-    settings = make_settings(folder / "ledger")
+    ledger = _Timed(make_settings(folder / "ledger"))
     then = honest()
     async with FakeUpstream(lambda turn: _slow(turn, then)).serving() as upstream:
         model = model_config("m", tokenizer, splice=SELECT_ONLY)
         config, keys = proxy_config(upstream.url, model), key_ring(tokenizer)
         plain = create_app(config, keys)
-        kept = create_app(config, keys, open_ledger=lambda: open_ledger(settings))
+        kept = create_app(config, keys, open_ledger=lambda: ledger)
         async with (
             running(plain) as one,
             running(kept) as other,
@@ -78,7 +105,7 @@ async def _measure(folder: Path, n_requests: int, at_a_time: int) -> dict[str, l
                 for name, client in (("without", without), ("with", with_ledger)):
                     took = await asyncio.gather(*(_first_byte(client) for _ in range(at_a_time)))
                     times[name] += took if number >= 0 else []
-    return times
+    return times | {"its call": ledger.calls, "durable after": ledger.durables}
 
 
 def main(n_requests: int = 1000, at_a_time: int = 4) -> None:

@@ -189,7 +189,7 @@ class Ledger:
         """Forget a reply whose beginning could not be written; it is in the gap."""
         self._open -= 1
 
-    def _contents(self, answers: Sequence[Answer]) -> list[bytes | None]:
+    def _contents(self, answers: Sequence[Answer]) -> Sequence[bytes | None]:
         return contents_of(self._keeps, answers, self._vault)
 
     def close(self) -> None:

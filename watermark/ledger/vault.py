@@ -23,7 +23,7 @@ from watermark.keys import LABEL_LEDGER_WRAP, SUBKEY_BYTES, SecretKey
 from watermark.ledger.files import cause_of, check_sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 VAULT_FILE: Final = "accounts.vault"
@@ -76,8 +76,23 @@ class Vault:
         Raises:
             LedgerFileError: The key cannot be read or made.
         """
-        nonce = self._entropy(NONCE_BYTES)
-        return nonce + self._key(account or NOBODY).encrypt(nonce, plain, reply)
+        return self.seal_each([(account, reply, plain)])[0]
+
+    def seal_each(self, parts: Sequence[tuple[bytes | None, bytes, bytes]]) -> list[bytes]:
+        """Encrypt several at once, as `seal` does; whether a key was erased is asked one time.
+
+        Args:
+            parts: Each account, reply and plain bytes.
+
+        Raises:
+            LedgerFileError: A key cannot be read or made.
+        """
+        keys = self._keys({account or NOBODY for account, _, _ in parts})
+        sealed = []
+        for account, reply, plain in parts:
+            nonce = self._entropy(NONCE_BYTES)
+            sealed.append(nonce + keys[account or NOBODY].encrypt(nonce, plain, reply))
+        return sealed
 
     def open(self, account: bytes | None, reply: bytes, sealed: bytes) -> bytes | None:
         """Decrypt; None where the account was erased, or has a new key since.
@@ -122,10 +137,12 @@ class Vault:
         """Let the file go."""
         self._db.close()
 
-    def _key(self, account: bytes) -> AESGCM:
+    def _keys(self, accounts: set[bytes]) -> dict[bytes, AESGCM]:
+        """Return each account's key; those that are not there are made in one transaction."""
         self._refresh()
-        key = self._known.get(account) or self._stored(account)
-        return self._make(account) if key is None else key
+        keys = {account: self._known.get(account) or self._stored(account) for account in accounts}
+        self._make([account for account, key in keys.items() if key is None])
+        return {account: key or self._made(account) for account, key in keys.items()}
 
     def _refresh(self) -> None:
         """Forget every key once another process has changed the file: it may have erased one."""
@@ -149,14 +166,25 @@ class Vault:
         self._known[account] = AESGCM(key)
         return self._known[account]
 
-    def _make(self, account: bytes) -> AESGCM:
-        nonce = self._entropy(NONCE_BYTES)
-        wrapped = nonce + self._wrap.encrypt(nonce, self._entropy(DATA_KEY_BYTES), account)
+    def _make(self, accounts: Sequence[bytes]) -> None:
+        if not accounts:
+            return
         try:
-            self._db.execute("INSERT OR IGNORE INTO keys VALUES (?, ?)", (account, wrapped))
+            with self._db:
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO keys VALUES (?, ?)",
+                    [(account, self._wrapped_key(account)) for account in accounts],
+                )
         except apsw.Error as err:
             raise self._error(err) from err
-        key = self._stored(account)  # another worker may have been first
+
+    def _wrapped_key(self, account: bytes) -> bytes:
+        nonce = self._entropy(NONCE_BYTES)
+        return nonce + self._wrap.encrypt(nonce, self._entropy(DATA_KEY_BYTES), account)
+
+    def _made(self, account: bytes) -> AESGCM:
+        """Return the key that is in the file now: another worker may have been first."""
+        key = self._stored(account)
         if key is None:
             raise LedgerFileError(f"the key of an account went while it was made in {self._path}")
         return key

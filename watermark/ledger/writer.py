@@ -11,56 +11,36 @@ Source: `watermark/spec/ledger.md`, When it cannot be written.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
-from collections import deque
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
 
 from watermark.errors import LedgerFileError, LedgerUnavailableError
 from watermark.ledger.files import LedgerFile
+from watermark.ledger.jobs import Job, make_contents
 from watermark.ledger.limits import State, WriterLimits, WriterStats
 from watermark.ledger.rows import Gap, Kind, Row
 from watermark.ledger.seats import Seat
+from watermark.ledger.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
     from watermark.ledger.contents import Answer
+    from watermark.ledger.jobs import Contents
     from watermark.ledger.rows import Beginning, Ending, Keeps
 
 MAX_COMMIT_ROWS: Final = 1000
 _ROW_BYTES: Final = 512  # of a row in memory beside its contents
 _IDLE_S: Final = 0.25  # how soon a disk that fills up is noticed
-_SCAN_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
-
-Contents: TypeAlias = "Callable[[Sequence[Answer]], list[bytes | None]]"
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A row that is to be written; an end's contents are made with those of its commit."""
-
-    row: Row
-    answer: Answer | None = None
-    done: Future[None] = field(default_factory=Future)
-
-    def __post_init__(self) -> None:
-        """Keep whoever waits from cancelling what is written all the same."""
-        self.done.set_running_or_notify_cancel()
-
-    @property
-    def is_end(self) -> bool:
-        """Whether it is of a reply that has left."""
-        return self.row.kind == Kind.END
 
 
 class LedgerWriter:
@@ -97,8 +77,10 @@ class LedgerWriter:
         self._contents = contents
         self._vfs = vfs
         self._seat = Seat(folder, node)
-        self._jobs: deque[_Job] = deque()
-        self._waiting: deque[_Job] = deque()
+        # A file system of SQLite's own has not the machine's space.
+        self._space = Space(folder, self.limits, clock) if vfs is None else None
+        self._jobs: deque[Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._waiting_bytes = 0
         self._wake = threading.Condition()
         self._is_closing = self._is_closed = False
@@ -106,7 +88,7 @@ class LedgerWriter:
         self._outage: Gap | None = None
         self._refused = 0
         self._stats = WriterStats(rows=dict.fromkeys(Kind, 0))
-        self._next_try = self._next_scan = 0.0
+        self._next_try = 0.0
         self._file: LedgerFile | None = None
         try:
             self._file = self._new_file()
@@ -131,7 +113,10 @@ class LedgerWriter:
         """What it has done so far."""
         with self._wake:
             waiting = len(self._jobs) + len(self._waiting)
-            return replace(self._stats, rows=dict(self._stats.rows), waiting=waiting)
+            held = 0 if self._space is None else self._space.held
+            return replace(
+                self._stats, rows=dict(self._stats.rows), waiting=waiting, folder_bytes=held
+            )
 
     def begin(self, beginning: Beginning) -> Future[None]:
         """Write that a reply begins.
@@ -148,7 +133,7 @@ class LedgerWriter:
             if self._state is not State.OPEN or self._is_closing:
                 self._refuse()
                 raise LedgerUnavailableError(self._reason())
-        return self._submit(_Job(row))
+        return self._submit(Job(row))
 
     def end(
         self,
@@ -169,7 +154,7 @@ class LedgerWriter:
             Done once the row is durable.
         """
         row = ending.row(self._now_us(), begun, keeps, None)
-        return self._submit(_Job(row, answer))
+        return self._submit(Job(row, answer))
 
     def close(self) -> None:
         """Write what waits, say that nothing is missing, and give the place up."""
@@ -179,7 +164,7 @@ class LedgerWriter:
         self._thread.join()
         self._seat.leave()
 
-    def _submit(self, job: _Job) -> Future[None]:
+    def _submit(self, job: Job) -> Future[None]:
         with self._wake:
             if self._is_closed:
                 job.done.set_exception(LedgerUnavailableError(self._reason()))
@@ -201,7 +186,7 @@ class LedgerWriter:
                 break
         self._finish()
 
-    def _take(self) -> list[_Job]:
+    def _take(self) -> list[Job]:
         """Wait for rows, then a little for more; nothing where none came for a while."""
         limits = self.limits
         with self._wake:
@@ -216,13 +201,14 @@ class LedgerWriter:
             count = min(len(self._jobs), MAX_COMMIT_ROWS)
             return [self._jobs.popleft() for _ in range(count)]
 
-    def _commit(self, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[Job]) -> None:
         """Make the rows durable, or keep what can be kept for another file."""
         if self._file is None:
             self._set_aside(jobs)
             return
         try:
-            self._append(self._file, self._made(jobs))
+            make_contents(jobs, self._contents)
+            self._append(self._file, [job.row for job in jobs])
         except LedgerFileError as err:
             self._break(err)
             self._set_aside(jobs)
@@ -230,43 +216,23 @@ class LedgerWriter:
         for job in jobs:
             job.done.set_result(None)
 
-    def _made(self, jobs: list[_Job]) -> list[Row]:
-        """Return the rows, with the contents of ends; those cost the answer one time."""
-        ends = [(job, job.answer) for job in jobs if job.answer is not None]
-        try:
-            made = self._contents([answer for _, answer in ends])
-        except Exception:  # noqa: BLE001 - one answer's fault is not the others'
-            made = [self._made_alone(answer) for _, answer in ends]
-        for (job, _), contents in zip(ends, made, strict=True):
-            job.row, job.answer = job.row._replace(contents=contents), None
-        return [job.row for job in jobs]
-
-    def _made_alone(self, answer: Answer) -> bytes | None:
-        """Return one answer's contents; an end without them is better than none."""
-        try:
-            return self._contents([answer])[0]
-        except Exception as err:  # noqa: BLE001 - whatever it is, the row is written
-            name = type(err).__name__  # its text may be a caller's
-            logger.error("the contents of a reply cannot be kept: %s", name)  # noqa: TRY400
-            return None
-
     def _append(self, file: LedgerFile, rows: list[Row]) -> None:
         start = self._clock()
         file.append(rows)
         spent = self._clock() - start
+        kinds = Counter(row.kind for row in rows)
         with self._wake:
-            counts = self._stats.rows
-            for row in rows:
-                counts[Kind(row.kind)] += 1
+            for kind in Kind:
+                self._stats.rows[kind] += kinds[kind]
             self._stats = replace(
                 self._stats,
                 commits=self._stats.commits + 1,
                 commit_seconds=self._stats.commit_seconds + spent,
             )
 
-    def _set_aside(self, jobs: list[_Job]) -> None:
+    def _set_aside(self, jobs: list[Job]) -> None:
         """Refuse beginnings; keep ends in memory as far as they may go."""
-        self._made(jobs)
+        make_contents(jobs, self._contents)
         for job in jobs:
             if not job.is_end:
                 with self._wake:
@@ -280,7 +246,7 @@ class LedgerWriter:
             self._waiting.append(job)
             self._waiting_bytes += size
 
-    def _lose(self, job: _Job) -> None:
+    def _lose(self, job: Job) -> None:
         """Count an end that nobody will read: its reply stays open."""
         if self._outage is not None:
             self._outage = structs.replace(self._outage, lost=self._outage.lost + 1)
@@ -360,7 +326,7 @@ class LedgerWriter:
 
     def _look_at_space(self) -> None:
         """Refuse beginnings where space runs short; say so in a row once it is there again."""
-        cause = self._shortage()
+        cause = self._space.shortage() if self._space is not None else ""
         if cause and self._state is State.OPEN:
             logger.error("the ledger takes no further reply: %s in %s", cause, self._seat.folder)
             self._leave_open(State.SHORT, Gap(cause=cause))
@@ -371,23 +337,6 @@ class LedgerWriter:
                 self._break(err)
                 return
             self._reopen()
-
-    def _shortage(self) -> str:
-        """Return what is short; empty for nothing."""
-        if self._vfs is not None:
-            return ""  # its space is not this machine's
-        try:
-            space = os.statvfs(self._seat.folder)
-            if self._clock() >= self._next_scan:
-                self._next_scan = self._clock() + _SCAN_S
-                held = _bytes_in(self._seat.folder, self._seat.folder / "outbox")
-                with self._wake:
-                    self._stats = replace(self._stats, folder_bytes=held)
-        except OSError:
-            return ""  # a write will tell
-        if space.f_bavail * space.f_frsize < self.limits.reserve_bytes:
-            return "disk-full"
-        return "folder-full" if self._stats.folder_bytes > self.limits.folder_bytes else ""
 
     def _gap_row(self) -> Row:
         gap = self._outage or Gap(cause="write-error")
@@ -424,15 +373,6 @@ class LedgerWriter:
 
     def _now_us(self) -> int:
         return int(self._now() * 1e6)
-
-
-def _bytes_in(*folders: Path) -> int:
-    """Return the size of the files in some folders; one that is not there is empty."""
-    total = 0
-    for folder in folders:
-        with contextlib.suppress(FileNotFoundError):  # a file may go while it is looked at
-            total += sum(one.stat().st_size for one in os.scandir(folder) if one.is_file())
-    return total
 
 
 def _detail(err: LedgerFileError) -> str:

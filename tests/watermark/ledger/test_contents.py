@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watermark.errors import LedgerConfigError, LedgerFileError
+from watermark.errors import LedgerConfigError, LedgerFileError, TokenIdError
 from watermark.keys import LABEL_CONTEXT, KeyRecord, SecretKey
 from watermark.ledger import (
     Delivered,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 tokens = st.lists(st.integers(0, 6), max_size=40)
 ids = st.lists(st.integers(0, 2**32 - 2), max_size=20)
 SECRET = SecretKey("ledger", b"s" * 32)
@@ -44,8 +46,10 @@ def keyed(width: int, name: str = "k") -> KeyedUniforms:
     )
 
 
-def delivered(ids: Sequence[int], earlier: frozenset[tuple[int, ...]] = frozenset()) -> Delivered:
-    return Delivered(tokens=ids, units=lambda: ids, earlier=earlier)
+def delivered(
+    ids: Sequence[int] | NDArray[Any], earlier: frozenset[tuple[int, ...]] = frozenset()
+) -> Delivered:
+    return Delivered(tokens=list(ids), units=lambda: ids, earlier=earlier)
 
 
 def streams_one_by_one(one: KeyedUniforms, contexts: set[tuple[int, ...]]) -> list[int]:
@@ -60,8 +64,9 @@ def test_fingerprints_are_the_streams_of_new_contexts(
 ) -> None:
     keys = [keyed(width), keyed(width, "l")]
     earlier = frozenset({(1,) * width, (2,) * width})
+    forms = (list, tuple, np.array)  # of ids, as upstreams and tokenizers give them
     asked = [
-        (keys[place % 2], [delivered(choice, earlier) for choice in answer])
+        (keys[place % 2], [delivered(forms[place % 3](choice), earlier) for choice in answer])
         for place, answer in enumerate(answers)
     ]
     found = fingerprints(asked)
@@ -71,6 +76,14 @@ def test_fingerprints_are_the_streams_of_new_contexts(
         }
         assert streams.tolist() == streams_one_by_one(one, contexts - earlier)
         assert unpack_fingerprints(streams.tobytes()).tolist() == streams.tolist()
+
+
+@pytest.mark.parametrize("bad", [[-1], [2**32 - 1], [2**32], [0.5], np.array([2**32 - 1])])
+def test_what_is_no_token_id_is_refused(bad: Any) -> None:
+    with pytest.raises(TokenIdError):
+        fingerprints([(keyed(2), [delivered([1, 2, 3]), delivered(bad)])])
+    with pytest.raises(TokenIdError):
+        pack_tokens([[1, 2, 3], bad])
 
 
 @given(st.lists(ids, max_size=4))
