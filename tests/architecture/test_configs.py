@@ -8,10 +8,14 @@ import pytest
 
 from proxy.accounts.document import parse_accounts
 from proxy.config import load_config
+from watermark.errors import CommitmentError
+from watermark.keys import SecretKey, format_record, load_keys, write_key_file
+from watermark.text import WORDS_V1
 
 FOLDER = Path(__file__).parents[2] / "configs"
 ACCOUNTS = FOLDER / "accounts.toml"
-FILES = sorted(set(FOLDER.glob("*.toml")) - {ACCOUNTS})
+KEYS = FOLDER / "KEYS.toml"
+FILES = sorted(set(FOLDER.glob("*.toml")) - {ACCOUNTS, KEYS})
 
 
 def test_there_are_some() -> None:
@@ -32,6 +36,15 @@ def test_the_accounts_load_and_close_no_door() -> None:
     document = parse_accounts(ACCOUNTS.read_text(encoding="utf-8"), path=ACCOUNTS)
     assert [account.name for account in document.accounts] == ["acme"]
     assert (document.closed, document.unknown.policy) == (False, "serve")
+
+
+def test_keys_mark_only_once_they_are_committed_to(tmp_path: Path) -> None:
+    record = format_record(key_id="a", unit=WORDS_V1, secret="a.key")  # noqa: S106 - a path
+    tmp_path.chmod(0o700)
+    (tmp_path / "KEYS.toml").write_text(KEYS.read_text(encoding="utf-8") + record)
+    write_key_file(tmp_path / "a.key", SecretKey("a", bytes(range(32))))
+    with pytest.raises(CommitmentError, match="names no log"):
+        load_keys(tmp_path / "KEYS.toml")
 
 
 def test_the_quickstart_keeps_to_one_machine_and_one_folder() -> None:
