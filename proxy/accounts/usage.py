@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import apsw
 
+from proxy.accounts.shared_file import open_shared
 from proxy.errors import AccountsDownError, QuotaError
 
 if TYPE_CHECKING:
@@ -95,11 +96,7 @@ class UsageStore:
         self._path = path
         self._served: set[str] = set()
         with self._errors():
-            self._connection = apsw.Connection(str(path))
-            self._connection.set_busy_timeout(_BUSY_MS)
-            self._connection.pragma("journal_mode", "wal")
-            self._connection.pragma("synchronous", "off")
-            self._connection.execute(_SCHEMA)
+            self._connection = open_shared(path, _SCHEMA, busy_ms=_BUSY_MS)
 
     def close(self) -> None:
         """Close the connection."""

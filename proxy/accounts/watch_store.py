@@ -13,6 +13,7 @@ import apsw
 import numpy as np
 
 from proxy.accounts import sketch
+from proxy.accounts.shared_file import open_shared
 from proxy.errors import AccountsDownError
 
 if TYPE_CHECKING:
@@ -115,11 +116,7 @@ class WatchStore:
         """
         self._path = path
         with self._errors():
-            self._connection = apsw.Connection(str(path))
-            self._connection.set_busy_timeout(_BUSY_MS)
-            self._connection.pragma("journal_mode", "wal")
-            self._connection.pragma("synchronous", "off")
-            self._connection.execute(_SCHEMA)
+            self._connection = open_shared(path, _SCHEMA, busy_ms=_BUSY_MS)
 
     def close(self) -> None:
         """Close the connection."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from watermark.errors import SecretSourceError
+from watermark.extras import load_extra
 
 
 def need(module: str, extra: str, use: str) -> Any:  # noqa: ANN401 - a module without types
@@ -19,10 +19,4 @@ def need(module: str, extra: str, use: str) -> Any:  # noqa: ANN401 - a module w
     Raises:
         SecretSourceError: It is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as err:
-        raise SecretSourceError(
-            f"{use} needs the package {module.partition('.')[0]}; install it with "
-            f"`pip install 'output-watermark[{extra}]'`"
-        ) from err
+    return load_extra(module, extra, f"{use} needs", SecretSourceError)
