@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
 from watermark.keys import DEFAULT_SCOPE, KeyState
-from watermark.keys.record import END
+from watermark.keys.record import (
+    END,
+)
 from watermark.seeding import KeyedUniforms
 
 if TYPE_CHECKING:

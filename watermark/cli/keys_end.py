@@ -25,7 +25,9 @@ from watermark.keys.lifecycle import (
     schedule_destruction,
     take_back_destruction,
 )
-from watermark.keys.record import format_time
+from watermark.keys.record import (
+    format_time,
+)
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -25,7 +25,9 @@ from watermark.keys.lifecycle import (
     rotate_now,
 )
 from watermark.keys.placing import place_beside, place_in
-from watermark.keys.record import format_time
+from watermark.keys.record import (
+    format_time,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -15,7 +15,11 @@ from watermark.cli.options import keys_option
 from watermark.errors import InputError, KeysError, SchemeParameterError
 from watermark.keys import load_keys
 from watermark.keys.lifecycle import parse_duration
-from watermark.keys.record import BEGINNING, END, format_time
+from watermark.keys.record import (
+    BEGINNING,
+    END,
+    format_time,
+)
 from watermark.keys.reports import read_reports, workers_folder
 from watermark.stats import rotation_price
 

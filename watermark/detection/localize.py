@@ -35,7 +35,7 @@ from watermark.detection.windows import (
 )
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys import LABEL_CONTEXT
-from watermark.keys.record import KeyState
+from watermark.keys.states import KeyState
 from watermark.schemes import CopulaReader, Positions, reader_of, scores_from_levels
 from watermark.seeding import as_token_ids, first_occurrences, pair_levels, pair_values
 from watermark.stats import gamma_log_sf

@@ -13,7 +13,11 @@ from watermark.keys.keyfile import (
 from watermark.keys.keyring import WARNING_LEAD, Expiry, KeyRing
 from watermark.keys.keysfile import KEYS_HEADER, format_record
 from watermark.keys.loader import KeysLoader, load_keys
-from watermark.keys.record import DEFAULT_SCOPE, KeyFields, KeyRecord, KeyState
+from watermark.keys.record import (
+    DEFAULT_SCOPE,
+    KeyFields,
+    KeyRecord,
+)
 from watermark.keys.scope import Scope
 from watermark.keys.secret import (
     LABEL_ACCOUNT_CODE,
@@ -33,6 +37,7 @@ from watermark.keys.secret import (
     SecretKey,
     check_key_id,
 )
+from watermark.keys.states import KeyState
 
 __all__ = [
     "DEFAULT_SCOPE",

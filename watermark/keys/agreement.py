@@ -11,7 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from watermark.keys.record import BEGINNING, DEFAULT_SCOPE, END, KeyFields, format_time
+from watermark.keys.record import (
+    BEGINNING,
+    DEFAULT_SCOPE,
+    END,
+    KeyFields,
+    format_time,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from watermark.errors import CommitmentError, LogVerificationError
-from watermark.keys.record import format_time
+from watermark.keys.record import (
+    format_time,
+)
 from watermark.keys.secret import (
     LABEL_ACCOUNT_CODE,
     LABEL_ACCOUNT_TAG,
@@ -39,7 +41,9 @@ from watermark.log import MerkleTree, inclusion_proof, leaf_hash, verify_inclusi
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from watermark.keys.record import KeyFields
+    from watermark.keys.record import (
+        KeyFields,
+    )
 
 COMMITTED_LABELS: Final = (
     LABEL_CONTEXT,

@@ -22,18 +22,17 @@ from watermark.keys.edit import Edit, differing
 from watermark.keys.foreign import FOREIGN_SCHEMES, Scalar
 from watermark.keys.places import Source, form_error, syntax_error
 from watermark.keys.record import (
-    DECLARED_STATES,
     DEFAULT_ACCOUNT_SHARE_Q16,
     DEFAULT_CONTEXT_WIDTH,
     DEFAULT_RHO,
     DEFAULT_SCHEME,
     DEFAULT_SCOPE,
     KeyFields,
-    KeyState,
 )
 from watermark.keys.scope import ANY, Scope
 from watermark.keys.secret import check_key_id
 from watermark.keys.shapes import read_toml
+from watermark.keys.states import DECLARED_STATES, KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

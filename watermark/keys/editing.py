@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from watermark.keys.record import KeyFields
+    from watermark.keys.record import (
+        KeyFields,
+    )
 
 _TABLE: Final = re.compile(r"^(?=\[\[)", re.MULTILINE)
 

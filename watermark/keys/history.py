@@ -19,7 +19,13 @@ import msgspec
 from watermark.errors import KeyHistoryError, KeysConfigError
 from watermark.keys.foreign import Scalar
 from watermark.keys.keyfile import sync_folder
-from watermark.keys.record import TIME_FIELDS, KeyFields, KeyRecord, KeyState, values_of
+from watermark.keys.record import (
+    TIME_FIELDS,
+    KeyFields,
+    KeyRecord,
+    values_of,
+)
+from watermark.keys.states import KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

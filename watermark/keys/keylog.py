@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from watermark.keys.document import Options
-    from watermark.keys.record import KeyRecord
+    from watermark.keys.record import (
+        KeyRecord,
+    )
     from watermark.keys.stamps import VerifiedStamp
     from watermark.log import TlogProof, VerifiedCheckpoint
 

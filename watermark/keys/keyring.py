@@ -22,14 +22,13 @@ from watermark.keys.agreement import find_conflict, in_scope
 from watermark.keys.edit import differing
 from watermark.keys.record import (
     DEFAULT_SCOPE,
-    DETECTING_STATES,
     END,
     KeyFields,
     KeyRecord,
-    KeyState,
 )
 from watermark.keys.ring_index import RingIndex
 from watermark.keys.scope import ANY, Scope, find_scope, index_scopes
+from watermark.keys.states import DETECTING_STATES, KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Container, Hashable, Iterator

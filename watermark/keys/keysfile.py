@@ -22,10 +22,10 @@ from watermark.keys.record import (
     DEFAULT_SCOPE,
     TIME_FIELDS,
     KeyFields,
-    KeyState,
     format_time,
 )
 from watermark.keys.secret import check_key_id
+from watermark.keys.states import KeyState
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
 from watermark.keys.editing import add_record, remove_records, set_fields
-from watermark.keys.record import KeyFields, KeyState, format_time
+from watermark.keys.record import (
+    KeyFields,
+    format_time,
+)
+from watermark.keys.states import KeyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence

@@ -21,12 +21,16 @@ from watermark.keys.history import History, HistoryReader, history_path
 from watermark.keys.keylog import LOG_HEADS, Commitments, KeyLog
 from watermark.keys.keyring import KeyRing
 from watermark.keys.keysfile import read_text
-from watermark.keys.record import KeyFields, KeyRecord, KeyState
+from watermark.keys.record import (
+    KeyFields,
+    KeyRecord,
+)
 from watermark.keys.references import Secrets
 from watermark.keys.regress import find_regress
 from watermark.keys.ring_index import RingIndex
 from watermark.keys.roster import Roster
 from watermark.keys.scope import index_scopes
+from watermark.keys.states import KeyState
 from watermark.keys.watch import Stamp, stamp_of
 
 if TYPE_CHECKING:

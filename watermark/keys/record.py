@@ -6,7 +6,6 @@ this package. Rule 2: a state is written down only where dates cannot tell it.
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from watermark.keys.foreign import (
     check_parameters,
     parameter_of,
 )
+from watermark.keys.states import RANKS, RETIRED, KeyState
 
 if TYPE_CHECKING:
     from watermark.keys.secret import SecretKey
@@ -52,52 +52,6 @@ TIME_FIELDS: Final = (
 
 _UNIT: Final = re.compile(r"words/v1|tokenizer:sha256:[0-9a-f]{64}")
 _SCOPE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
-
-
-class KeyState(enum.Enum):
-    """What a key may be used for; later states join here and in the specification."""
-
-    PENDING = "pending"
-    """Committed to, not used yet: its time has not come."""
-    MARKING = "marking"
-    """Marks new text and detects; one key of a scope and unit at any instant."""
-    DETECT = "detect"
-    """Detects text that was marked earlier; never marks again."""
-    ARCHIVED = "archived"
-    """Kept elsewhere: its secret is not read."""
-    DESTROYED = "destroyed"
-    """Its secret is gone; the commitment stays."""
-    SUSPENDED = "suspended"
-    """Does not mark for the time being; its scope goes unmarked meanwhile."""
-    COMPROMISED = "compromised"
-    """Others may know the secret since some time; detects text that is older, never marks."""
-    DISCLOSED = "disclosed"
-    """Its context subkey is public since some time; detects text that is older, never marks."""
-
-
-DECLARED_STATES: Final = tuple(state for state in KeyState if state is not KeyState.PENDING)
-"""What a record may say of itself; `marking` there means: marks between its dates."""
-DETECTING_STATES: Final = frozenset(
-    {
-        KeyState.MARKING,
-        KeyState.DETECT,
-        KeyState.SUSPENDED,
-        KeyState.COMPROMISED,
-        KeyState.DISCLOSED,
-    }
-)
-RETIRED: Final = frozenset({KeyState.ARCHIVED, KeyState.DESTROYED})
-"""States in which the secret is not read."""
-_RANKS: Final = {
-    KeyState.PENDING: 0,
-    KeyState.MARKING: 1,
-    KeyState.SUSPENDED: 1,  # may be taken up again
-    KeyState.DETECT: 2,
-    KeyState.COMPROMISED: 2,
-    KeyState.DISCLOSED: 2,
-    KeyState.ARCHIVED: 3,
-    KeyState.DESTROYED: 4,
-}
 
 
 def check_scope_name(name: str) -> str:
@@ -303,7 +257,7 @@ class KeyFields:
                 )
             before = replace(before, destroy_at=None)  # it may be restored until then
         old, new = before.state_at(now), self.state_at(now)
-        if _RANKS[new] < _RANKS[old]:
+        if RANKS[new] < RANKS[old]:
             return (
                 f"key {self.key_id!a} goes back from {old.value!r} to {new.value!r}; "
                 "a key never does, so take the edit back, or make another key"
@@ -316,7 +270,7 @@ class KeyFields:
                     "file says later or nothing; write that time back"
                 )
         for name in ("context_width", "scheme", "parameters", "account_share_q16", "scope"):
-            if getattr(self, name) != getattr(before, name) and _RANKS[old]:
+            if getattr(self, name) != getattr(before, name) and RANKS[old]:
                 return (
                     f"key {self.key_id!a} has marked with {name} {getattr(before, name)!a}, "
                     f"not {getattr(self, name)!a}; write it back, or make another key"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from watermark.keys.record import KeyRecord
+from watermark.keys.record import (
+    KeyRecord,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from watermark.errors import KeysConfigError
-from watermark.keys.record import KeyFields, KeyRecord, values_of
+from watermark.keys.record import (
+    KeyFields,
+    KeyRecord,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from watermark.keys.edit import Edit

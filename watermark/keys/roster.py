@@ -9,13 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from watermark.keys.agreement import find_window_conflict, has_window
-from watermark.keys.record import DEFAULT_SCOPE
+from watermark.keys.record import (
+    DEFAULT_SCOPE,
+)
 from watermark.keys.scope import MAX_PATTERNS
 
 if TYPE_CHECKING:
     from watermark.keys.document import KeyEntry
     from watermark.keys.edit import Edit
-    from watermark.keys.record import KeyFields
+    from watermark.keys.record import (
+        KeyFields,
+    )
     from watermark.keys.scope import Pattern, Scope
 
 _Place = tuple[str, str]

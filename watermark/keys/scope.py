@@ -15,7 +15,10 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import KeysConfigError
-from watermark.keys.record import DEFAULT_SCOPE, check_scope_name
+from watermark.keys.record import (
+    DEFAULT_SCOPE,
+    check_scope_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ from watermark.detection.localize import (
 )
 from watermark.detection.windows import MaximumNull, maximum, simulated_null
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
-from watermark.keys.record import KeyState
+from watermark.keys.states import KeyState
 from watermark.schemes import CopulaReader, reader_of, scores_from_levels
 from watermark.seeding import pair_levels
 from watermark.text import WordsUnit

@@ -8,7 +8,9 @@ import pytest
 from tests.support.drive import make_record
 from tests.support.foreign import foreign_record
 from watermark.keys import FOREIGN_SCHEMES, KeyRecord
-from watermark.keys.record import SCHEMES
+from watermark.keys.record import (
+    SCHEMES,
+)
 from watermark.schemes import NO_CONTEXTS, READERS, Pairs, join, reader_of
 from watermark.seeding import as_token_ids
 
