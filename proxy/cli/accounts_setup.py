@@ -17,6 +17,7 @@ from proxy.accounts.document import read_secret
 from proxy.accounts.usage import FILE_NAME
 from proxy.accounts.watch_store import WatchStore
 from proxy.cli.accounts_reloading import AccountsReloader
+from proxy.cli.background import in_background
 from proxy.errors import AccountsDownError, ConfigError
 from watermark.errors import AccountsFileError
 
@@ -64,13 +65,10 @@ class AccountsSetup:
     @contextlib.asynccontextmanager
     async def noting(self, watch: Watch) -> AsyncIterator[None]:
         """Write down what a process notes, every second and at the end."""
-        task = asyncio.ensure_future(self._flush_often(watch))
         try:
-            yield
+            async with in_background(self._flush_often(watch)):
+                yield
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
             await asyncio.to_thread(self._flush, watch)
 
     async def _flush_often(self, watch: Watch) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from proxy.cli.background import in_background
 from watermark.ledger import Ledger, create_ledger, load_settings
 
 if TYPE_CHECKING:
@@ -64,13 +65,8 @@ class LedgerOpener:
         if not self.settings.store:
             yield
             return
-        task = asyncio.ensure_future(self._seal_on())
-        try:
+        async with in_background(self._seal_on()):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _seal_on(self) -> None:
         span = self.settings.limits.file_s / _SHARE_OF_SPAN
