@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
 
-from proxy.errors import AccessError, AccountsDownError, UpstreamError
+from proxy.errors import (
+    AccessError,
+    AccountsDownError,
+    BadRequestError,
+    UnmarkableError,
+    UpstreamError,
+)
 from proxy.routes.exchange import ClientGoneError, Exchange
+from proxy.routes.ingress import may_be_json
 from proxy.sampling.eligibility import Reason
 from proxy.upstream.headers import of_changed_body, passed_back, passed_on
 
@@ -16,8 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from proxy.routes.access import Access
-    from proxy.telemetry.metrics import Metrics
+    from proxy.routes.marking import Marking
     from proxy.upstream.client import UpstreamClient
 
 
@@ -38,16 +44,19 @@ class Everything(BaseRoute):
 
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# These count or cut text, and give none.
+_COUNTING: Final = frozenset(
+    {"/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize"}
+)
 
 
 class Passthrough:
     """An ASGI application that hands every request to the upstream."""
 
-    def __init__(self, client: UpstreamClient, metrics: Metrics, access: Access) -> None:
-        """Pass on through a client, what the accounts' rules let through."""
+    def __init__(self, client: UpstreamClient, marking: Marking) -> None:
+        """Pass on through a client, what the operator's and the accounts' rules let through."""
         self._client = client
-        self._metrics = metrics
-        self._access = access
+        self._marking = marking
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a WebSocket is refused before its handshake."""
@@ -55,15 +64,38 @@ class Passthrough:
             await send({"type": "websocket.close"})
             return
         exchange = Exchange(scope, receive, send)
-        if exchange.method not in _READING:  # it may generate text, in a dialect not marked here
-            self._metrics.decided(None, reason=Reason.OTHER_PATH)
-            try:
-                self._access.enter_other(exchange.caller)
-            except (AccessError, AccountsDownError) as error:
-                self._metrics.refused(error)
-                await exchange.refuse(error)
-                return
-        await self.forward(exchange)
+        try:
+            body, is_changed = await self._enter(exchange, scope["path"])
+        except ClientGoneError:
+            return
+        except (BadRequestError, AccessError, AccountsDownError) as error:
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
+        await self.forward(exchange, body=body, is_changed=is_changed)
+
+    async def _enter(self, exchange: Exchange, path: str) -> tuple[bytes | None, bool]:
+        """Let a request in; return its body where it was read, and whether it was changed.
+
+        Raises:
+            BadRequestError: A field is not the client's to set, or the path is not served.
+            AccessError: His account's rules cannot be checked there, or a quota is used up.
+            AccountsDownError: The counters cannot be used.
+            ClientGoneError: The client hung up.
+        """
+        if exchange.method in _READING:
+            return None, False
+        is_counting = path in _COUNTING
+        if not is_counting:  # it may generate text, in a dialect not marked here
+            self._marking.metrics.decided(None, reason=Reason.OTHER_PATH)
+            if Reason.OTHER_PATH in self._marking.refused:
+                raise UnmarkableError(Reason.OTHER_PATH)
+        self._marking.access.enter_other(exchange.caller, is_counting=is_counting)
+        body = await exchange.body_if(may_be_json, self._marking.max_body_bytes)
+        if body is None:
+            return None, False
+        admitted = self._marking.ingress.admit(body)
+        return admitted, admitted is not body
 
     async def forward(
         self,
@@ -110,7 +142,7 @@ class Passthrough:
                     await exchange.write(chunk)
                 await exchange.write(b"", more=False)
         except UpstreamError as error:
-            self._metrics.failed(error)
+            self._marking.metrics.failed(error)
             # Begun and without an end, an answer makes the server break the connection: the
             # client sees a cut, as it would without the proxy.
             if not exchange.is_started:
