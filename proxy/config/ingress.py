@@ -30,8 +30,8 @@ class IngressConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What of a request is the operator's to say, and which requests are not served unmarked.
 
     A field by which a client could switch the mark off or choose its key is taken out (`strip`),
-    refused with 400 (`refuse`; what asks for nothing is only taken out), left alone (`pass`), or, where
-    it holds entries, rid of those that are reserved (`merge`); each is counted.
+    refused with 400 (`refuse`; what asks for nothing is only taken out), left alone (`pass`), or,
+    where it holds entries, rid of those that are reserved (`merge`); each is counted.
 
     Attributes:
         watermarking: vLLM's switch.

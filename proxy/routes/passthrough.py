@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
@@ -12,11 +13,14 @@ from proxy.errors import (
     BadRequestError,
     UnmarkableError,
     UpstreamError,
+    failure_of,
 )
 from proxy.routes.exchange import ClientGoneError, Exchange
 from proxy.routes.ingress import may_be_json
 from proxy.sampling.eligibility import Reason
-from proxy.upstream.headers import of_changed_body, passed_back, passed_on
+from proxy.upstream.headers import is_open_stream, of_changed_body, passed_back, passed_on
+from watermark.wire.failures import failure_event
+from watermark.wire.sse import EVENT_ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,11 +47,34 @@ class Everything(BaseRoute):
         await self._app(scope, receive, send)
 
 
+_LONGEST_BREAK: Final = max(map(len, EVENT_ENDS))
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # These count or cut text, and give none.
 _COUNTING: Final = frozenset(
     {"/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize"}
 )
+
+
+@dataclass(slots=True)
+class _Relayed:
+    """How far an answer was handed back.
+
+    Attributes:
+        is_stream: Whether it is a stream of events that one more could be added to.
+        tail: Its last bytes.
+    """
+
+    is_stream: bool
+    tail: bytes = b""
+
+    def note(self, chunk: bytes) -> None:
+        """Take note of some more bytes."""
+        self.tail = (self.tail + chunk)[-_LONGEST_BREAK:]
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether an event may follow."""
+        return self.is_stream and (not self.tail or self.tail.endswith(EVENT_ENDS))
 
 
 class Passthrough:
@@ -128,6 +155,7 @@ class Passthrough:
         *,
         is_changed: bool,
     ) -> None:
+        relayed = _Relayed(False)  # noqa: FBT003 - nothing yet
         content = await exchange.content() if body is None else body
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
@@ -137,13 +165,25 @@ class Passthrough:
                 exchange.method, exchange.target, headers=headers, content=content
             ) as response:
                 status = response.status_code
-                await exchange.start(status, [*passed_back(status, response.headers.raw), *extra])
+                back = passed_back(status, response.headers.raw)
+                relayed = _Relayed(is_open_stream(back))
+                await exchange.start(status, [*back, *extra])
                 async for chunk in response.aiter_raw():
                     await exchange.write(chunk)
+                    relayed.note(chunk)
                 await exchange.write(b"", more=False)
         except UpstreamError as error:
             self._marking.metrics.failed(error)
-            # Begun and without an end, an answer makes the server break the connection: the
-            # client sees a cut, as it would without the proxy.
-            if not exchange.is_started:
-                await exchange.refuse(error)
+            await self._break_off(exchange, relayed, error)
+
+    async def _break_off(self, exchange: Exchange, relayed: _Relayed, error: UpstreamError) -> None:
+        """Tell the client that the upstream failed, where there is a way to.
+
+        Within an event, or within any other body, there is none: begun and without an end, an
+        answer makes the server break the connection, as the client would see without the proxy.
+        """
+        if not exchange.is_started:
+            await exchange.refuse(error)
+        elif relayed.is_between_events:
+            event = failure_event(exchange.dialect, failure_of(error), sequence_number=0)
+            await exchange.write(event, more=False)
