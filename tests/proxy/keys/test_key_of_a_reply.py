@@ -14,7 +14,7 @@ import msgspec
 
 from proxy.app import create_app
 from proxy.cli.servers import running
-from proxy.config import KeysConfig
+from proxy.config import KeysConfig, ServerConfig
 from proxy.sampling.keys import KeyHolder
 from tests.support.asgi import scenario
 from tests.support.fake_upstream import FakeUpstream, honest
@@ -25,6 +25,8 @@ from watermark.text import tokenizer_unit_id
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.support.fake_upstream import Turn
 
 T0 = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -54,7 +56,7 @@ class Scene:
 
 @contextlib.asynccontextmanager
 async def scene(
-    tokenizer: Path, ring: KeyRing, *, change: Any = None, **keys: Any
+    tokenizer: Path, ring: KeyRing, *, change: Any = None, delay_s: float = 0.0, **keys: Any
 ) -> AsyncIterator[Scene]:
     clock = [T0]
     holder = KeyHolder(ring, now=T0)
@@ -64,11 +66,17 @@ async def scene(
             change(asked, clock, holder)
         return answer
 
-    async with FakeUpstream(honest(changed)).serving() as upstream:
+    async def behave(turn: Turn) -> None:
+        if turn.request.target == b"/v1/completions":
+            await asyncio.sleep(delay_s)
+        await honest(changed)(turn)
+
+    async with FakeUpstream(behave).serving() as upstream:
         model = model_config("m", tokenizer, splice=SELECT_ONLY)
         config = proxy_config(upstream.url, model)
         chosen = KeysConfig(file="KEYS.toml", **keys)
-        config = msgspec.structs.replace(config, keys=chosen)
+        server = ServerConfig(keep_alive_s=0.05 if delay_s else 15.0)
+        config = msgspec.structs.replace(config, keys=chosen, server=server)
 
         def now() -> float:
             return clock[0].timestamp()
@@ -123,6 +131,27 @@ def test_the_first_token_decides_and_later_ones_do_not(tokenizer: Path) -> None:
         scenario(work)
         # Under another key the reply is prepared again: the first draft is asked for once more.
         assert asked.count(asked[0]) == (2 if moved_at == 1 else 1)
+
+
+def test_a_key_that_goes_while_comments_are_sent_is_told_in_the_stream(tokenizer: Path) -> None:
+    """It is too late for a status then, and too late to go through unmarked."""
+
+    def change(_one: Any, clock: list[datetime], _: KeyHolder) -> None:
+        clock[0] = T0 + 3 * HOUR
+
+    async def work(on_missing: str) -> None:
+        ring = two_keys(tokenizer)
+        async with scene(tokenizer, ring, change=change, delay_s=0.2, on_missing=on_missing) as on:
+            answer = await on.client.post(URL, json=CHAT | {"stream": True})
+            assert answer.status_code == 200
+            assert answer.headers["x-watermark"] == "marked; path=select"  # nothing of a key
+            *_, last, rest = answer.text.split("\n\n")
+            assert rest == ""
+            assert "cannot answer for this model now" in last
+            assert len(on.upstream.asked()) == 1
+
+    for on_missing in ("block", "pass-unmarked"):
+        scenario(lambda on_missing=on_missing: work(on_missing))  # type: ignore[misc]
 
 
 def test_a_key_that_goes_before_the_first_token_is_no_key(tokenizer: Path) -> None:

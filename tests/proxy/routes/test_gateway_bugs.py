@@ -8,7 +8,9 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import anthropic
 import httpx2
+import openai
 import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -428,5 +430,31 @@ def test_12_limits_are_told_before_a_stream_begins(tokenizer: Path) -> None:
             ) as answer:
                 assert answer.headers["x-request-id"] == "r-9"
             assert dialect_of_path("/v1/messages/batches").value == MESSAGES_PATH
+
+    scenario(work)
+
+
+@pytest.mark.parametrize("kind", ["chat", "completions", "responses", "messages"])
+def test_6_the_packages_raise_what_a_broken_stream_says(tokenizer: Path, kind: str) -> None:
+    """No client takes a reply that broke off for one that ended."""
+
+    async def work() -> None:
+        async with proxied(Resets(1), tokenizer, model=SELECT) as on:
+            asked: dict[str, Any] = ASKED[STREAMS[kind][0]] | {"stream": True}
+            async with (
+                openai.AsyncOpenAI(base_url=f"{on.url}/v1", api_key="k", max_retries=0) as gpt,
+                anthropic.AsyncAnthropic(base_url=on.url, api_key="k", max_retries=0) as claude,
+            ):
+                create: Any = {
+                    "chat": gpt.chat.completions,
+                    "completions": gpt.completions,
+                    "responses": gpt.responses,
+                    "messages": claude.messages,
+                }[kind].create
+                with pytest.raises(
+                    (openai.APIError, anthropic.APIStatusError), match="no answer from"
+                ):
+                    async for _ in await create(**asked):
+                        pass
 
     scenario(work)
