@@ -12,8 +12,8 @@ against what the mutation must do, and the good file comes back. *rotations*: ea
 gives the key that marks an end and a successor, under load; a reply's mark is looked for under
 every key. *emergency*: `watermark keys rotate --now --compromised` while the time-stamp authority
 takes connections and never answers. *scopes*: one key in a scope of its own is added a reload; how
-long a reload takes, and how long requests take beside one and otherwise, asked so seldom that they
-do not wait for one another.
+long a reload takes, and how long the requests of one client take beside one and otherwise: they
+wait for no other request, so that what they wait for is the reload.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--interval", type=float, default=1.0, help="seconds between rotations")
     parser.add_argument("--scopes", type=int, default=10_000)
     parser.add_argument("--reloads", type=int, default=100)
-    parser.add_argument("--pause", type=float, default=0.2, help="seconds between questions")
     options = parser.parse_args(arguments)
     for part in options.parts:
         with tempfile.TemporaryDirectory() as folder:
@@ -71,13 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             elif part == "emergency":
                 work = measure_emergency(stage, count=options.emergencies, clients=clients)
             else:
-                work = measure_scopes(
-                    stage,
-                    scopes=options.scopes,
-                    reloads=options.reloads,
-                    clients=clients,
-                    pause=options.pause,
-                )
+                work = measure_scopes(stage, scopes=options.scopes, reloads=options.reloads)
             print(table(part, asyncio.run(work)), flush=True)
 
 

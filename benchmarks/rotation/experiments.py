@@ -31,6 +31,7 @@ MARKED_BELOW: Final = -7.0
 """log10 p: of 200,000 pairs of an unmarked text and a key, 0.02 are expected below."""
 LEAD_SECONDS: Final = 3.0
 REST_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.05
 _SCOPE: Final = '[[scope]]\nname = "gold"\nmodels = ["g"]\n\n'
 
 
@@ -261,9 +262,7 @@ async def measure_emergency(stage: Stage, *, count: int, clients: int) -> Figure
     }
 
 
-async def measure_scopes(
-    stage: Stage, *, scopes: int, reloads: int, clients: int, pause: float
-) -> Figures:
+async def measure_scopes(stage: Stage, *, scopes: int, reloads: int) -> Figures:
     """Add a scope and its key a reload, to very many."""
     default = stage.make_key("default-1")
     made = [stage.make_key(f"key-{n}", scope=f"scope-{n}") for n in range(scopes + reloads)]
@@ -273,7 +272,7 @@ async def measure_scopes(
     durations: list[float] = []
     spans: list[tuple[float, float]] = []
     with stage.serving():
-        async with stage.load(clients, tokens=10, pause=pause) as replies:
+        async with stage.load(1, tokens=10, pause=PAUSE_SECONDS) as replies:
             for number in range(1, reloads + 1):
                 await asyncio.sleep(REST_SECONDS)
                 stage.replace((head + "\n".join(tables[: scopes + number])).encode())
