@@ -177,6 +177,7 @@ def create_app(
         ledger=book.ledger,
         passes_unlogged=config.ledger is not None
         and config.ledger.on_unavailable == "pass-unmarked",
+        keep_alive_s=config.server.keep_alive_s,
     )
     passthrough = Passthrough(client, metrics, access)
     detection = DetectionService(

@@ -29,6 +29,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from watermark.errors import WatermarkError
+from watermark.wire.failures import Failure
 
 
 class ProxyError(WatermarkError):
@@ -180,3 +181,9 @@ class EmbeddedError(ProxyError):
 
 class ModelFolderError(EmbeddedError):
     """A model folder is missing, incomplete, or needs an extra that is not installed."""
+
+
+def failure_of(error: ProxyError) -> Failure:
+    """Return an error as the dialects' clients are told of it."""
+    param = error.param if isinstance(error, BadRequestError | AccessError) else None
+    return Failure(message=str(error), kind=error.wire_type, status=error.status, param=param)

@@ -25,12 +25,15 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         port: Port; 0 takes a free one.
         max_body_bytes: Largest request body that is read into memory.
         workers: Processes that share the socket.
+        keep_alive_s: Longest silence in a stream of a marked reply before a comment is sent, so
+            that nothing on the way cuts the connection; 0 sends none.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 8080
     max_body_bytes: _Positive = 16 * 1024 * 1024
     workers: _Workers = 1
+    keep_alive_s: Annotated[float, msgspec.Meta(ge=0)] = 15.0
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

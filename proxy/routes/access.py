@@ -9,9 +9,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.accounts.rules import allowed, asks_for_reasoning, unread
+from proxy.accounts.rules import allowed, unread
 from proxy.accounts.watch import LONG_TOKENS
 from proxy.errors import AccountsDownError
+from watermark.wire.features import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +155,7 @@ class Access:
                 self._watch.delivered(caller, tokens, context_width)
 
     def _note(self, caller: Caller, request: GenerationRequest | None) -> None:
-        asks = request is not None and asks_for_reasoning(request.body)
+        asks = request is not None and Feature.REASONING in request.features
         self._metrics.account_asked(caller.state, caller.name, asks_for_reasoning=asks)
         if self._watch is not None:
             self._watch.asked(caller, request, now=self._now())

@@ -12,14 +12,13 @@ import msgspec
 
 from proxy.accounts.book import CALLER_SCOPE, credential_of
 from proxy.errors import (
-    AccessError,
-    BadRequestError,
     BodyTooLargeError,
     ProxyError,
     QuotaError,
     UpstreamStatusError,
+    failure_of,
 )
-from watermark.wire.openai_answers import error_body
+from watermark.wire.failures import dialect_of_path, failure_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
@@ -47,6 +46,7 @@ class Exchange:
         """Wrap one ASGI call."""
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.method: str = scope["method"]
+        self.dialect = dialect_of_path(scope["path"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
         self.target = raw_path.split(b"?")[0] + (b"?" + query if query else b"")
@@ -157,7 +157,8 @@ class Exchange:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
             if isinstance(error, QuotaError):
                 headers.append((b"retry-after", str(error.retry_after_s).encode()))
-            await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
+            body = failure_body(self.dialect, failure_of(error))
+            await self.answer(error.status, msgspec.json.encode(body), headers)
 
     @property
     def account(self) -> str:
@@ -178,9 +179,3 @@ def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
     credential = credential_of(headers)
     return None if credential is None else f"sha256:{hashlib.sha256(credential).hexdigest()}"
-
-
-def wire_error(error: ProxyError) -> dict[str, Any]:
-    """Return an error as the OpenAI dialects write it."""
-    param = error.param if isinstance(error, BadRequestError | AccessError) else None
-    return error_body(str(error), kind=error.wire_type, param=param)

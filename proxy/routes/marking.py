@@ -41,6 +41,7 @@ class Marking:
         ledger: Where it is written what was delivered; None until it is open, or for nowhere.
         passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
             written, rather than not at all.
+        keep_alive_s: Longest silence in a stream before a comment is sent; 0 for none.
     """
 
     models: Mapping[str, ServedModel]
@@ -56,6 +57,7 @@ class Marking:
     entropy: Callable[[], int]
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
+    keep_alive_s: float = 0.0
 
     def key_of(
         self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
@@ -75,7 +77,7 @@ class Marking:
             return self.keys.current.marking(
                 served.unit.unit_id,
                 model=request.model,
-                route=request.dialect.value,
+                route=request.client_dialect.value,
                 account=account,
                 now=datetime.fromtimestamp(self.now(), UTC),
                 code=entered.code,

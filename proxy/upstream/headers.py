@@ -70,6 +70,17 @@ def asked_with(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     return [(name, value) for name, value in passed_on(headers) if name not in _OF_THE_BODY]
 
 
+def with_bearer(pairs: Pairs) -> Pairs:
+    """Return the headers of an Anthropic client as an OpenAI-style upstream wants them.
+
+    The caller's key goes along as a bearer token, unless one does already.
+    """
+    keys = [value for name, value in pairs if name == b"x-api-key"]
+    if not keys or any(name == b"authorization" for name, _ in pairs):
+        return pairs
+    return [*pairs, (b"authorization", b"Bearer " + keys[0])]
+
+
 def _named_by_connection(pairs: Pairs) -> frozenset[bytes]:
     return frozenset(
         option.strip().lower()
