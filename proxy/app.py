@@ -29,6 +29,9 @@ from proxy.sampling.serving import ServedModel
 from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.llama_server import LlamaServerUpstream
+from proxy.upstream.parallel import ParallelUpstream
+from proxy.upstream.sglang import SglangUpstream
 from proxy.upstream.text_prompts import TextUpstream
 from proxy.upstream.token_ids import TokenIdUpstream
 from watermark.keys import KeyRing
@@ -70,7 +73,7 @@ def serve_model(config: ModelConfig) -> ServedModel:
         raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
     tokens = TokenizerUnit.read(Path(config.tokenizer))
     table = build_token_table(tokens.tokenizer, tokens.vocab_size)
-    is_text = config.capabilities.continues_text
+    is_text = config.capabilities.is_text
     return ServedModel(
         config=config,
         unit=WordsUnit() if config.unit == WORDS_V1 else tokens,
@@ -100,8 +103,18 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
 
 def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
     able = model.config.capabilities
-    if able.continues_text:
+    one = _asked_once(client, model)
+    return ParallelUpstream(one, max_n=able.max_n) if able.parallel > 1 else one
+
+
+def _asked_once(client: UpstreamClient, model: ServedModel) -> Upstream:
+    able = model.config.capabilities
+    if able.is_text:
         return TextUpstream(client, able, model.spelling)
+    if able.api == "sglang":
+        return SglangUpstream(client, model.vocab_size)
+    if able.api == "llama-server":
+        return LlamaServerUpstream(client, model.vocab_size, filler=model.filler)
     return TokenIdUpstream(client, LogprobsMode(able.logprobs_mode), model.vocab_size)
 
 

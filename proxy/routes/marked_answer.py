@@ -249,7 +249,9 @@ class MarkedAnswer:
         if self._keyed is not None:
             self._delivery.begin(self._keyed)  # written while the upstream works
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
-        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
+        self._marking.metrics.drafted(
+            self._request.model, draft.path, answer.n_tokens, requests=answer.requests
+        )
         if not self._has_begun:
             self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
             self._begin()

@@ -165,9 +165,9 @@ class Metrics:
         """Count tokens that left in a marked reply."""
         self._tokens.labels(model, path).inc(tokens)
 
-    def drafted(self, model: str, path: str, tokens: int) -> None:
-        """Count one upstream request and what it generated."""
-        self._drafts.labels(model, path).inc()
+    def drafted(self, model: str, path: str, tokens: int, *, requests: int = 1) -> None:
+        """Count upstream requests and what they generated."""
+        self._drafts.labels(model, path).inc(requests)
         self._drafted.labels(model, path).inc(tokens)
 
     def failed(self, error: Exception) -> None:
