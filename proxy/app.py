@@ -18,6 +18,7 @@ from proxy.errors import ConfigError
 from proxy.middleware.gate import Gate
 from proxy.routes.access import Access
 from proxy.routes.book import Book
+from proxy.routes.checking import Checker
 from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint
 from proxy.routes.marking import Marking
@@ -190,6 +191,7 @@ def create_app(
         ledger=book.ledger,
         passes_unlogged=config.ledger is not None
         and config.ledger.on_unavailable == "pass-unmarked",
+        checker=_checker(config, metrics, entropy),
     )
     passthrough = Passthrough(client, metrics, access)
     detection = DetectionService(
@@ -230,6 +232,11 @@ def create_app(
         middleware=_door(accounts, usage, metrics),
         lifespan=lifespan,
     )
+
+
+def _checker(config: ProxyConfig, metrics: Metrics, entropy: Callable[[], int]) -> Checker | None:
+    share = config.selftest.share
+    return Checker(metrics, share=share, entropy=entropy) if share else None
 
 
 def _door(

@@ -144,6 +144,19 @@ class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sigma: Annotated[float, msgspec.Meta(ge=1, le=100)] = 1.0
 
 
+class SelftestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether delivered text is put through the own detector, and how much of it.
+
+    An alarm is a line in the log and the metric `watermark_selftest_alarm`.
+
+    Attributes:
+        share: Share of the marked replies that is checked; 0 switches it off. Of a mark that is
+            gone, 50 checked replies of 50 tokens say so.
+    """
+
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the upstream can do for a model.
 
@@ -328,6 +341,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         accounts: Who may call, None for everybody.
         disclosure: Who is told about the mark.
         detection: Who may ask about a text.
+        selftest: How much of what is delivered is checked for its mark.
         models: The models that are marked, `[[model]]` in the file.
     """
 
@@ -340,6 +354,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     accounts: AccountsConfig | None = None
     disclosure: DisclosureConfig = DisclosureConfig()
     detection: DetectionConfig = DetectionConfig()
+    selftest: SelftestConfig = SelftestConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
 
 

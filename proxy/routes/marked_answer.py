@@ -111,6 +111,7 @@ class MarkedAnswer:
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._texts: dict[int, list[str]] = {}
         self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
@@ -160,6 +161,7 @@ class MarkedAnswer:
         finally:
             self._count()
             self._delivery.end(self._replies, is_whole=self._is_whole)
+            self._offer()
 
     async def _fail(self, error: ProxyError) -> None:
         self._marking.metrics.failed(error)
@@ -178,6 +180,26 @@ class MarkedAnswer:
         for reply in self._replies:
             for path, tokens in reply.by_path.items():
                 self._marking.metrics.delivered(self._request.model, path, tokens)
+
+    def _offer(self) -> None:
+        """Have what was delivered checked for its mark."""
+        checker = self._marking.checker
+        if checker is None or self._keyed is None or not self._texts:
+            return
+        checker.offer(
+            self.served,
+            self._keyed.record,
+            self.decision.path,
+            ["".join(texts) for texts in self._texts.values()],
+            [one.text or "" for one in self._request.messages if one.role == "assistant"],
+        )
+
+    def _handed(self, data: bytes, pieces: Sequence[Piece]) -> None:
+        """Take note of bytes that the transport has taken, and of the text in them."""
+        self._delivery.handed(data, pieces)
+        if self._marking.checker is not None:
+            for piece in pieces:
+                self._texts.setdefault(piece.choice, []).append(piece.text)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -283,7 +305,7 @@ class MarkedAnswer:
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
-        self._delivery.handed(body, [piece for choice in choices for piece in choice])
+        self._handed(body, [piece for choice in choices for piece in choice])
         self._is_whole = True
 
     async def _stream(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
@@ -305,7 +327,7 @@ class MarkedAnswer:
     async def _hand(self, data: bytes, pieces: Sequence[Piece] = (), *, more: bool = True) -> None:
         """Write a part of a stream, and take note of it once the transport has it."""
         await self._exchange.write(data, more=more)
-        self._delivery.handed(data, pieces)
+        self._handed(data, pieces)
 
     def _usage(self, completion_tokens: int) -> Usage:
         return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.routes.access import Access, Entered
+    from proxy.routes.checking import Checker
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
@@ -41,6 +42,7 @@ class Marking:
         ledger: Where it is written what was delivered; None until it is open, or for nowhere.
         passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
             written, rather than not at all.
+        checker: Puts a share of what is delivered through the detector; None for none.
     """
 
     models: Mapping[str, ServedModel]
@@ -56,6 +58,7 @@ class Marking:
     entropy: Callable[[], int]
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
+    checker: Checker | None = None
 
     def key_of(
         self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
