@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.routes.access import Access, Entered
+    from proxy.routes.checking import Checker
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
@@ -42,6 +43,7 @@ class Marking:
         passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
             written, rather than not at all.
         keep_alive_s: Longest silence in a stream before a comment is sent; 0 for none.
+        checker: Puts a share of what is delivered through the detector; None for none.
     """
 
     models: Mapping[str, ServedModel]
@@ -58,6 +60,7 @@ class Marking:
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
     keep_alive_s: float = 0.0
+    checker: Checker | None = None
 
     def key_of(
         self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
