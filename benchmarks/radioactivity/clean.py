@@ -21,6 +21,7 @@ from benchmarks.radioactivity.ngram import (
     WIDTH,
     Chain,
     answers,
+    in_topics,
     key_of,
     marked,
     selected,
@@ -91,6 +92,7 @@ _CHUNKED = {
     Trial.READ_SELECT,
     Trial.BROKEN_READING,
 }
+_LOOPED = {Trial.WEIGHTED, Trial.BROKEN_OCCURRENCES}
 _FILTER = ContextWeights(weighting=Weighting.ALL_KEYS, full_at=1)
 _GRADED = replace(_FILTER, full_at=12)
 
@@ -111,8 +113,8 @@ def _chain(trial: Trial) -> Chain:
     """Return the law that shows best what the broken rule does, and serves the kept one too."""
     if trial in _CHUNKED:  # many contexts with few choices: a suspect says what was delivered
         return Chain.branching(0)
-    if trial in {Trial.WEIGHTED, Trial.BROKEN_OCCURRENCES}:  # what leads straight back
-        return Chain.of(0, vocab=24, concentration=0.2).with_loops(0.4)
+    if trial in _LOOPED:  # what leads straight back
+        return Chain.of(0, vocab=24, concentration=0.2).with_loops(0.7)
     return Chain.of(0)
 
 
@@ -137,11 +139,16 @@ def _closed(stage: _Stage) -> tuple[list[Observation], ContextWeights]:
     trial, chain, rng = stage.trial, stage.chain, stage.rng
     is_other = trial is Trial.OTHER_KEYS
     teacher = key_of(int(rng.integers(1 << 30)), key_id="other") if is_other else stage.record
-    delivered = marked(chain, teacher, 4 * stage.rows, stage.length, rng)
+    in_own = trial in _LOOPED
+    delivered = marked(chain, teacher, 4 * stage.rows, stage.length, rng, topics=in_own)
+    if in_own:
+        delivered = in_topics(delivered, chain.vocab)
     weights = _weights(trial, delivered, teacher.key_id)
     prompts = _prompts(stage, delivered)
     length = CHUNK if trial in _CHUNKED else stage.length
     said = answers(chain, prompts, length, rng, copies=0.0 if trial is Trial.SEEDS else 0.7)
+    if trial in _CHUNKED | _LOOPED:
+        prompts, said = in_topics(prompts, chain.vocab), in_topics(said, chain.vocab)
     in_view = [] if trial is Trial.BROKEN_VIEW else list(prompts)
     collector = PairCollector(View(WIDTH, in_view))
     observations = [collector.answer(ids) for ids in said]
@@ -158,8 +165,11 @@ def _weights(trial: Trial, delivered: Tokens, key_id: str) -> ContextWeights:
             np.concatenate([text_identities(context_windows(ids, WIDTH)) for ids in delivered]),
             return_counts=True,
         )
-        traffic = Traffic(key_id=key_id, fingerprints=found, conversations=counts)
-        return replace(_GRADED, full_at=int(counts.max()), traffic=(traffic,))
+        scaled = np.expm1(counts / counts.max() * np.log1p(1 << 30))  # weights in proportion
+        traffic = Traffic(
+            key_id=key_id, fingerprints=found, conversations=np.rint(scaled).astype(np.int64)
+        )
+        return replace(_GRADED, full_at=1 << 30, traffic=(traffic,))
     traffic = Traffic.of_conversations([[ids] for ids in delivered], WIDTH, key_id=key_id)
     base = _FILTER if trial in {Trial.CLOSED, Trial.BROKEN_VIEW, Trial.BROKEN_PAIRS} else _GRADED
     if trial is Trial.OTHER_KEYS:
@@ -169,8 +179,8 @@ def _weights(trial: Trial, delivered: Tokens, key_id: str) -> ContextWeights:
 
 def _prompts(stage: _Stage, delivered: Tokens) -> Tokens:
     trial, chain, rng = stage.trial, stage.chain, stage.rng
-    if trial is Trial.SEEDS:
-        return chain.starts(stage.rows, rng)
+    if trial is Trial.SEEDS or trial in _LOOPED:
+        return chain.starts(4 * stage.rows if trial in _LOOPED else stage.rows, rng)
     if trial not in {Trial.SELECT_CUT, Trial.BROKEN_CUT}:
         passages = [Passage(ids=ids, path=Path.SPLICE) for ids in delivered[: stage.rows]]
         return np.array([one.prefix(stage.length // 2) for one in passages])
@@ -201,23 +211,26 @@ def _open(stage: _Stage) -> tuple[list[Observation], ContextWeights]:
         text = selected(chain, stage.record, 4 * stage.rows, 4, rng, chunk=CHUNK)
         ends = tuple(2 + CHUNK * i for i in range(1, 5))
         path = Path.SELECT if trial is Trial.READ_SELECT else Path.SPLICE
-        passages = [Passage(ids=ids, path=path, chunk_ends=ends) for ids in text]
+        passages = [
+            Passage(ids=ids, path=path, chunk_ends=ends) for ids in in_topics(text, chain.vocab)
+        ]
     else:
         text = marked(chain, stage.record, 2 * stage.rows, stage.length, rng)
         passages = [Passage(ids=ids, path=Path.SPLICE) for ids in text]
     collector = PairCollector(View(WIDTH))
     observations = []
-    for passage in passages:
-        choices = _choices(chain, passage.ids)
+    for topic, passage in enumerate(passages):
+        offset = topic * chain.vocab if trial in _CHUNKED else 0
+        choices = _choices(chain, passage.ids - np.uint32(offset), offset)
         if trial is not Trial.EXPECTATION:
             choices = [None if one is None else one.likeliest() for one in choices]
         observations.append(collector.reading(passage, choices))
     return observations, ContextWeights()
 
 
-def _choices(chain: Chain, ids: Tokens) -> list[Choices | None]:
+def _choices(chain: Chain, ids: Tokens, offset: int) -> list[Choices | None]:
     """Return a suspect that repeats what followed the same context before, and else its chain."""
-    every = np.arange(chain.vocab, dtype=np.uint32)
+    every = np.arange(offset, offset + chain.vocab, dtype=np.uint32)
     found: list[Choices | None] = [None]
     copied: dict[int, int] = {}
     for place in range(1, len(ids)):

@@ -53,13 +53,16 @@ class Chain:
         return len(self.law)
 
     @classmethod
-    def branching(cls, seed: int, *, vocab: int = 600, likelier: float = 0.85) -> Chain:
-        """Return a chain with two choices after each token: nearly certain, and never worn out."""
+    def branching(cls, seed: int, *, vocab: int = 300, hubs: float = 0.2, ways: int = 12) -> Chain:
+        """Return a chain that is all but certain, save at some tokens after which it forks."""
         rng = np.random.default_rng(seed)
-        law = np.zeros((vocab, vocab))
+        law = np.full((vocab, vocab), 0.02 / vocab)
         for row in law:
-            row[rng.choice(vocab, 2, replace=False)] = likelier, 1.0 - likelier
-        return cls(law * (1 - 1e-6) + 1e-6 / vocab)
+            if rng.random() < hubs:
+                row[rng.choice(vocab, ways, replace=False)] += 0.98 / ways
+            else:
+                row[rng.integers(vocab)] += 0.98
+        return cls(law / law.sum(axis=1, keepdims=True))
 
     def with_loops(self, share: float) -> Chain:
         """Return a chain that repeats its last token with some chance."""
@@ -86,9 +89,19 @@ def scores_after(record: KeyRecord, contexts: Tokens, tokens: Tokens) -> NDArray
 
 
 def marked(
-    chain: Chain, record: KeyRecord, rows: int, length: int, rng: np.random.Generator
+    chain: Chain,
+    record: KeyRecord,
+    rows: int,
+    length: int,
+    rng: np.random.Generator,
+    *,
+    topics: bool = False,
 ) -> Tokens:
-    """Return marked replies, shape (rows, length)."""
+    """Return marked replies, shape (rows, length).
+
+    With topics they are scored as they stand `in_topics`, and returned as they stood before.
+    """
+    there = np.arange(rows, dtype=np.uint32)[:, None] * np.uint32(chain.vocab if topics else 0)
     ids = np.zeros((rows, length), np.uint32)
     ids[:, :2] = chain.starts(rows, rng)
     met = np.zeros((rows, chain.vocab**2), np.bool_)
@@ -97,7 +110,7 @@ def marked(
     for place in range(2, length):
         context = ids[:, place - 2 : place]
         number = context[:, 0].astype(np.int64) * chain.vocab + context[:, 1]
-        u = -np.expm1(-scores_after(record, context, every))
+        u = -np.expm1(-scores_after(record, context + there, every + there))
         race = np.log(np.maximum(u, 1e-300)) / chain.law[context[:, 1]]
         free = chain.sample(context[:, 1], rng)
         ids[:, place] = np.where(met[row, number], free, race.argmax(axis=1))
@@ -113,20 +126,35 @@ def selected(
     rng: np.random.Generator,
     *,
     chunk: int = 12,
-    candidates: int = 8,
+    candidates: int = 24,
 ) -> Tokens:
-    """Return replies marked chunk by chunk, shape (rows, 2 + chunks * chunk)."""
+    """Return replies marked chunk by chunk, shape (rows, 2 + chunks * chunk).
+
+    They are scored as they stand `in_topics`, and returned as they stood before.
+    """
     ids = chain.starts(rows, rng)
+    topics = np.repeat(np.arange(rows, dtype=np.uint32) * chain.vocab, candidates)[:, None]
     for _ in range(chunks):
         drawn = np.repeat(ids[:, -2:], candidates, axis=0)
         for _ in range(chunk):
             drawn = np.concatenate([drawn, chain.sample(drawn[:, -1], rng)[:, None]], axis=1)
-        windows = np.lib.stride_tricks.sliding_window_view(drawn, 2, axis=1)[:, :-1]
-        scores = scores_after(record, windows.reshape(-1, 2).copy(), drawn[:, 2:].ravel())
+        there = drawn + topics
+        windows = np.lib.stride_tricks.sliding_window_view(there, 2, axis=1)[:, :-1]
+        scores = scores_after(record, windows.reshape(-1, 2).copy(), there[:, 2:].ravel())
         best = scores.reshape(rows, candidates, chunk).sum(axis=2).argmax(axis=1)
         kept = drawn.reshape(rows, candidates, -1)[np.arange(rows), best, 2:]
         ids = np.concatenate([ids, kept], axis=1)
     return ids
+
+
+def in_topics(ids: Tokens, vocab: int) -> Tokens:
+    """Return texts whose rows share no token: what a row shows is not in view of another.
+
+    Args:
+        ids: Shape (rows, n).
+        vocab: Number of tokens before.
+    """
+    return ids + np.arange(len(ids), dtype=np.uint32)[:, None] * np.uint32(vocab)
 
 
 def answers(
