@@ -5,6 +5,7 @@ from watermark.radioactivity.design import DEFAULT_ALPHA, Design, decoys_of, sta
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.evidence import Evidence, KeyEvidence, bet_path, weigh_evidence
 from watermark.radioactivity.pairs import Choices, Observation, PairCollector
+from watermark.radioactivity.plan import Access, AuditPlan, Budget, PromptSource
 from watermark.radioactivity.power import (
     SHARE_SCORED,
     power_of_bet,
@@ -16,6 +17,9 @@ from watermark.radioactivity.view import Passage, Path, View
 __all__ = [
     "DEFAULT_ALPHA",
     "SHARE_SCORED",
+    "Access",
+    "AuditPlan",
+    "Budget",
     "Choices",
     "ContextWeights",
     "Design",
@@ -26,6 +30,7 @@ __all__ = [
     "PairCollector",
     "Passage",
     "Path",
+    "PromptSource",
     "Traffic",
     "View",
     "Weighting",

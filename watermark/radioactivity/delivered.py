@@ -43,6 +43,8 @@ class Weighting(enum.StrEnum):
     """That under all keys but the tested one: p-values stay exact."""
     ALL_KEYS = "all-keys"
     """All of it, the tested key's too: stronger; exact in the mean, and measured."""
+    UNDELIVERED = "undelivered"
+    """Nobody's, and only contexts that no traffic holds count: a control."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -136,8 +138,10 @@ class ContextWeights:
         counts = np.zeros(len(contexts), np.int64)
         for one in self.traffic:
             is_independent = one.key_id not in {key_id, ""}
-            if is_independent or self.weighting is Weighting.ALL_KEYS:
+            if is_independent or self.weighting is not Weighting.OTHER_KEYS:
                 counts += one.counts(contexts)
+        if self.weighting is Weighting.UNDELIVERED:
+            return np.where(counts == 0, 1.0, 0.0)
         shares = np.minimum(1.0, np.log1p(counts) / np.log1p(self.full_at))
         weights = self.floor + (1.0 - self.floor) * shares
         return np.asarray(np.ceil(weights * LEVELS) / LEVELS)

@@ -30,7 +30,7 @@ class Outcome(enum.StrEnum):
     EMPTY = "empty"
     """It answered with nothing, however often it was asked."""
     OTHER_MODEL = "other-model"
-    """Another model's name stands in the answer: it is kept, and does not count."""
+    """Another model's name stands in the answer: it is kept, does not count, and is asked again."""
     TOO_LARGE = "too-large"
     """The answer was given up after too many bytes."""
     FAILED = "failed"
@@ -75,7 +75,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_final(self) -> bool:
         """Whether the prompt need not be asked again."""
-        return self.outcome is not Outcome.FAILED
+        return self.outcome not in {Outcome.FAILED, Outcome.OTHER_MODEL}
 
     @property
     def counts(self) -> bool:
