@@ -171,3 +171,36 @@ def drawn(n: int, count: int, seed: str) -> list[int]:
     """Return which of n rows a seed draws, each once, in the order in which they are used."""
     rng = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(seed.encode(), "little")))
     return [int(one) for one in rng.permutation(n)[:count]]
+
+
+def seed_prompts(path: Path, *, count: int, seed: str) -> list[Prompt]:
+    """Return prompts of a file, rows drawn by a seed.
+
+    Args:
+        path: JSONL with `id` and `prompt`, such as `seeds/probe-prompts.jsonl`.
+        count: At most so many.
+        seed: Draws them.
+
+    Raises:
+        AuditPlanError: It cannot be read, or a line is no prompt.
+    """
+    try:
+        rows = [msgspec.json.decode(one, type=Prompt) for one in path.read_bytes().splitlines()]
+    except OSError as err:
+        raise AuditPlanError(f"cannot read {path}; correct the path") from err
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise AuditPlanError(
+            f"{path} holds no prompts; write objects with id and prompt, one a line"
+        ) from None
+    if not rows:
+        raise AuditPlanError(f"{path} holds no prompts; write some")
+    return [rows[i] for i in drawn(len(rows), count, seed)]
+
+
+def repeated(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """Return so many prompts, each again and again where there are fewer."""
+    return [
+        Prompt(id=one.id if lap == 0 else f"{one.id}#{lap + 1}", prompt=one.prompt)
+        for lap in range(-(-count // len(prompts)))
+        for one in prompts
+    ][:count]
