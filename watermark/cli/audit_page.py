@@ -196,8 +196,8 @@ def _keys(keys: Sequence[dict[str, Any]]) -> str:
         (
             one["key_id"],
             (
-                f"log10 p {one['log10_pvalue']:z.2f} alone, {one['log10_pvalue_family']:z.2f} after "
-                f"Holm, {one['n_scored']} scores"
+                f"log10 p {one['log10_pvalue']:z.2f} alone, "
+                f"{one['log10_pvalue_family']:z.2f} after Holm, {one['n_scored']} scores"
             ),
         )
         for one in keys
