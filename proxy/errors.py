@@ -8,6 +8,7 @@ to guess::
     ├── BadRequestError
     │   ├── BodyTooLargeError
     │   ├── NotAllowedError
+    │   ├── UnmarkableError
     │   ├── UnknownKeyError
     │   └── BudgetSpentError
     ├── AccessError
@@ -67,6 +68,13 @@ class NotAllowedError(BadRequestError):
 
     status = 403
     wire_type = "permission_error"
+
+
+class UnmarkableError(BadRequestError):
+    """The request cannot be marked, for a reason for which the operator serves none."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"requests of this kind are not served here ({reason}); change it")
 
 
 class UnknownKeyError(BadRequestError):

@@ -6,9 +6,8 @@ Rule 2: a temperature is raised, as the operator says; everything else is refuse
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from proxy.errors import AccessError
 from watermark.wire.features import Feature
@@ -54,7 +53,8 @@ def with_temperature(request: GenerationRequest, lowest: float) -> bytes | None:
     """
     if request.temperature >= lowest:
         return None
-    return msgspec.json.encode({**request.client_body, "temperature": lowest})
+    # The standard encoder: a seed may be longer than 64 bits.
+    return json.dumps({**request.client_body, "temperature": lowest}).encode()
 
 
 def allowed(rules: Rules, request: GenerationRequest) -> tuple[GenerationRequest, bytes | None]:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from proxy.config.ingress import IngressConfig
+
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -342,6 +344,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         keys: Which keys mark.
         ledger: Where it is written what was delivered, None for nowhere.
         accounts: Who may call, None for everybody.
+        ingress: What of a request is the operator's to say.
         disclosure: Who is told about the mark.
         detection: Who may ask about a text.
         selftest: How much of what is delivered is checked for its mark.
@@ -355,6 +358,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     embedded: EmbeddedConfig | None = None
     ledger: LedgerConfig | None = None
     accounts: AccountsConfig | None = None
+    ingress: IngressConfig = IngressConfig()
     disclosure: DisclosureConfig = DisclosureConfig()
     detection: DetectionConfig = DetectionConfig()
     selftest: SelftestConfig = SelftestConfig()

@@ -119,15 +119,20 @@ class Access:
             admitted=admitted,
         )
 
-    def enter_other(self, caller: Caller | None) -> None:
+    def enter_other(self, caller: Caller | None, *, is_counting: bool = False) -> None:
         """Let a request to any other path in.
+
+        Args:
+            caller: Who asks.
+            is_counting: Whether the path gives no text, so that no rule is about it.
 
         Raises:
             AccessError: His account's rules cannot be checked there, or a quota is used up.
             AccountsDownError: The counters cannot be used.
         """
         if caller is not None:
-            self._refuse_unread(caller.rules, "chat and text completions")
+            if not is_counting:
+                self._refuse_unread(caller.rules, "requests for text to the paths that are marked")
             self._admit(caller, 0)
             self._note(caller, None)
 

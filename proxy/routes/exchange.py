@@ -21,7 +21,7 @@ from proxy.errors import (
 from watermark.wire.failures import dialect_of_path, failure_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -31,6 +31,7 @@ DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
 _JSON: Final = (b"content-type", b"application/json")
 _UNAVAILABLE: Final = 503
+LEADING: Final = b" \t\r\n\x00"  # blanks in any encoding
 _RETRY: Final = (b"retry-after", b"10")  # an operator's edit is seen within a second
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # RFC 9112, 6.3
 
@@ -54,6 +55,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._body_ended = asyncio.Event()
+        self._begun = bytearray()  # read of the body, and not yet handed out
         self.is_started = False
 
     @property
@@ -67,6 +69,9 @@ class Exchange:
         Raises:
             ClientGoneError: The client hung up.
         """
+        begun, self._begun = bytes(self._begun), bytearray()
+        if begun:
+            yield begun
         while not self._body_ended.is_set():
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -75,6 +80,32 @@ class Exchange:
                 self._body_ended.set()
             if message.get("body"):
                 yield message["body"]
+
+    async def body_if(
+        self, is_wanted: Callable[[bytes], bool | None], max_bytes: int
+    ) -> bytes | None:
+        """Return the whole body if it begins as is wanted, else None and leave it to `content`.
+
+        Args:
+            is_wanted: Decides by the beginning without leading blanks; None asks for more of it,
+                and an end takes it for wanted.
+            max_bytes: Largest body that is wanted.
+
+        Raises:
+            BodyTooLargeError: It is wanted, and larger than allowed.
+            ClientGoneError: The client hung up.
+        """
+        begun = bytearray()
+        head, verdict = b"", None
+        async for part in self.body_stream():
+            begun += part
+            head = (head + part).lstrip(LEADING)
+            verdict = is_wanted(head)
+            if verdict is not None:
+                break
+            _check_size(len(begun), max_bytes)
+        self._begun = begun
+        return await self.body(max_bytes) if begun and verdict is not False else None
 
     async def content(self) -> AsyncIterator[bytes] | None:
         """Return the request's body as it comes, None where no header announces one.
@@ -98,11 +129,7 @@ class Exchange:
         parts = bytearray()
         async for part in self.body_stream():
             parts += part
-            if len(parts) > max_bytes:
-                raise BodyTooLargeError(
-                    f"the request body exceeds {max_bytes} bytes; send less, or raise "
-                    "server.max_body_bytes"
-                )
+            _check_size(len(parts), max_bytes)
         return bytes(parts)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
@@ -168,6 +195,13 @@ class Exchange:
     def is_from(self, callers: frozenset[str]) -> bool:
         """Return whether the caller is among these digests; `*` stands for everybody."""
         return is_trusted(self.headers, callers)
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise BodyTooLargeError(
+            f"the request body exceeds {max_bytes} bytes; send less, or raise server.max_body_bytes"
+        )
 
 
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:

@@ -44,6 +44,7 @@ _OF_THE_BODY: Final = frozenset(
 )
 _DIGESTS: Final = frozenset({b"content-digest", b"content-md5", b"digest"})
 _LENGTH: Final = frozenset({b"content-length"})
+_EVENTS: Final = b"text/event-stream"
 _NO_BODY: Final = frozenset({204, 304})
 
 
@@ -100,6 +101,13 @@ def passed_back(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     if status in _NO_BODY:
         dropped |= _LENGTH
     return [(name, value) for name, value in pairs if name not in dropped]
+
+
+def is_open_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether an answer is a stream of events whose length and coding allow one more."""
+    found = {name.lower(): value for name, value in headers}
+    kind = found.get(b"content-type", b"").strip().lower()
+    return kind.startswith(_EVENTS) and not (_LENGTH | {b"content-encoding"}) & found.keys()
 
 
 def of_decoded(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:

@@ -20,6 +20,13 @@ from watermark.errors import WireError
 DONE: Final = b"data: [DONE]\n\n"
 KEEP_ALIVE: Final = b": keep-alive\n\n"  # a comment: no event, to whoever reads
 CONTENT_TYPE: Final = b"text/event-stream; charset=utf-8"
+EVENT_ENDS: Final = (
+    b"\n\n",
+    b"\r\r",
+    b"\r\n\r\n",
+    b"\n\r\n",
+    b"\r\n\n",
+)  # a line end, a blank line
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # a list of the whole vocabulary takes some megabytes
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
