@@ -12,7 +12,7 @@ from proxy.sampling.eligibility import Reason
 from proxy.upstream.headers import of_changed_body, passed_back, passed_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -72,43 +72,69 @@ class Passthrough:
         body: bytes | None = None,
         is_changed: bool = False,
         extra: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """Hand one request on and its answer back.
+        heard: Callable[[bytes], None] | None = None,
+    ) -> bool:
+        """Hand one request on and its answer back; return whether a good one went out whole.
 
         Args:
             exchange: The request.
             body: Its body where it has been read already.
             is_changed: Whether the body is another than the client's.
             extra: Headers to add to the answer.
+            heard: Told each part of a good answer once the client has it; it then comes in plain.
         """
+        relay = _Relay(self._client, self._metrics, exchange, heard)
         try:
-            await exchange.while_connected(
-                self._relay(exchange, body, extra, is_changed=is_changed)
-            )
+            await exchange.while_connected(relay.run(body, extra, is_changed=is_changed))
         except ClientGoneError:
-            return
+            return False
+        return relay.is_whole
 
-    async def _relay(
+
+class _Relay:
+    """One request on its way, and its answer.
+
+    Attributes:
+        is_whole: Whether a good answer went out to its last byte.
+    """
+
+    def __init__(
         self,
+        client: UpstreamClient,
+        metrics: Metrics,
         exchange: Exchange,
-        body: bytes | None,
-        extra: Sequence[tuple[bytes, bytes]],
-        *,
-        is_changed: bool,
+        heard: Callable[[bytes], None] | None,
     ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._exchange = exchange
+        self._heard = heard
+        self.is_whole = False
+
+    async def run(
+        self, body: bytes | None, extra: Sequence[tuple[bytes, bytes]], *, is_changed: bool
+    ) -> None:
+        """Hand the request on and the answer back; a failure becomes the client's answer."""
+        exchange = self._exchange
         content = await exchange.content() if body is None else body
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
+        if self._heard is not None:
+            headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content
             ) as response:
                 status = response.status_code
+                is_good = response.is_success
                 await exchange.start(status, [*passed_back(status, response.headers.raw), *extra])
                 async for chunk in response.aiter_raw():
                     await exchange.write(chunk)
+                    if self._heard is not None and is_good:
+                        self._heard(chunk)
                 await exchange.write(b"", more=False)
+                self.is_whole = is_good
         except UpstreamError as error:
             self._metrics.failed(error)
             # Begun and without an end, an answer makes the server break the connection: the
