@@ -248,6 +248,18 @@ class DefaultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     top_k: _NonNegative = 0
 
 
+class NativeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `native` works: the engine marks, with keys of its scheme.
+
+    Attributes:
+        enabled: Whether it is used where the scope's key is an engine's.
+        engine: Which engine serves the model; `none` where none marks.
+    """
+
+    enabled: bool = True
+    engine: Literal["none", "vllm", "sglang", "transformers"] = "none"
+
+
 class SpliceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How `splice` works.
 
@@ -312,6 +324,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             `tokenizer`.
         capabilities: What the upstream can do.
         defaults: What the upstream takes where the client says nothing.
+        native: Which engine marks by itself.
         splice: How to splice.
         select: How to select.
         reply: How to choose among whole replies.
@@ -323,6 +336,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unit: Literal["tokenizer", "words/v1"] = "tokenizer"
     capabilities: Capabilities = Capabilities()
     defaults: DefaultsConfig = DefaultsConfig()
+    native: NativeConfig = NativeConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
     reply: ReplyConfig = ReplyConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import NoMarkingKeyError
 from watermark.errors import KeysConfigError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.continuing import Upstream
+    from watermark.keys import KeyRecord
     from watermark.ledger import Ledger
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_requests import GenerationRequest
@@ -85,12 +86,24 @@ class Marking:
         """
         try:
             return self.keys.current.marking(
-                served.unit.unit_id,
-                model=request.model,
-                route=request.client_dialect.value,
-                account=account,
-                now=datetime.fromtimestamp(self.now(), UTC),
-                code=entered.code,
+                served.unit.unit_id, **self._asked(request, account), code=entered.code
             )
         except KeysConfigError as err:
             raise NoMarkingKeyError from err
+
+    def record_of(
+        self, served: ServedModel, request: GenerationRequest, *, account: str
+    ) -> KeyRecord | None:
+        """Return the record of that key, None where none marks."""
+        try:
+            return self.keys.current.record(served.unit.unit_id, **self._asked(request, account))
+        except KeysConfigError:
+            return None
+
+    def _asked(self, request: GenerationRequest, account: str) -> dict[str, Any]:
+        return {
+            "model": request.model,
+            "route": request.client_dialect.value,
+            "account": account,
+            "now": datetime.fromtimestamp(self.now(), UTC),
+        }

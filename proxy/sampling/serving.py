@@ -15,6 +15,7 @@ from proxy.sampling.budget import BudgetLimits
 from proxy.sampling.candidates import ListReader, LogprobsMode
 from proxy.sampling.eligibility import Decision, Reason, refusal, strongest_path
 from proxy.sampling.flow import MarkPlan
+from proxy.sampling.native import ENGINES
 from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Path
 from proxy.sampling.reply import Reply, contexts_of
@@ -71,9 +72,16 @@ class ServedModel:
             temperature=silent.temperature, top_p=silent.top_p, top_k=silent.top_k
         )
 
-    def decide(self, request: GenerationRequest) -> Decision:
-        """Return whether and how the request is marked, should there be a key."""
+    def decide(self, request: GenerationRequest, record: KeyRecord | None = None) -> Decision:
+        """Return whether and how the request is marked, should there be a key.
+
+        Args:
+            request: The request.
+            record: The key that marks it; None where none does, or one of the copula's will.
+        """
         reason = refusal(request)
+        if record is not None and record.scheme in ENGINES:
+            return self._decide_native(request, ENGINES[record.scheme], reason)
         if reason is not None:
             return Decision(reason)
         path = strongest_path(request, self.config)
@@ -83,6 +91,21 @@ class ServedModel:
         if path is Path.REPLY and request.is_streamed and passes:
             return Decision(Reason.STREAMED)
         return Decision(Reason.MARKED, path)
+
+    def _decide_native(
+        self, request: GenerationRequest, engine: str, reason: Reason | None
+    ) -> Decision:
+        """Return whether an engine marks a request; it understands more than the proxy has to.
+
+        Several choices of one context would come out alike, or not, by the engine's version.
+        """
+        if reason not in (None, Reason.UNSUPPORTED_PARAMETER, Reason.BATCH_PROMPT):
+            return Decision(reason)
+        native = self.config.native
+        is_able = native.enabled and native.engine == engine and request.n == 1
+        if not is_able or reason is Reason.BATCH_PROMPT:
+            return Decision(Reason.NO_CAPABLE_PATH)
+        return Decision(Reason.MARKED, Path.NATIVE)
 
     def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
         """Return whether a reply ends before a key's first context is full."""

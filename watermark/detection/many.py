@@ -141,7 +141,7 @@ class _Bench:
         by_unit: dict[str, list[_Keys]] = defaultdict(list)
         members: dict[tuple[str, int, int], list[int]] = defaultdict(list)
         for i, record in enumerate(records):
-            if record.is_foreign:
+            if not record.is_copula:
                 by_unit[record.unit].append(EngineKey.of(record, i))
             else:
                 kind = (record.unit, record.context_width, record.account_share_q16)
