@@ -193,7 +193,7 @@ class Stage:
                     proxy.kill()
 
     def _await_ready(self, proxy: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # of a machine that others keep busy
         while len(self.reports()) < self.workers:
             assert proxy.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
