@@ -19,7 +19,9 @@ from proxy.routes.exchange import (
     Exchange,
 )
 from proxy.routes.marked_answer import MarkedAnswer, UnmarkedError, disclosure
+from proxy.routes.native_answer import NativeAnswer, can_be_logged
 from proxy.sampling.eligibility import Decision, Reason
+from proxy.sampling.questions import Path
 from watermark.errors import WireError
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from proxy.routes.marking import Marking
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.serving import ServedModel
+    from watermark.keys import KeyRecord
 
 
 class GenerationEndpoint:
@@ -89,9 +92,12 @@ class GenerationEndpoint:
     async def _serve(self, exchange: Exchange, entered: Entered) -> None:
         """Answer a request that is let in."""
         body = entered.body
-        request, served, decision = self._decide(entered)
+        request, served, record, decision = self._decide(exchange, entered)
         if request is None or served is None or not decision.is_marked:
             await self._pass(exchange, body, served, decision, entered)
+            return
+        if record is not None and decision.path is Path.NATIVE:
+            await self._mark_natively(exchange, entered, request, served, record)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -107,6 +113,33 @@ class GenerationEndpoint:
             await self._pass(exchange, body, served, Decision(unmarked.reason), entered)
         except NoMarkingKeyError as error:
             await self._without_key(exchange, served, error, entered)
+
+    async def _mark_natively(
+        self,
+        exchange: Exchange,
+        entered: Entered,
+        request: GenerationRequest,
+        served: ServedModel,
+        record: KeyRecord,
+    ) -> None:
+        """Have the engine mark."""
+        answer = NativeAnswer(
+            marking=self._marking,
+            served=served,
+            request=request,
+            record=record,
+            exchange=exchange,
+            entered=entered,
+        )
+        try:
+            await answer.send(self._passthrough)
+        except UnmarkedError as unmarked:
+            await self._pass(exchange, entered.body, served, Decision(unmarked.reason), entered)
+        except ProxyError as error:
+            self._marking.metrics.failed(error)
+            await exchange.refuse(error)
+        else:
+            self._count(served, answer.decision, entered)
 
     async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
         """Send a marked answer and count it, unless it turns out that it cannot be one."""
@@ -175,15 +208,23 @@ class GenerationEndpoint:
         return request if served is None else served.with_defaults(request)
 
     def _decide(
-        self, entered: Entered
-    ) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+        self, exchange: Exchange, entered: Entered
+    ) -> tuple[GenerationRequest | None, ServedModel | None, KeyRecord | None, Decision]:
         if entered.request is None:
-            return None, None, Decision(Reason.UNREADABLE)
+            return None, None, None, Decision(Reason.UNREADABLE)
         served = self._marking.models.get(entered.request.model)
         if served is None:
-            return entered.request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+            return entered.request, None, None, Decision(Reason.MODEL_NOT_CONFIGURED)
         request = served.with_defaults(entered.request)
-        decision = served.decide(request)
+        account = entered.account or exchange.account
+        record = self._marking.record_of(served, request, account=account)
+        decision = served.decide(request, record)
         if decision.is_marked and not entered.is_marked:
             decision = Decision(Reason.ACCOUNT_UNMARKED)
-        return request, served, decision
+        if record is not None and decision.path is Path.NATIVE and self._lacks_log(record):
+            decision = Decision(Reason.NO_CAPABLE_PATH)
+        return request, served, record, decision
+
+    def _lacks_log(self, record: KeyRecord) -> bool:
+        """Return whether what a key marks could not be in the ledger there is."""
+        return self._marking.ledger() is not None and not can_be_logged(record)

@@ -105,6 +105,7 @@ class MarkedAnswer:
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._texts: dict[int, list[str]] = {}
         self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
@@ -157,6 +158,7 @@ class MarkedAnswer:
         finally:
             self._count()
             self._delivery.end(self._replies, is_whole=self._is_whole)
+            self._offer()
 
     async def _fail(self, error: ProxyError) -> None:
         self._marking.metrics.failed(error)
@@ -178,6 +180,26 @@ class MarkedAnswer:
         for reply in self._replies:
             for path, tokens in reply.by_path.items():
                 self._marking.metrics.delivered(self._request.model, path, tokens)
+
+    def _offer(self) -> None:
+        """Have what was delivered checked for its mark."""
+        checker = self._marking.checker
+        if checker is None or self._keyed is None or not self._texts:
+            return
+        checker.offer(
+            self.served,
+            self._keyed.record,
+            self.decision.path,
+            ["".join(texts) for texts in self._texts.values()],
+            [one.text or "" for one in self._request.messages if one.role == "assistant"],
+        )
+
+    def _handed(self, data: bytes, pieces: Sequence[Piece]) -> None:
+        """Take note of bytes that the transport has taken, and of the text in them."""
+        self._delivery.handed(data, pieces)
+        if self._marking.checker is not None:
+            for piece in pieces:
+                self._texts.setdefault(piece.choice, []).append(piece.text)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -250,7 +272,9 @@ class MarkedAnswer:
         if self._keyed is not None:
             self._delivery.begin(self._keyed)  # written while the upstream works
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
-        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
+        self._marking.metrics.drafted(
+            self._request.model, draft.path, answer.n_tokens, requests=answer.requests
+        )
         if not self._has_begun:
             self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
             self._begin()
@@ -286,7 +310,7 @@ class MarkedAnswer:
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
-        self._delivery.handed(body, [piece for choice in choices for piece in choice])
+        self._handed(body, [piece for choice in choices for piece in choice])
         self._is_whole = True
 
     async def _events(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
@@ -311,7 +335,7 @@ class MarkedAnswer:
         self, events: list[bytes], pieces: Sequence[Piece] = (), *, more: bool = True
     ) -> None:
         """Write events of a stream, and take note of them once the transport has them."""
-        self._delivery.handed(await self._stream.write(events, more=more), pieces)
+        self._handed(await self._stream.write(events, more=more), pieces)
 
     def _usage(self, completion_tokens: int) -> Usage:
         return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

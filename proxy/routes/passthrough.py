@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
@@ -23,11 +22,13 @@ from watermark.wire.failures import failure_event
 from watermark.wire.sse import EVENT_ENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from httpx2 import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from proxy.routes.marking import Marking
+    from proxy.telemetry.metrics import Metrics
     from proxy.upstream.client import UpstreamClient
 
 
@@ -53,28 +54,6 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _COUNTING: Final = frozenset(
     {"/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize"}
 )
-
-
-@dataclass(slots=True)
-class _Relayed:
-    """How far an answer was handed back.
-
-    Attributes:
-        is_stream: Whether it is a stream of events that one more could be added to.
-        tail: Its last bytes.
-    """
-
-    is_stream: bool
-    tail: bytes = b""
-
-    def note(self, chunk: bytes) -> None:
-        """Take note of some more bytes."""
-        self.tail = (self.tail + chunk)[-_LONGEST_BREAK:]
-
-    @property
-    def is_between_events(self) -> bool:
-        """Whether an event may follow."""
-        return self.is_stream and (not self.tail or self.tail.endswith(EVENT_ENDS))
 
 
 class Passthrough:
@@ -131,59 +110,89 @@ class Passthrough:
         body: bytes | None = None,
         is_changed: bool = False,
         extra: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """Hand one request on and its answer back.
+        heard: Callable[[bytes], None] | None = None,
+    ) -> bool:
+        """Hand one request on and its answer back; return whether a good one went out whole.
 
         Args:
             exchange: The request.
             body: Its body where it has been read already.
             is_changed: Whether the body is another than the client's.
             extra: Headers to add to the answer.
+            heard: Told each part of a good answer once the client has it; it then comes in plain.
         """
+        relay = _Relay(self._client, self._marking.metrics, exchange, heard)
         try:
-            await exchange.while_connected(
-                self._relay(exchange, body, extra, is_changed=is_changed)
-            )
+            await exchange.while_connected(relay.run(body, extra, is_changed=is_changed))
         except ClientGoneError:
-            return
+            return False
+        return relay.is_whole
 
-    async def _relay(
+
+class _Relay:
+    """One request on its way, and its answer.
+
+    Attributes:
+        is_whole: Whether a good answer went out to its last byte.
+    """
+
+    def __init__(
         self,
+        client: UpstreamClient,
+        metrics: Metrics,
         exchange: Exchange,
-        body: bytes | None,
-        extra: Sequence[tuple[bytes, bytes]],
-        *,
-        is_changed: bool,
+        heard: Callable[[bytes], None] | None,
     ) -> None:
-        relayed = _Relayed(False)  # noqa: FBT003 - nothing yet
+        self._client = client
+        self._metrics = metrics
+        self._exchange = exchange
+        self._heard = heard
+        self._is_stream = False  # of events, to which one more could be added
+        self._tail = b""
+        self.is_whole = False
+
+    async def run(
+        self, body: bytes | None, extra: Sequence[tuple[bytes, bytes]], *, is_changed: bool
+    ) -> None:
+        """Hand the request on and the answer back; a failure becomes the client's answer."""
+        exchange = self._exchange
         content = await exchange.content() if body is None else body
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
+        if self._heard is not None:
+            headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content
             ) as response:
-                status = response.status_code
-                back = passed_back(status, response.headers.raw)
-                relayed = _Relayed(is_open_stream(back))
-                await exchange.start(status, [*back, *extra])
-                async for chunk in response.aiter_raw():
-                    await exchange.write(chunk)
-                    relayed.note(chunk)
-                await exchange.write(b"", more=False)
+                await self._hand_back(response, extra)
         except UpstreamError as error:
-            self._marking.metrics.failed(error)
-            await self._break_off(exchange, relayed, error)
+            self._metrics.failed(error)
+            await self._break_off(error)
 
-    async def _break_off(self, exchange: Exchange, relayed: _Relayed, error: UpstreamError) -> None:
+    async def _hand_back(self, response: Response, extra: Sequence[tuple[bytes, bytes]]) -> None:
+        status, is_good = response.status_code, response.is_success
+        back = passed_back(status, response.headers.raw)
+        self._is_stream = is_open_stream(back)
+        await self._exchange.start(status, [*back, *extra])
+        async for chunk in response.aiter_raw():
+            await self._exchange.write(chunk)
+            self._tail = (self._tail + chunk)[-_LONGEST_BREAK:]
+            if self._heard is not None and is_good:
+                self._heard(chunk)
+        await self._exchange.write(b"", more=False)
+        self.is_whole = is_good
+
+    async def _break_off(self, error: UpstreamError) -> None:
         """Tell the client that the upstream failed, where there is a way to.
 
         Within an event, or within any other body, there is none: begun and without an end, an
         answer makes the server break the connection, as the client would see without the proxy.
         """
-        if not exchange.is_started:
-            await exchange.refuse(error)
-        elif relayed.is_between_events:
-            event = failure_event(exchange.dialect, failure_of(error), sequence_number=0)
-            await exchange.write(event, more=False)
+        if not self._exchange.is_started:
+            await self._exchange.refuse(error)
+        elif self._is_stream and (not self._tail or self._tail.endswith(EVENT_ENDS)):
+            dialect = self._exchange.dialect
+            event = failure_event(dialect, failure_of(error), sequence_number=0)
+            await self._exchange.write(event, more=False)
