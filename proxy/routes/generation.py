@@ -21,8 +21,10 @@ from proxy.routes.exchange import (
 from proxy.routes.marked_answer import MarkedAnswer, UnmarkedError, disclosure
 from proxy.routes.native_answer import NativeAnswer, can_be_logged
 from proxy.sampling.eligibility import Decision, Reason
+from proxy.sampling.native import switch_off
 from proxy.sampling.questions import Path
 from watermark.errors import WireError
+from watermark.wire.json_fields import with_fields
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
 
 if TYPE_CHECKING:
@@ -173,8 +175,14 @@ class GenerationEndpoint:
             return
         is_told = exchange.is_from(self._marking.trusted)
         extra = disclosure(decision) if is_told else []
+        changes = {}
+        if served is not None and entered.request is not None:
+            changes = switch_off(served.config.native.engine)
         await self._passthrough.forward(
-            exchange, body=body, is_changed=entered.is_changed, extra=extra
+            exchange,
+            body=with_fields(body, changes),
+            is_changed=entered.is_changed or bool(changes),
+            extra=extra,
         )
 
     async def _without_key(

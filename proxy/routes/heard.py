@@ -7,55 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from proxy.sampling.questions import UNREAD_TOKEN
 from watermark.errors import WireError
 from watermark.wire.openai_answers import Piece
+from watermark.wire.readings import read_answer
 from watermark.wire.sse import EventDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from watermark.wire.openai_requests import DialectName
+
 MAX_BYTES: Final = 16 * 1024 * 1024  # of a whole answer that is kept to be read at its end
 
 
-class _Said(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    text: str | None = None
-    message: _Said | None = None
-    delta: _Said | None = None
-
-    @property
-    def said(self) -> str:
-        """Its text, or the next part of it."""
-        part = self.message or self.delta or _Said()
-        return self.text or part.content or ""
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-
-
 class Heard:
-    """Reads one OpenAI answer, whole or streamed.
+    """Reads one answer, whole or streamed, in the client's dialect.
 
     Attributes:
         texts: What was said so far, by choice.
         completion_tokens: As the upstream counts them; 0 until it says.
     """
 
-    def __init__(self, *, is_streamed: bool) -> None:
+    def __init__(self, dialect: DialectName, *, is_streamed: bool) -> None:
         """Begin before the first byte."""
+        self._dialect = dialect
         self.texts: dict[int, str] = {}
         self.completion_tokens = 0
         self._events = EventDecoder() if is_streamed else None
@@ -80,18 +56,13 @@ class Heard:
     def _read(self, parts: Iterable[bytes]) -> list[Piece]:
         pieces = []
         for data in parts:
-            try:
-                answer = msgspec.json.decode(data, type=_Answer)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if answer.usage is not None:
-                self.completion_tokens = answer.usage.completion_tokens or 0
-            pieces += [self._piece(choice) for choice in answer.choices if choice.said]
+            said = read_answer(self._dialect, data)
+            if said.completion_tokens is not None:
+                self.completion_tokens = said.completion_tokens
+            pieces += [self._piece(choice, text) for choice, text in said.texts.items()]
         return pieces
 
-    def _piece(self, choice: _Choice) -> Piece:
-        before = self.texts.get(choice.index, "")
-        self.texts[choice.index] = before + choice.said
-        return Piece(
-            choice=choice.index, token=UNREAD_TOKEN, text=choice.said, text_offset=len(before)
-        )
+    def _piece(self, choice: int, text: str) -> Piece:
+        before = self.texts.get(choice, "")
+        self.texts[choice] = before + text
+        return Piece(choice=choice, token=UNREAD_TOKEN, text=text, text_offset=len(before))

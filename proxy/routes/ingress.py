@@ -19,6 +19,7 @@ import msgspec
 
 from proxy.errors import BadRequestError
 from proxy.routes.exchange import LEADING
+from watermark.wire.json_fields import raw_fields
 
 if TYPE_CHECKING:
     from proxy.config import IngressConfig
@@ -78,7 +79,7 @@ class Ingress:
         changed = self._apply(asked, body)
         nested = asked.get(NESTED)
         if isinstance(nested, dict):
-            fields = _fields(changed)
+            fields = raw_fields(changed)
             inner = bytes(fields[NESTED])
             kept = self._apply(nested, inner)
             if kept is not inner:
@@ -90,7 +91,7 @@ class Ingress:
         named = [name for name in OWNED if name in asked and self._rules[name] != "pass"]
         if not named:
             return data
-        fields = _fields(data)
+        fields = raw_fields(data)
         before = dict(fields)
         for name in named:
             self._rule(fields, name, asked[name])
@@ -113,13 +114,8 @@ class Ingress:
 
     def _without_reserved(self, entries: msgspec.Raw) -> msgspec.Raw:
         """Return a client's entries without those that are the operator's."""
-        kept = {k: v for k, v in _fields(bytes(entries)).items() if k not in self._reserved}
+        kept = {k: v for k, v in raw_fields(bytes(entries)).items() if k not in self._reserved}
         return msgspec.Raw(msgspec.json.encode(kept))
-
-
-def _fields(data: bytes) -> dict[str, msgspec.Raw]:
-    """Return an object's fields, their values as they are written."""
-    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
 
 
 def _refuse_lenient(body: bytes) -> None:

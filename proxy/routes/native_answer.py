@@ -6,9 +6,8 @@ the self-test: an engine that ignores its switch answers as if nothing were wron
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from proxy.errors import LedgerDownError
@@ -16,11 +15,12 @@ from proxy.routes.delivery import Delivery
 from proxy.routes.heard import Heard
 from proxy.routes.marked_answer import UnmarkedError, disclosure
 from proxy.sampling.eligibility import Decision, Reason
-from proxy.sampling.native import with_switch
+from proxy.sampling.native import switch_on
 from proxy.sampling.questions import Path
 from proxy.sampling.reply import Reply, contexts_of
 from watermark.errors import LedgerUnavailableError
 from watermark.seeding import KeyedUniforms
+from watermark.wire.json_fields import with_fields
 
 if TYPE_CHECKING:
     from proxy.routes.access import Entered
@@ -57,7 +57,7 @@ class NativeAnswer:
         self._record = record
         self._exchange = exchange
         self._entered = entered
-        self._heard = Heard(is_streamed=request.is_streamed)
+        self._heard = Heard(request.client_dialect, is_streamed=request.is_streamed)
         self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
@@ -80,7 +80,7 @@ class NativeAnswer:
         try:
             is_whole = await passthrough.forward(
                 self._exchange,
-                body=msgspec.json.encode(with_switch(self._request.body, self._record)),
+                body=with_fields(self._entered.body, self._switch),
                 is_changed=True,
                 extra=self._extra,
                 heard=self._hear,
@@ -92,6 +92,10 @@ class NativeAnswer:
                 self._delivery.end(replies, is_whole=is_whole)
         if is_whole:
             self._check()
+
+    @property
+    def _switch(self) -> dict[str, Any]:
+        return switch_on(self._request.client_body, self._record)
 
     @property
     def _extra(self) -> list[tuple[bytes, bytes]]:

@@ -37,8 +37,8 @@ ENGINES: Final[Mapping[str, str]] = MappingProxyType(
 _GREEN_BIAS: Final = 2.0  # transformers' default; a detector does not need to know it
 
 
-def with_switch(body: Mapping[str, Any], record: KeyRecord) -> dict[str, Any]:
-    """Return a request's body that has the engine mark with a key.
+def switch_on(body: Mapping[str, Any], record: KeyRecord) -> dict[str, Any]:
+    """Return the fields that have the engine mark a request with a key.
 
     Args:
         body: As the client wrote it.
@@ -46,10 +46,24 @@ def with_switch(body: Mapping[str, Any], record: KeyRecord) -> dict[str, Any]:
     """
     engine = ENGINES[record.scheme]
     if engine == "vllm":
-        return {**body, "watermarking": True}
+        return {"watermarking": True}
     if engine == "sglang":
-        return {**body, "watermark": _sglang(record)}
-    return {**body, "generation_config": _transformers(body, record)}
+        return {"watermark": _sglang(record)}
+    return {"generation_config": _transformers(body, record)}
+
+
+def switch_off(engine: str) -> dict[str, Any]:
+    """Return the fields that keep an engine from marking: unless told, it marks everything.
+
+    Calls of tools and structured output are not to be altered, and a draft of ours is marked by
+    the proxy.
+
+    Args:
+        engine: As the config names it.
+    """
+    if engine == "vllm":
+        return {"watermarking": False}
+    return {"watermark": {"enabled": False}} if engine == "sglang" else {}
 
 
 def _sglang(record: KeyRecord) -> dict[str, Any]:

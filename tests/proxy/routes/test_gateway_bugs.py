@@ -445,16 +445,16 @@ def test_6_the_packages_raise_what_a_broken_stream_says(tokenizer: Path, kind: s
                 openai.AsyncOpenAI(base_url=f"{on.url}/v1", api_key="k", max_retries=0) as gpt,
                 anthropic.AsyncAnthropic(base_url=on.url, api_key="k", max_retries=0) as claude,
             ):
-                create: Any = {
+                resources: dict[str, Any] = {
                     "chat": gpt.chat.completions,
                     "completions": gpt.completions,
                     "responses": gpt.responses,
                     "messages": claude.messages,
-                }[kind].create
+                }
                 with pytest.raises(
                     (openai.APIError, anthropic.APIStatusError), match="no answer from"
                 ):
-                    async for _ in await create(**asked):
+                    async for _ in await resources[kind].create(**asked):
                         pass
 
     scenario(work)

@@ -239,14 +239,46 @@ def test_the_engine_is_told_to_mark_and_its_bytes_pass(
         ({"n": 2}, "no-capable-path"),
     ],
 )
-def test_what_may_not_be_marked_passes_as_it_is(
+def test_what_may_not_be_marked_passes_with_the_engine_switched_off(
     tokenizer: Path, fields: dict[str, Any], reason: str
 ) -> None:
-    async def work() -> None:
-        async with serving(tokenizer, own_key, "sglang") as on:
+    """An engine that marks whatever says nothing would mark the arguments of a call."""
+    off = {"vllm": {"watermarking": False}, "sglang": {"watermark": {"enabled": False}}}
+
+    async def work(engine: str) -> None:
+        async with serving(tokenizer, own_key, engine) as on:
             answer = await on.post(**fields)
-            assert answer.headers["x-watermark"] == f"unmarked; reason={reason}"
-            assert on.upstream.asked(URL.encode())[0].json() == CHAT | fields
+            if engine == "sglang":
+                assert answer.headers["x-watermark"] == f"unmarked; reason={reason}"
+            assert answer.content == on.answers[0]
+            assert on.upstream.asked(URL.encode())[0].json() == CHAT | fields | off[engine]
+
+    for engine in off:
+        asyncio.run(work(engine))
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", CHAT | {"max_tokens": 9, "system": "Be brief.", "metadata": {}}),
+        ("/v1/responses", {"model": "m", "input": "?", "instructions": "Be brief."}),
+    ],
+)
+def test_a_request_keeps_its_dialect_and_its_digits(
+    tokenizer: Path, path: str, body: dict[str, Any]
+) -> None:
+    async def work() -> None:
+        record = lambda unit: engine_key(unit, "vllm-gumbel")
+        async with serving(tokenizer, record, "vllm") as on:
+            data = json.dumps(body)[:-1] + f', "temperature": 0.70, "odd": {2**70}}}'
+            answer = await on.client.post(path, content=data)
+            assert answer.headers["x-watermark"] == "marked; path=native; key=engine"
+            (asked,) = on.upstream.asked(path.encode())
+            assert asked.json() == json.loads(data) | {"watermarking": True}
+            assert b"0.70" in asked.body
+            assert answer.content == on.answers[0]
+
+    asyncio.run(work())
 
     asyncio.run(work())
 

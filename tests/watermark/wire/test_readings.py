@@ -1,0 +1,103 @@
+"""What answers say in free text, of whole bodies and of the events of their streams."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.streams import STREAMS
+from watermark.wire.answers import answer_dialect
+from watermark.wire.failures import dialect_of_path
+from watermark.wire.json_fields import raw_fields, with_fields
+from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+from watermark.wire.openai_requests import DialectName
+from watermark.wire.readings import read_answer
+from watermark.wire.sse import EventDecoder
+
+FRAME = AnswerFrame(
+    answer_id="1", created=5, model="m", prompts=[[9]], n_choices=1, with_usage=True
+)
+PIECES = [
+    Piece(choice=0, token=1, text="né\u2028", text_offset=0),
+    Piece(choice=0, token=2, text=" 🙂", text_offset=3, finish_reason="stop"),
+]
+USAGE = Usage(prompt_tokens=2, completion_tokens=3)
+
+
+@pytest.mark.parametrize("name", DialectName)
+def test_what_is_written_is_read(name: DialectName) -> None:
+    whole = answer_dialect(name, FRAME).whole([PIECES], USAGE)
+    said = read_answer(name, json.dumps(whole).encode())
+    assert (said.texts, said.completion_tokens) == ({0: "né\u2028 🙂"}, 3)
+    dialect = answer_dialect(name, FRAME)
+    events = [
+        *dialect.opening(USAGE),
+        *dialect.chunk(0, PIECES[:1]),
+        *dialect.chunk(0, PIECES[1:]),
+        *dialect.closing(USAGE),
+    ]
+    data = b"".join(map(dialect.encode, events)) + dialect.END
+    read = [
+        read_answer(name, event.data.encode())
+        for event in EventDecoder().feed(data)
+        if not event.is_done
+    ]
+    assert "".join(one.texts.get(0, "") for one in read) == "né\u2028 🙂"
+    assert [one.completion_tokens for one in read if one.completion_tokens is not None][-1] == 3
+
+
+def test_calls_reasoning_and_refusals_are_not_text() -> None:
+    expected = {
+        "chat": "é\u2028\u0085 日本 🙂: data: xb",
+        "responses": "é\u2028 🙂",
+        "messages": "é🙂",
+    }
+    for name, text in expected.items():
+        path, events = STREAMS[name]
+        said = [
+            read_answer(dialect_of_path(path), event.data.encode()).texts.get(0, "")
+            for event in EventDecoder().feed(b"".join(events))
+        ]
+        assert "".join(said) == text
+
+
+_THOUGHT = {"type": "thinking", "thinking": "b"}
+_CALL: dict[str, Any] = {"type": "tool_use", "input": {}}
+_REASONING = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "b"}]}
+_REFUSAL = {"type": "message", "content": [{"type": "refusal", "refusal": "b"}]}
+_TEXT = {"type": "message", "content": [{"type": "output_text", "text": "a"}]}
+_SAID = {"index": 1, "message": {"content": "a", "reasoning": "b"}}
+WHOLE: list[tuple[DialectName, dict[str, Any], dict[int, str]]] = [
+    (DialectName.CHAT, {"choices": [{"message": {"content": None}}]}, {}),
+    (DialectName.CHAT, {"choices": [_SAID]}, {1: "a"}),
+    (
+        DialectName.MESSAGES,
+        {"type": "message", "content": [_THOUGHT, _CALL, {"type": "text", "text": "a"}]},
+        {0: "a"},
+    ),
+    (DialectName.RESPONSES, {"output": [_REASONING, _REFUSAL, _TEXT]}, {0: "a"}),
+]
+
+
+@pytest.mark.parametrize(("dialect", "body", "texts"), WHOLE)
+def test_whole_bodies(dialect: DialectName, body: dict[str, Any], texts: dict[int, str]) -> None:
+    assert read_answer(dialect, json.dumps(body).encode()).texts == texts
+
+
+@given(st.binary(max_size=60), st.sampled_from(DialectName))
+@settings(max_examples=100, deadline=None)
+def test_what_cannot_be_read_says_nothing(data: bytes, dialect: DialectName) -> None:
+    assert read_answer(dialect, data).texts == {}
+    assert read_answer(dialect, b'{"choices": ' + data).texts == {}
+
+
+def test_fields_are_changed_and_others_keep_their_digits() -> None:
+    data = b'{"a" : 1.50, "b":{ "c" : 1180591620717411303424 }, "a": 2.0}'
+    assert with_fields(data, {}) is data
+    changed = with_fields(data, {"d": True, "b": None})
+    assert changed == b'{"a":2.0,"b":null,"d":true}'
+    assert bytes(raw_fields(data)["b"]) == b'{ "c" : 1180591620717411303424 }'
