@@ -27,6 +27,7 @@ from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.keys import KeyedModel, KeyHolder, check_ring
+from proxy.sampling.native import switch_off
 from proxy.sampling.serving import ServedModel
 from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
@@ -105,7 +106,8 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
 
 def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
     able = model.config.capabilities
-    one = _asked_once(client, model)
+    # What the proxy marks, an engine that marks by itself must not mark again.
+    one = _asked_once(client.saying(switch_off(model.config.native.engine)), model)
     return ParallelUpstream(one, max_n=able.max_n) if able.parallel > 1 else one
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
@@ -19,7 +20,7 @@ from proxy.errors import (
 from proxy.upstream.headers import of_decoded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from proxy.config import UpstreamConfig
 
@@ -39,6 +40,9 @@ class UpstreamClient:
 
     Use it as an asynchronous context manager; every connection closes with it. A cancelled call
     closes its upstream request at once.
+
+    Attributes:
+        also: Fields that every question says besides its own.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class UpstreamClient:
             transport: Stands in for the network in tests.
         """
         self._config = config
+        self.also: Mapping[str, Any] = {}
         self._client = httpx2.AsyncClient(
             base_url=config.url,
             timeout=httpx2.Timeout(
@@ -70,6 +75,12 @@ class UpstreamClient:
             transport=transport,
         )
 
+    def saying(self, fields: Mapping[str, Any]) -> UpstreamClient:
+        """Return a view of this pool whose questions say some fields more."""
+        view = copy.copy(self)
+        view.also = fields
+        return view
+
     async def __aenter__(self) -> Self:
         """Open the pool."""
         await self._client.__aenter__()
@@ -87,7 +98,7 @@ class UpstreamClient:
             UpstreamUnreachableError: No connection, or it broke off.
             UpstreamTimeoutError: Silence for too long.
         """
-        content = msgspec.json.encode(body)
+        content = msgspec.json.encode({**body, **self.also} if self.also else body)
         sent = [*headers, (b"content-type", b"application/json")]
         with self._errors():
             try:

@@ -15,8 +15,9 @@ import pytest
 from proxy.app import create_app
 from proxy.cli.servers import running
 from proxy.config import LedgerConfig, NativeConfig, SelftestConfig
+from tests.support.asgi import proxied
 from tests.support.disks import Disk
-from tests.support.fake_upstream import FakeUpstream, Turn
+from tests.support.fake_upstream import FakeUpstream, Turn, honest
 from tests.support.ledgers import by_kind, make_settings, open_ledger, rows_in
 from tests.support.servers import key_record, model_config, proxy_config
 from watermark.detection import Detector
@@ -243,7 +244,10 @@ def test_what_may_not_be_marked_passes_with_the_engine_switched_off(
     tokenizer: Path, fields: dict[str, Any], reason: str
 ) -> None:
     """An engine that marks whatever says nothing would mark the arguments of a call."""
-    off = {"vllm": {"watermarking": False}, "sglang": {"watermark": {"enabled": False}}}
+    off: dict[str, dict[str, Any]] = {
+        "vllm": {"watermarking": False},
+        "sglang": {"watermark": {"enabled": False}},
+    }
 
     async def work(engine: str) -> None:
         async with serving(tokenizer, own_key, engine) as on:
@@ -380,3 +384,16 @@ def test_no_key_of_an_engine_is_sampled_with(tokenizer: Path) -> None:
             assert answer.headers["x-watermark"] == "unmarked; reason=no-capable-path"
 
     asyncio.run(work())
+
+
+def test_what_the_proxy_marks_the_engine_does_not_mark_again(tokenizer: Path) -> None:
+    async def work(engine: str, off: dict[str, Any]) -> None:
+        model = {"native": NativeConfig(engine=engine)}  # type: ignore[arg-type]
+        async with proxied(honest(), tokenizer, model=model) as on:
+            answer = await on.client.post(URL, json=CHAT | {"max_tokens": 12})
+            assert answer.headers["x-watermark"].startswith("marked; path=splice")
+            for one in on.upstream.asked():
+                assert one.json().items() >= off.items()
+
+    asyncio.run(work("vllm", {"watermarking": False}))
+    asyncio.run(work("sglang", {"watermark": {"enabled": False}}))
