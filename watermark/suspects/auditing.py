@@ -361,7 +361,7 @@ class Audit:
         return weigh_evidence(self._records, observations, self._design), kinds
 
     def _undelivered(self, observations: Sequence[Observation]) -> Evidence | None:
-        if not self.plan.delivered:
+        if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered
             return None
         return weigh_evidence(self._records, observations, undelivered(self._design))
 
