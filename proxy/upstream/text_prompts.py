@@ -159,9 +159,11 @@ class TextUpstream:
         names = ("add_generation_prompt", "continue_final_message")
         flags = {name: request.body[name] for name in names if name in request.body}
         messages: list[Any] = list(request.body["messages"])
-        if not text:
+        is_ours = request.client_dialect is DialectName.MESSAGES  # whose clients say no flags
+        is_open = self._is_open(request)
+        if not text and not (is_open and is_ours):
             return {"messages": messages} | flags
-        if self._is_open(request):
+        if is_open:
             messages[-1] = messages[-1] | {"content": self._given(request) + text}
         else:
             messages.append({"role": "assistant", "content": text})
@@ -169,6 +171,8 @@ class TextUpstream:
             messages[-1] = messages[-1] | {"prefix": True}
         elif self._able.prefix == "continue-final-message":
             flags = {"add_generation_prompt": False, "continue_final_message": True}
+        if is_ours and self._able.prefix != "continue-final-message":
+            flags = {}
         return {"messages": messages} | flags
 
     def _is_open(self, request: GenerationRequest) -> bool:

@@ -165,6 +165,33 @@ def test_what_the_client_began_is_one_message_with_the_reply(
     assert [one["content"] for one in vendor.bodies[1]["messages"]] == ["Hi", "Well, so"]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "last", "flags"),
+    [
+        ("prefix", {"prefix": True}, {}),
+        ("trailing", {}, {}),
+        (
+            "continue-final-message",
+            {},
+            {"add_generation_prompt": False, "continue_final_message": True},
+        ),
+    ],
+)
+def test_what_a_client_of_anthropics_began_goes_on_as_the_vendor_wants(
+    prefix: str, last: Answer, flags: Answer
+) -> None:
+    """In that dialect a closing message of the assistant's is the beginning of the reply."""
+    vendor = Vendor(message(" the"))
+    begun = {"role": "assistant", "content": "Well, "}
+    body = {"model": "m", "max_tokens": 9, "messages": [USER, begun]}
+    request = parse_request(DialectName.MESSAGES, msgspec.json.encode(body))
+    vendor.draft((request, ask()), (request, ask("so")), prefix=prefix)
+    for asked, said in zip(vendor.bodies, ("Well, ", "Well, so"), strict=True):
+        assert asked["messages"] == [USER, begun | {"content": said} | last]
+        named = ("add_generation_prompt", "continue_final_message")
+        assert {name: asked[name] for name in named if name in asked} == flags
+
+
 def test_a_finished_turn_of_the_assistant_is_not_gone_on_with() -> None:
     vendor = Vendor(message(" the"))
     vendor.draft((chat({"role": "assistant", "content": "Done."}), ask("So")), prefix="prefix")
