@@ -102,7 +102,8 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
     return frozenset(number for number in found.values() if number is not None)
 
 
-def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
+def continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
+    """Return how an upstream is asked for continuations, as a model's capabilities say."""
     able = model.config.capabilities
     one = _asked_once(client, model)
     return ParallelUpstream(one, max_n=able.max_n) if able.parallel > 1 else one
@@ -180,7 +181,7 @@ def create_app(
         models=models,
         keys=holder,
         passes_unmarked=config.keys.on_missing == "pass-unmarked",
-        upstreams={name: _continuing(client, model) for name, model in models.items()},
+        upstreams={name: continuing(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         access=access,

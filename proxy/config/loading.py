@@ -109,6 +109,10 @@ def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
     return msgspec.structs.replace(
         config,
         state=str(state),
+        upstream=msgspec.structs.replace(
+            config.upstream,
+            key_file=config.upstream.key_file and str(folder / config.upstream.key_file),
+        ),
         accounts=_resolve_accounts(config, folder, state),
         keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
         ledger=ledger,
