@@ -95,7 +95,7 @@ def config_of(path: str, ready: EmbeddedReady, url: str) -> ProxyConfig:
     )
 
 
-def relay(url: str) -> Starlette:
+def relay(client: httpx2.AsyncClient) -> Starlette:
     """Return a server that passes chats on without the engine's switch."""
 
     async def chat(request: Request) -> StreamingResponse:
@@ -103,10 +103,7 @@ def relay(url: str) -> Starlette:
         body.pop("watermark", None)
 
         async def parts() -> AsyncIterator[bytes]:
-            async with (
-                httpx2.AsyncClient(base_url=url, timeout=60) as client,
-                client.stream("POST", "/v1/chat/completions", json=body) as answer,
-            ):
+            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
                 async for part in answer.aiter_raw():
                     yield part
 
@@ -146,7 +143,9 @@ async def measure(ready: EmbeddedReady, args: argparse.Namespace) -> dict[str, T
     times = {path: Times() for path in PATHS}
     async with contextlib.AsyncExitStack() as stack:
         urls = {"direct": ready.url}
-        relayed = await stack.enter_async_context(running(relay(ready.url)))
+        behind = httpx2.AsyncClient(base_url=ready.url, timeout=60)
+        await stack.enter_async_context(behind)
+        relayed = await stack.enter_async_context(running(relay(behind)))
         for path in PATHS[1:]:
             url = relayed if path == "native" else ready.url
             ring = KeyRing((engine if path == "native" else own,))
@@ -170,10 +169,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--cache-dir", type=Path, help="where the built-in model is kept")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        config = EmbeddedConfig(port=0)
-        with embedded_upstream(config, cache_dir=Path(folder)) as ready:
+    with contextlib.ExitStack() as stack:
+        folder = args.cache_dir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with embedded_upstream(EmbeddedConfig(port=0), cache_dir=folder) as ready:
             args.end_ids = _end_ids(ready)
             times = asyncio.run(measure(ready, args))
     base = times["direct"]
@@ -201,7 +201,7 @@ def _end_ids(ready: EmbeddedReady) -> list[int]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(ready.tokenizer)
-    return [tokenizer.token_to_id(token) for token in ready.end_tokens]
+    return [int(tokenizer.token_to_id(token) or 0) for token in ready.end_tokens]
 
 
 if __name__ == "__main__":

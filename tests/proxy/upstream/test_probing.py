@@ -79,7 +79,8 @@ def _routed(server: Any, request: httpx2.Request, handle: Any, path: str) -> htt
         temperature = asked["temperature"] if isinstance(asked, dict) else 1.0
         server.model.parameters = type(server.model.parameters)(temperature=temperature or 1e-3)
         server.model._known.clear()
-    return handle(request)
+    answer: httpx2.Response = handle(request)
+    return answer
 
 
 def toy(mode: LogprobsMode) -> ToyModel:
