@@ -21,6 +21,7 @@ from proxy.routes.book import Book
 from proxy.routes.checking import Checker
 from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint
+from proxy.routes.ingress import Ingress
 from proxy.routes.marking import Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
@@ -177,6 +178,7 @@ def create_app(
     book = Book(open_ledger)
     usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
     access = Access(usage, watch, metrics, now)
+    ingress = Ingress(config.ingress, metrics)
     marking = Marking(
         models=models,
         keys=holder,
@@ -185,6 +187,7 @@ def create_app(
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         access=access,
+        ingress=ingress,
         metrics=metrics,
         clock=clock,
         now=now,
@@ -192,9 +195,12 @@ def create_app(
         ledger=book.ledger,
         passes_unlogged=config.ledger is not None
         and config.ledger.on_unavailable == "pass-unmarked",
+        refused=frozenset(config.ingress.refuse),
+        min_temperature=config.ingress.min_temperature,
+        keep_alive_s=config.server.keep_alive_s,
         checker=_checker(config, metrics, entropy),
     )
-    passthrough = Passthrough(client, metrics, access)
+    passthrough = Passthrough(client, marking)
     detection = DetectionService(
         config=config.detection,
         keys=holder,

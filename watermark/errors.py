@@ -25,6 +25,11 @@ key material or the text under test::
     │   ├── TokenizerFileError
     │   └── UnitMismatchError
     ├── SchemeParameterError
+    ├── AuditError
+    │   ├── AuditDesignError
+    │   ├── AuditPlanError
+    │   ├── AuditRunError
+    │   └── SuspectError
     ├── ModelServerError
     ├── WireError
     ├── LedgerError
@@ -129,6 +134,26 @@ class UnitMismatchError(UnitError):
 
 class SchemeParameterError(WatermarkError):
     """A scheme was given parameters or arrays that it is not defined for."""
+
+
+class AuditError(WatermarkError):
+    """An audit of a model cannot be made as it was asked for."""
+
+
+class AuditDesignError(AuditError):
+    """A design cannot give a valid or a useful answer."""
+
+
+class AuditPlanError(AuditError):
+    """A plan is malformed, was changed, is not logged, or cannot succeed."""
+
+
+class AuditRunError(AuditError):
+    """What was stored of an audit is missing, of another plan, or was changed."""
+
+
+class SuspectError(AuditError):
+    """A suspect model cannot be reached, or does not say what it was asked."""
 
 
 class ModelServerError(WatermarkError):

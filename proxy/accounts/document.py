@@ -92,6 +92,7 @@ class AccountEntry(Rules, frozen=True, kw_only=True, forbid_unknown_fields=True)
         keys: Digests of the upstream keys by which the account is known.
         virtual_keys: Digests of keys of the proxy's own; the upstream gets `upstream_key`.
         upstream_key: `file:PATH` of what is sent upstream for a virtual key.
+        audit_prompts: Whether its first prompts may be sent to a suspect by `watermark audit`.
     """
 
     name: str
@@ -99,6 +100,7 @@ class AccountEntry(Rules, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keys: list[_Digest] = []
     virtual_keys: list[_Digest] = []
     upstream_key: _Reference | None = None
+    audit_prompts: bool = False
 
 
 class UnknownCallers(Rules, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from proxy.config.ingress import IngressConfig
+
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -25,12 +27,15 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         port: Port; 0 takes a free one.
         max_body_bytes: Largest request body that is read into memory.
         workers: Processes that share the socket.
+        keep_alive_s: Longest silence in a stream of a marked reply before a comment is sent, so
+            that nothing on the way cuts the connection; 0 sends none.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 8080
     max_body_bytes: _Positive = 16 * 1024 * 1024
     workers: _Workers = 1
+    keep_alive_s: Annotated[float, msgspec.Meta(ge=0)] = 15.0
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -393,6 +398,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         keys: Which keys mark.
         ledger: Where it is written what was delivered, None for nowhere.
         accounts: Who may call, None for everybody.
+        ingress: What of a request is the operator's to say.
         disclosure: Who is told about the mark.
         detection: Who may ask about a text.
         selftest: How much of what is delivered is checked for its mark.
@@ -406,6 +412,7 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     embedded: EmbeddedConfig | None = None
     ledger: LedgerConfig | None = None
     accounts: AccountsConfig | None = None
+    ingress: IngressConfig = IngressConfig()
     disclosure: DisclosureConfig = DisclosureConfig()
     detection: DetectionConfig = DetectionConfig()
     selftest: SelftestConfig = SelftestConfig()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from proxy.accounts.rules import with_temperature
 from proxy.errors import (
     AccessError,
     AccountsDownError,
+    BadRequestError,
     NoMarkingKeyError,
     ProxyError,
+    UnmarkableError,
 )
 from proxy.routes.exchange import (
     ClientGoneError,
@@ -52,12 +56,38 @@ class GenerationEndpoint:
             await exchange.refuse(error)
             return
         try:
-            entered = self._marking.access.enter(exchange.caller, self._read(body), body)
-        except (AccessError, AccountsDownError) as error:
+            entered = self._enter(exchange, body)
+        except (BadRequestError, AccessError, AccountsDownError) as error:
             self._marking.metrics.refused(error)
             await exchange.refuse(error)
             return
         await self._serve(exchange, entered)
+
+    def _enter(self, exchange: Exchange, body: bytes) -> Entered:
+        """Let a request in, as the operator's and the account's rules have it.
+
+        Raises:
+            BadRequestError: A field is not the client's to set.
+            AccessError: His account may not ask this, or has used up a quota.
+            AccountsDownError: The counters cannot be used.
+        """
+        admitted = self._marking.ingress.admit(body)
+        request = self._read(admitted)
+        raised = None if request is None else self._raised(request)
+        if raised is not None:
+            admitted, request = raised, self._read(raised)
+        entered = self._marking.access.enter(exchange.caller, request, admitted)
+        return replace(entered, is_changed=entered.is_changed or admitted is not body)
+
+    def _raised(self, request: GenerationRequest) -> bytes | None:
+        """Return the body of a request too cold to be marked, raised as the operator allows."""
+        served = self._marking.models.get(request.model)
+        if served is None or served.decide(request).reason is not Reason.TEMPERATURE_ZERO:
+            return None
+        raised = with_temperature(request, self._marking.min_temperature)
+        if raised is not None:
+            self._marking.metrics.owned("temperature", "raise")
+        return raised
 
     async def _serve(self, exchange: Exchange, entered: Entered) -> None:
         """Answer a request that is let in."""
@@ -134,8 +164,13 @@ class GenerationEndpoint:
         decision: Decision,
         entered: Entered,
     ) -> None:
-        """Let a request through unmarked."""
+        """Let a request through unmarked, unless the operator serves none for this reason."""
         self._count(served, decision, entered)
+        if decision.reason in self._marking.refused:
+            error = UnmarkableError(decision.reason)
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
         is_told = exchange.is_from(self._marking.trusted)
         extra = disclosure(decision) if is_told else []
         await self._passthrough.forward(

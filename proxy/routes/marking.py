@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from proxy.routes.access import Access, Entered
     from proxy.routes.checking import Checker
+    from proxy.routes.ingress import Ingress
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
@@ -43,6 +44,10 @@ class Marking:
         ledger: Where it is written what was delivered; None until it is open, or for nowhere.
         passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
             written, rather than not at all.
+        ingress: What of a request is the operator's to say.
+        refused: Reasons for which a request is refused instead of served unmarked.
+        min_temperature: What a lower temperature is raised to; 0 raises none.
+        keep_alive_s: Longest silence in a stream before a comment is sent; 0 for none.
         checker: Puts a share of what is delivered through the detector; None for none.
     """
 
@@ -53,12 +58,16 @@ class Marking:
     trusted: frozenset[str]
     max_body_bytes: int
     access: Access
+    ingress: Ingress
     metrics: Metrics
     clock: Callable[[], float]
     now: Callable[[], float]
     entropy: Callable[[], int]
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
+    refused: frozenset[str] = frozenset()
+    min_temperature: float = 0.0
+    keep_alive_s: float = 0.0
     checker: Checker | None = None
 
     def key_of(
@@ -94,7 +103,7 @@ class Marking:
     def _asked(self, request: GenerationRequest, account: str) -> dict[str, Any]:
         return {
             "model": request.model,
-            "route": request.dialect.value,
+            "route": request.client_dialect.value,
             "account": account,
             "now": datetime.fromtimestamp(self.now(), UTC),
         }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.sampling.questions import Path
+from watermark.wire.features import Feature
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Reason(enum.StrEnum):
     CONTEXT_FULL = "context-full"
     TOOLS = "tools"
     STRUCTURED_OUTPUT = "structured-output"
+    REASONING = "reasoning"
+    STORED = "stored"
     NOT_TEXT = "not-text"
     BATCH_PROMPT = "batch-prompt"
     UNSUPPORTED_PARAMETER = "unsupported-parameter"
@@ -44,6 +47,14 @@ class Reason(enum.StrEnum):
     NO_MARKING_KEY = "no-marking-key"
     LEDGER_DOWN = "ledger-down"
     ACCOUNT_UNMARKED = "account-unmarked"
+
+
+_UNMARKED_FEATURES: Final = {
+    Feature.TOOLS: Reason.TOOLS,
+    Feature.STRUCTURED_OUTPUT: Reason.STRUCTURED_OUTPUT,
+    Feature.REASONING: Reason.REASONING,
+    Feature.STORED: Reason.STORED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +79,16 @@ class Decision:
     def header(self) -> str:
         """Return the value of the disclosure header."""
         if self.is_marked:
-            return f"marked; path={self.path}; key={self.key_id}"
+            key = "" if self.key_id is None else f"; key={self.key_id}"
+            return f"marked; path={self.path}{key}"
         return f"unmarked; reason={self.reason}"
 
 
 def refusal(request: GenerationRequest) -> Reason | None:
     """Return why a request may not be marked whatever the upstream can, None where it may."""
-    body = request.body
-    if body.get("tools") or body.get("functions"):
-        return Reason.TOOLS
-    if "response_format" in request.unknown:
-        return Reason.STRUCTURED_OUTPUT
+    for feature, reason in _UNMARKED_FEATURES.items():
+        if feature in request.features:
+            return reason
     if request.temperature < MIN_TEMPERATURE or request.top_k == 1:
         return Reason.TEMPERATURE_ZERO
     if _is_unsupported(request):

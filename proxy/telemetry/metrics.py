@@ -60,6 +60,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._owned = Counter(
+            "watermark_ingress_fields",
+            "Fields of requests that are the operator's, by the rule that was applied",
+            ("field", "rule"),
+            registry=self._registry,
+        )
         self._questions = Counter(
             "watermark_detection_questions",
             "Questions about texts, by how they were answered",
@@ -210,6 +216,10 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def owned(self, field: str, rule: str) -> None:
+        """Count a field that a client may not set, by what became of it."""
+        self._owned.labels(field, rule).inc()
 
     def asked(self, outcome: str) -> None:
         """Count a question about a text by its outcome."""

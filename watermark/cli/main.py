@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from watermark.cli import render
+from watermark.cli.audit import audit
+from watermark.cli.audit_report import replay, report
+from watermark.cli.audit_run import run
 from watermark.cli.detect import detect
 from watermark.cli.keys import keys
 from watermark.cli.keys_commit import commit, prove, verify
@@ -31,6 +34,7 @@ Examples:
 \b
   watermark keys new --id 2026-11 --dir keys
   watermark detect reply.txt --keys KEYS.toml
+  watermark audit plan -o audit --keys KEYS.toml --suspect NAME --requests 200
   watermark scan data/ --keys KEYS.toml --out hits.parquet
   watermark seeding check vectors.json
 """
@@ -96,6 +100,9 @@ for command in (list_keys, status, check, rotate, rollback, suspend, disclose, d
     keys.add_command(command)
 for command in (commit, prove, verify, plan, import_key):
     keys.add_command(command)
+for command in (run, report, replay):
+    audit.add_command(command)
+cli.add_command(audit)
 cli.add_command(keys)
 cli.add_command(detect)
 cli.add_command(ledger)

@@ -17,6 +17,10 @@ from rich.text import Text
 
 from watermark.errors import (
     AccountsFileError,
+    AuditDesignError,
+    AuditError,
+    AuditPlanError,
+    AuditRunError,
     CommitmentError,
     ConcurrentEditError,
     CorpusError,
@@ -41,6 +45,7 @@ from watermark.errors import (
     SchemeParameterError,
     SecretSourceError,
     SegmentError,
+    SuspectError,
     TextEncodingError,
     TextTooShortError,
     TimestampError,
@@ -122,6 +127,13 @@ OUTCOMES: Final[Mapping[type[WatermarkError], Outcome]] = MappingProxyType(
         ),
         SchemeParameterError: Outcome(
             EXIT_ERROR, "the ranges are in watermark/spec/key-file.md, section KEYS.toml"
+        ),
+        AuditError: Outcome(EXIT_ERROR),
+        AuditDesignError: Outcome(EXIT_ERROR, "`watermark audit plan --help` explains the numbers"),
+        AuditPlanError: Outcome(EXIT_ERROR, "the form is in watermark/spec/audit.md"),
+        AuditRunError: Outcome(EXIT_ERROR, "the form is in watermark/spec/audit.md, section Runs"),
+        SuspectError: Outcome(
+            EXIT_ERROR, "what was answered so far is kept; the same command goes on from there"
         ),
         ModelServerError: Outcome(
             EXIT_ERROR, "`curl URL/v1/models` shows whether the server answers"

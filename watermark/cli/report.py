@@ -1,21 +1,21 @@
 """The page that `watermark detect --html` writes: self-contained, without scripts, offline.
 
-Rule 1: everything that came from a file is escaped, here and nowhere else; the page's own policy
-forbids scripts, forms and anything from elsewhere. Rule 2: the page is made from localizations,
-which hold three levels a window and no score. Rule 3: no level is told by color alone.
+Rule 1: the page is made from localizations, which hold three levels a window and no score. Rule 2:
+no level is told by color alone.
 """
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Final
 
+from watermark.cli.page import escaped, table
+from watermark.cli.page import page as whole_page
 from watermark.cli.places import legend, level_runs
 from watermark.detection import Level
 from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from watermark.cli.places import Located
     from watermark.detection import Localization
@@ -31,33 +31,6 @@ _CHART_WIDTH: Final = 1000
 _CHART_HEIGHT: Final = 66
 _STEP: Final = 22  # of the chart, a level
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1d2530; --soft: #5b6675; --line: #d5dae1;
-  --paper: #fff; --hint: #fde9bd; --marked: #f9b384; --edge: #b3410b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa5b4; --line: #3a424e;
-  --paper: #14181e; --hint: #4d3f17; --marked: #7a3413; --edge: #f29d66; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem; overflow-wrap: anywhere; }
-p.note, figcaption, small { color: var(--soft); font-size: .875rem; }
-table { border-collapse: collapse; font-size: .9rem; }
-th, td { text-align: left; padding: .2rem 1.2rem .2rem 0; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-td.number { font-variant-numeric: tabular-nums; }
-pre { font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line);
-  border-radius: 6px; padding: 1rem; }
-mark { color: inherit; border-radius: 2px; }
-mark.hint { background: var(--hint); text-decoration: underline dotted var(--soft); }
-mark.marked { background: var(--marked); box-shadow: 0 2px 0 var(--edge); }
-figure { margin: 1rem 0; } svg { width: 100%; height: 5rem; display: block; }
-svg rect.none { fill: var(--line); } svg rect.hint { fill: var(--hint); stroke: var(--soft);
-  stroke-width: .5; } svg rect.marked { fill: var(--marked); stroke: var(--edge); }
-svg line { stroke: var(--soft); stroke-width: .5; stroke-dasharray: 3 3; }
-@media print { body { max-width: none; margin: 0; } }
-"""
-
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-
 
 def page(located: Sequence[Located]) -> str:
     """Return the whole page.
@@ -66,24 +39,20 @@ def page(located: Sequence[Located]) -> str:
         located: The tests of a call, with their places.
     """
     sections = "".join(map(_section, located))
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Where the mark is</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Where the mark is</h1>\n<p>{_escaped(legend(*_LOOKS))}</p>\n"
+    return whole_page(
+        "Where the mark is",
+        f"<p>{escaped(legend(*_LOOKS))}</p>\n"
         '<p class="note">Null hypothesis of each test: the text was produced without this key. A '
         "small p speaks against it, and says nothing about who wrote the text. While a key is "
         "secret no more than three levels a window are shown: exact values for single places would "
-        "give the key's numbers away.</p>\n"
-        f"{sections}</body>\n</html>\n"
+        f"give the key's numbers away.</p>\n{sections}",
     )
 
 
 def _section(one: Located) -> str:
     result = one.sought.result
     return (
-        f"<section>\n<h2>{_escaped(one.sought.name)} · key {_escaped(result.key_id)}</h2>\n"
+        f"<section>\n<h2>{escaped(one.sought.name)} · key {escaped(result.key_id)}</h2>\n"
         f"{_facts(one)}{_place(one)}</section>\n"
     )
 
@@ -99,7 +68,7 @@ def _facts(one: Located) -> str:
         ("Unit", result.unit),
         ("Scheme, context width", f"{result.scheme}, {result.context_width}"),
     ]
-    return _table([*rows, *_place_facts(one.where)])
+    return table([*rows, *_place_facts(one.where)])
 
 
 def _place_facts(where: Localization | None) -> list[tuple[str, str]]:
@@ -128,17 +97,9 @@ def _span(span: Stretch) -> str:
     return f"{text} (characters {span.characters[0]} to {span.characters[1] - 1})"
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    lines = (
-        f'<tr><th scope="row">{_escaped(name)}</th><td class="number">{_escaped(value)}</td></tr>\n'
-        for name, value in rows
-    )
-    return f"<table>\n{''.join(lines)}</table>\n"
-
-
 def _place(one: Located) -> str:
     if one.where is None:
-        return f"<p>No place: {_escaped(one.reason)}.</p>\n<pre>{_escaped(one.text)}</pre>\n"
+        return f"<p>No place: {escaped(one.reason)}.</p>\n<pre>{escaped(one.text)}</pre>\n"
     pieces = (
         _piece(level, one.text[first:last])
         for level, (first, last) in level_runs(one.where, len(one.text))
@@ -148,9 +109,9 @@ def _place(one: Located) -> str:
 
 def _piece(level: Level, text: str) -> str:
     if level is Level.NONE:
-        return _escaped(text)
+        return escaped(text)
     name = level.name.lower()
-    return f'<mark class="{name}" title="{_LEVEL_NAMES[level]}">{_escaped(text)}</mark>'
+    return f'<mark class="{name}" title="{_LEVEL_NAMES[level]}">{escaped(text)}</mark>'
 
 
 def _chart(where: Localization) -> str:
@@ -174,9 +135,3 @@ def _chart(where: Localization) -> str:
         "<figcaption>log p by window of at least 16 scored units, in three levels. Low: above "
         "10^-2. Middle: at most 10^-2. High: in a marked span.</figcaption>\n</figure>\n"
     )
-
-
-def _escaped(text: str) -> str:
-    """Return text for HTML; what a page cannot hold or would act on is spelt out."""
-    shown = "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
-    return escape(shown)

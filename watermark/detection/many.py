@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from watermark.detection.detector import correct_family
 from watermark.detection.engine_key import EngineKey
 from watermark.detection.family import DetectionFamily
-from watermark.detection.forms import RAW, TextForm, text_forms
+from watermark.detection.forms import TextForm, text_forms
 from watermark.detection.key_group import KeyGroup
 from watermark.errors import InputError, UnitMismatchError
 from watermark.seeding import as_token_ids
 from watermark.stats import holm
 from watermark.text import WORDS_V1, WordsUnit
+from watermark.text.canonical import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,0 +1,294 @@
+"""`watermark audit plan`: everything about an audit, fixed before the first query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from watermark.cli import render
+from watermark.cli.audit_ledger import read_contexts
+from watermark.cli.desk import Desk, Time
+from watermark.cli.detect import select_records, units_of
+from watermark.cli.options import check_share, key_id_option, keys_option, tokenizer_option
+from watermark.errors import AuditPlanError
+from watermark.keys.folder import locked
+from watermark.radioactivity import (
+    DEFAULT_ALPHA,
+    SHARE_SCORED,
+    Access,
+    Budget,
+    PromptSource,
+    Weighting,
+)
+from watermark.radioactivity.plan import plan_entry
+from watermark.suspects.conversations import (
+    agreeing_accounts,
+    first_turns,
+    passages,
+    read_conversations,
+    repeated,
+    seed_prompts,
+    traffic_of,
+)
+from watermark.suspects.planning import DEFAULT_REFERENCE, Wishes, write_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from watermark.keys import KeyRecord
+    from watermark.radioactivity import AuditPlan
+    from watermark.suspects.answers import Prompt
+    from watermark.suspects.conversations import Conversation
+    from watermark.suspects.reading import ReadText
+    from watermark.text import Unit
+
+DEFAULT_EFFECT: Final = 0.05
+
+_EPILOG: Final = """\
+Examples:
+
+\b
+  watermark audit plan -o audit --keys KEYS.toml --suspect "Example 7B" --model example-7b \\
+    --prompts seeds/probe-prompts.jsonl --requests 200
+  watermark audit plan -o audit --keys KEYS.toml --suspect "Example 7B" \\
+    --ledger-contexts contexts.parquet --weights all-keys --requests 500 --rate 60
+  watermark audit plan -o audit --keys KEYS.toml --suspect "Example 7B" \\
+    --access open-argmax --delivered delivered.jsonl --requests 300
+"""
+
+
+@click.group()
+def audit() -> None:
+    """Find out whether a model was trained on marked text: plan, run, report, replay."""
+
+
+@audit.command(epilog=_EPILOG, short_help="Fix an audit before its first query.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@keys_option
+@key_id_option
+@tokenizer_option
+@click.option("--suspect", required=True, help="How reports call the suspect.")
+@click.option("--model", default="", help="The name it is asked by.")
+@click.option(
+    "--access",
+    type=click.Choice([one.value for one in Access]),
+    default=Access.CLOSED.value,
+    show_default=True,
+    help="Its answers, or its next token along delivered text.",
+)
+@click.option("--training-cutoff", type=Time(), help="When the suspect stopped learning.")
+@click.option(
+    "--prompts",
+    "prompts_file",
+    type=click.Path(path_type=Path),
+    help="JSONL with id and prompt, such as seeds/probe-prompts.jsonl.",
+)
+@click.option(
+    "--delivered", type=click.Path(path_type=Path), help="JSONL of delivered conversations."
+)
+@click.option(
+    "--ledger-contexts",
+    type=click.Path(path_type=Path),
+    help="What `watermark ledger contexts` wrote: .parquet or .jsonl.",
+)
+@click.option(
+    "--accounts",
+    type=click.Path(path_type=Path),
+    help="accounts.toml: first prompts of accounts with audit_prompts are sent, of --delivered.",
+)
+@click.option("--seed", default="1", show_default=True, help="Draws prompts or passages.")
+@click.option(
+    "--weights",
+    type=click.Choice([one.value for one in Weighting if one is not Weighting.UNDELIVERED]),
+    default=Weighting.FLAT.value,
+    show_default=True,
+    help="Whose traffic weighs a context; other-keys keeps p exact.",
+)
+@click.option(
+    "--full-at",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Conversations at which a context counts fully; 1 makes a filter.",
+)
+@click.option("--requests", type=click.IntRange(1), required=True, help="Prompts or passages.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=400, show_default=True, help="Of an answer."
+)
+@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of answers.")
+@click.option("--system", default="", help="A system prompt.")
+@click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, callback=check_share)
+@click.option(
+    "--effect",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_EFFECT,
+    show_default=True,
+    help="Supposed excess of a score in standard deviations; sets stakes and power.",
+)
+@click.option(
+    "--share-scored",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=SHARE_SCORED,
+    show_default=True,
+    help="Supposed share of generated units that are scored.",
+)
+@click.option(
+    "--reference",
+    type=click.FloatRange(0, min_open=True),
+    default=DEFAULT_REFERENCE,
+    show_default=True,
+    help="Excess of the marked text itself, in nats a score: a dose of 1.",
+)
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="Requests a minute, at most.")
+@click.option("--price", type=click.FloatRange(0), default=0.0, help="To spend, at most.")
+@click.option("--price-in", type=click.FloatRange(0), default=0.0, help="Of 1e6 prompt tokens.")
+@click.option("--price-out", type=click.FloatRange(0), default=0.0, help="Of 1e6 answer tokens.")
+@click.option("--control", is_flag=True, help="A clean model will be asked the same.")
+@click.option("--no-log", is_flag=True, help="Do not log it: its run is exploratory.")
+def plan(
+    *,
+    out: Path,
+    keys_file: Path,
+    key_ids: tuple[str, ...],
+    tokenizers: tuple[Path, ...],
+    suspect: str,
+    model: str,
+    access: str,
+    training_cutoff: datetime | None,
+    prompts_file: Path | None,
+    delivered: Path | None,
+    ledger_contexts: Path | None,
+    accounts: Path | None,
+    seed: str,
+    weights: str,
+    full_at: int,
+    requests: int,
+    max_tokens: int,
+    temperature: float,
+    system: str,
+    alpha: float,
+    effect: float,
+    share_scored: float,
+    reference: float,
+    rate: float,
+    price: float,
+    price_in: float,
+    price_out: float,
+    control: bool,
+    no_log: bool,
+) -> int:
+    """Write a folder that fixes an audit, and its plan's digest into the log of keys.
+
+    Computes what the audit will take and how likely it is to succeed, and refuses one that cannot.
+    Nothing is sent to anyone. `watermark audit run` executes the plan.
+    """
+    desk = Desk(keys_file)
+    ring = desk.ring()
+    records = select_records(ring, key_ids, keys_file)
+    unit = _unit(records, tokenizers)
+    conversations = read_conversations(delivered) if delivered else []
+    traffic = traffic_of(conversations, unit, records[0].context_width)
+    if ledger_contexts is not None:
+        traffic += read_contexts(ledger_contexts, ring, records[0].unit)
+    kind = Access(access)
+    source, rows = _rows(
+        kind, conversations, prompts_file, accounts=accounts, count=requests, seed=seed
+    )
+    wishes = Wishes(
+        suspect=suspect,
+        model=model,
+        access=kind,
+        alpha=alpha,
+        effect=effect,
+        share_scored=share_scored,
+        reference=reference,
+        weighting=Weighting(weights),
+        full_at=full_at,
+        budget=Budget(
+            requests=len(rows),
+            max_tokens=max_tokens,
+            price=price,
+            price_in=price_in,
+            price_out=price_out,
+            requests_per_minute=rate,
+        ),
+        system=system,
+        temperature=temperature,
+        prompt_source=source,
+        prompt_seed=seed,
+        training_cutoff=training_cutoff,
+        has_control=control,
+    )
+    made, digest = write_plan(
+        out, wishes, records, rows=rows, traffic=traffic, unit=unit, now=desk.now
+    )
+    _say(out, made, digest)
+    if no_log or desk.log() is None:
+        render.write_note("not logged: a run of this plan is exploratory, and its report says so")
+        return render.EXIT_DONE
+    _log(desk, made, digest)
+    return render.EXIT_DONE
+
+
+def _unit(records: Sequence[KeyRecord], tokenizers: tuple[Path, ...]) -> Unit:
+    units = units_of(records, tokenizers)
+    if len(units) != 1:
+        raise AuditPlanError(
+            f"the keys have {len(units)} units; an audit tests keys of one, so choose with --key-id"
+        )
+    return next(iter(units.values()))
+
+
+def _rows(
+    access: Access,
+    conversations: Sequence[Conversation],
+    prompts_file: Path | None,
+    *,
+    accounts: Path | None,
+    count: int,
+    seed: str,
+) -> tuple[PromptSource, list[Prompt] | list[ReadText]]:
+    """Return what will be sent, and why it is free of the key."""
+    if access.is_open:
+        return PromptSource.PASSAGES, passages(conversations, count=count, seed=seed)
+    if accounts is not None:
+        agreed = agreeing_accounts(accounts)
+        turns = first_turns(conversations, agreed, count=count, seed=seed)
+        return PromptSource.FIRST_TURNS, repeated(turns, count)
+    if prompts_file is None:
+        raise AuditPlanError(
+            "nothing to ask; give --prompts, such as seeds/probe-prompts.jsonl, or --accounts "
+            "with --delivered"
+        )
+    return PromptSource.SEEDS, repeated(seed_prompts(prompts_file, count=count, seed=seed), count)
+
+
+def _log(desk: Desk, made: AuditPlan, digest: str) -> None:
+    log = desk.log()
+    if log is None:
+        return
+    with locked(desk.folder):
+        log.append([plan_entry(digest, made.suspect)])
+    render.write_note(f"logged plan {digest[:12]} in {log.verifier.name}")
+    desk.send_stamps()
+
+
+def _say(out: Path, made: AuditPlan, digest: str) -> None:
+    found = made.forecast
+    lines = [
+        ("plan", digest),
+        ("keys", ", ".join(one.key_id for one in made.keys)),
+        ("prompts", f"{made.prompts.rows} from {made.prompt_source.value}"),
+        ("weights", made.weighting.value),
+        ("supposed effect", f"{found.effect:g}"),
+        ("scores needed, expected", f"{found.scores_needed}, {found.scores_expected}"),
+        ("power", f"{found.power:.3f} at alpha {made.alpha:g}"),
+        ("price", f"{found.price:.2f}"),
+        ("days at the rate limit", f"{found.days:.2f}"),
+    ]
+    width = max(len(name) for name, _ in lines)
+    render.write_data("".join(f"{name:<{width}}  {render.printable(v)}\n" for name, v in lines))
+    render.write_note(f"wrote {out}; the folder is as secret as the keys and the prompts in it")

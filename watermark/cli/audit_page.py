@@ -1,0 +1,249 @@
+"""The page of an audit: plan, result, controls, pictures, and what it does not say.
+
+Rule 1: the page follows from plan and result alone, byte for byte. Rule 2: an exploratory run says
+so in every section, which each begin a printed page.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from watermark.cli.page import escaped, page, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watermark.radioactivity import AuditPlan
+
+_WIDTH: Final = 1000
+_HEIGHT: Final = 240
+_EXPLORATORY: Final = (
+    '<p class="warning"><strong>Exploratory:</strong> this plan was not in a log before the first '
+    "query. Nothing shows that it was fixed beforehand.</p>\n"
+)
+
+
+def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
+    """Return the page.
+
+    Args:
+        plan: The plan.
+        result: What `result.json` holds.
+    """
+    sections = [
+        ("Result", _result(result)),
+        ("The e-value as answers came", _path_figure(result)),
+        ("The statistic among decoy keys", _decoy_figure(result["suspect"])),
+        ("How much", _dose_figure(result["suspect"]["dose"])),
+        ("Controls", _controls(result)),
+        ("Keys", _keys(result["suspect"]["keys"])),
+        ("Answers", table((name, str(n)) for name, n in result["kinds"].items())),
+        ("What this does not say", _list(result["limits"])),
+        ("Plan", _plan(plan, result)),
+        ("Every plan for this suspect", _plans(result["plans"])),
+    ]
+    warning = _EXPLORATORY if result["is_exploratory"] else ""
+    body = "".join(
+        f"<section>\n<h2>{escaped(name)}</h2>\n{warning}{html}</section>\n"
+        for name, html in sections
+    )
+    return page(f"Audit of {plan.suspect}", f"<p>{escaped(result['hypothesis'])}</p>\n{body}")
+
+
+def _result(result: dict[str, Any]) -> str:
+    one = result["suspect"]
+    verdict = "rejected" if result["is_rejected"] else "not rejected"
+    complete = "" if result["is_complete"] else " (does not count: not every prompt was answered)"
+    rows = [
+        ("Null hypothesis", f"{verdict} at {result['alpha']:g}, anytime-valid"),
+        (
+            "log10 e-value, largest and last",
+            (
+                f"{one['log10_evalue_peak']:z.2f} after {one['peak_after']} answers, "
+                f"{one['log10_evalue']:z.2f}"
+            ),
+        ),
+        ("log10 p, fixed n", f"{one['log10_pvalue_fixed_n']:z.2f}{complete}"),
+        (
+            "log10 p by decoy keys",
+            (
+                f"{one['decoys']['log10_pvalue']:z.2f}, {one['decoys']['n_reached']} of "
+                f"{one['decoys']['n']} reached the statistic{complete}"
+            ),
+        ),
+        ("Answers, units, scores", f"{one['n_answers']}, {one['n_units']}, {one['n_scored']}"),
+        ("Effect", f"{one['effect']:.4f} standard deviations a score"),
+        ("Validity", result["validity"]),
+        ("Spent", f"{result['spent']:.2f}"),
+    ]
+    return f"<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
+
+
+def _path_figure(result: dict[str, Any]) -> str:
+    """Return log10 of the bet against scores, with the level, and the controls beside."""
+    series = [("suspect", result["suspect"]["path"])]
+    series += [
+        (name.replace("_", " "), one["path"])
+        for name, one in result["controls"].items()
+        if one is not None
+    ]
+    level = -math.log10(result["alpha"])
+    points = [point for _, path in series for point in path]
+    right = max([float(x) for x, _ in points], default=1.0)
+    top = max([level, *(float(y) for _, y in points)]) * 1.05
+    bottom = min([0.0, *(float(y) for _, y in points)])
+    lines = "".join(
+        f'<polyline class="line{i}" points="{_polyline(path, right, bottom, top)}"/>'
+        for i, (_, path) in enumerate(series)
+    )
+    y = _y(level, bottom, top)
+    labels = ", ".join(f"{name} ({_STROKES[i]})" for i, (name, _) in enumerate(series))
+    return _figure(
+        f'{lines}<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        f"log10 of the e-value, {bottom:.1f} to {top:.1f}, against scores, 0 to {right:.0f}. "
+        f"Lines: {labels}. Dashed: 1 / alpha, 10^{level:.1f}.",
+    )
+
+
+_STROKES: Final = ("thick", "thin", "dotted")
+
+
+def _polyline(path: Sequence[Sequence[float]], right: float, bottom: float, top: float) -> str:
+    points = [(0.0, 0.0), *((float(x), float(y)) for x, y in path)]
+    return " ".join(f"{x / right * _WIDTH:.1f},{_y(y, bottom, top):.1f}" for x, y in points)
+
+
+def _y(value: float, bottom: float, top: float) -> float:
+    return _HEIGHT * (top - value) / max(top - bottom, 1e-9)
+
+
+def _decoy_figure(one: dict[str, Any]) -> str:
+    histogram = one["decoys"]["histogram"]
+    counts, edge, own = histogram["counts"], histogram["edge"], histogram["own"]
+    right = max(edge, abs(own)) * 1.05
+    scale, step = _WIDTH / (2 * right), 2 * edge / len(counts)
+    tallest = max([1, *counts])
+    bars = "".join(
+        f'<rect class="hint" x="{(right - edge + i * step) * scale:.1f}" '
+        f'y="{_HEIGHT * (1 - n / tallest):.1f}" width="{step * scale:.1f}" '
+        f'height="{_HEIGHT * n / tallest:.1f}"/>'
+        for i, n in enumerate(counts)
+        if n
+    )
+    x = (right + own) * scale
+    mark = f'<line class="own" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_HEIGHT}"/>'
+    return _figure(
+        bars + mark,
+        f"The statistic in standard deviations under {one['decoys']['n']} decoy keys (bars), and "
+        f"under the keys of the plan (dashed line, {own:.2f}). From {-right:.1f} to {right:.1f}.",
+    )
+
+
+def _dose_figure(dose: dict[str, Any]) -> str:
+    estimate: float = dose["estimate"]
+    low: float | None = dose["low"]
+    high: float | None = dose["high"]
+    if low is None or high is None:
+        return f"<p>Dose {estimate:.3g}; too few answers for an interval.</p>\n"
+    left, right = min(low, -0.1), max(high, 1.0, 0.1) * 1.05
+
+    def x(value: float) -> float:
+        return (value - left) / (right - left) * _WIDTH
+
+    half = _HEIGHT / 2
+    drawn = (
+        f'<rect class="marked" x="{x(low):.1f}" y="{half - 20:.1f}" '
+        f'width="{x(high) - x(low):.1f}" height="40"/>'
+        f'<line class="own" x1="{x(estimate):.1f}" x2="{x(estimate):.1f}" y1="60" y2="180"/>'
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="0" y2="{_HEIGHT}"/>'
+        f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="0" y2="{_HEIGHT}"/>'
+    )
+    return _figure(
+        drawn,
+        f"Dose {estimate:.3g}, at 95% {low:.3g} to {high:.3g}: the excess of the suspect's scores "
+        "as a share of that of marked text. Dashed: 0 (never saw it) and 1 (says what was "
+        f"delivered). A dose above {high:.3g} is excluded at 95%.",
+    )
+
+
+def _controls(result: dict[str, Any]) -> str:
+    rows = [("Decoy keys", "see above")]
+    for name, one in result["controls"].items():
+        if one is None:
+            value = "none in this audit"
+        else:
+            value = (
+                f"log10 e at most {one['log10_evalue_peak']:z.2f}, log10 p "
+                f"{one['log10_pvalue_fixed_n']:z.2f} over {one['n_scored']} scores"
+            )
+        rows.append((_CONTROLS[name], value))
+    return table(rows) + (
+        '<p class="note">A clean model and contexts that were never delivered show what the test '
+        "says where there is nothing, or less, to find. A student may show a little beyond what "
+        "was delivered, never a clean model.</p>\n"
+    )
+
+
+_CONTROLS: Final = {
+    "undelivered": "Contexts never delivered",
+    "clean_model": "Clean model, same prompts",
+}
+
+
+def _keys(keys: Sequence[dict[str, Any]]) -> str:
+    return table(
+        (
+            one["key_id"],
+            (
+                f"log10 p {one['log10_pvalue']:z.2f} alone, "
+                f"{one['log10_pvalue_family']:z.2f} after Holm, {one['n_scored']} scores"
+            ),
+        )
+        for one in keys
+    )
+
+
+def _plan(plan: AuditPlan, result: dict[str, Any]) -> str:
+    budget, found = plan.budget, plan.forecast
+    rows = [
+        ("Plan, SHA-256", result["plan"]),
+        ("Answers, SHA-256 of the last line", result["answers"]),
+        ("Made", plan.created),
+        ("Asked", result["asked"]),
+        ("Access", plan.access.value),
+        ("Training cut-off", plan.training_cutoff or "unknown"),
+        ("Prompts", f"{plan.prompts.rows} from {plan.prompt_source.value}, {plan.prompts.sha256}"),
+        ("Weights", f"{plan.weighting.value}, full at {plan.full_at} conversations"),
+        ("Delivered contexts", str(sum(one.rows for one in plan.delivered))),
+        ("Stakes of the bet", ", ".join(f"{one:g}" for one in plan.lambdas)),
+        ("Stops", f"at an e-value of {1 / plan.alpha:g}, or after {budget.requests} requests"),
+        (
+            "Supposed",
+            (
+                f"effect {found.effect:g}: power {found.power:.3f}, {found.scores_needed} scores "
+                f"for 0.9, {found.scores_expected} expected"
+            ),
+        ),
+    ]
+    return table(rows)
+
+
+def _plans(plans: Sequence[dict[str, Any]]) -> str:
+    def words(one: dict[str, Any]) -> str:
+        place = "not logged" if one["log_index"] is None else f"entry {one['log_index']} of the log"
+        return f"{place}{', this one' if one['is_this'] else ''}"
+
+    return table((one["plan"], words(one)) for one in plans)
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escaped(one)}</li>' for one in sentences)}</ul>\n"
+
+
+def _figure(drawn: str, caption: str) -> str:
+    return (
+        f'<figure class="chart">\n<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'preserveAspectRatio="none" role="img" aria-label="{escaped(caption)}">{drawn}</svg>\n'
+        f"<figcaption>{escaped(caption)}</figcaption>\n</figure>\n"
+    )

@@ -1,0 +1,225 @@
+"""`watermark audit report` and `replay`: what an audit says, and that anyone gets the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from watermark.cli import render
+from watermark.cli.audit_page import audit_page
+from watermark.cli.options import keys_option, tokenizer_option
+from watermark.errors import AuditRunError, LogError
+from watermark.keys import KeyRecord, KeyState
+from watermark.keys.commitment import key_entry, root_of_entry
+from watermark.keys.disclosure import parse_disclosure
+from watermark.keys.record import BEGINNING
+from watermark.log import NoteVerifier, TlogProof, verify_tlog_proof
+from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
+from watermark.suspects.auditing import Audit
+from watermark.suspects.figures import encode_result, figures
+from watermark.suspects.folder import REPORT, RESULT, AuditFolder, RunFacts
+from watermark.suspects.opening import log_of, open_audit, unit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watermark.keys.disclosure import Disclosure
+    from watermark.keys.keylog import KeyLog
+    from watermark.radioactivity.plan import PlanKey
+
+
+@click.command(short_help="Say what an audit found.")
+@click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
+@keys_option
+@tokenizer_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json: bool) -> int:
+    """Write result.json and report.html into RUN, and print what they say.
+
+    At any time: the e-value is valid whenever one looks. Every plan for the suspect that the log
+    of keys holds is named.
+    """
+    audit = open_audit(path, keys_file, tokenizers)
+    result = _figures(audit) | {"plans": _plans(audit, log_of(keys_file))}
+    data = encode_result(result)
+    audit.folder.write(RESULT, data)
+    audit.folder.write(REPORT, audit_page(audit.plan, msgspec.json.decode(data)).encode())
+    if as_json:
+        render.write_data(data.decode())
+    else:
+        _print(result)
+    render.write_note(f"wrote {audit.folder.path / RESULT} and {audit.folder.path / REPORT}")
+    return render.EXIT_DONE
+
+
+@click.command(short_help="Recompute an audit from what it stored.")
+@click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--subkey",
+    "subkeys",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A disclosed context subkey; one for every key of the plan and of its ledger.",
+)
+@tokenizer_option
+@click.option("--verifier", help="The log's public key that you trust.  [default: that of the run]")
+def replay(
+    *, path: Path, subkeys: tuple[Path, ...], tokenizers: tuple[Path, ...], verifier: str | None
+) -> int:
+    """Recompute every figure of RUN offline, and hold it against result.json.
+
+    Needs the folder and disclosed context subkeys; asks no one. Any changed byte of plan, prompts,
+    delivered contexts, answers, result or report fails. The list of the suspect's plans comes
+    from the log of keys, and is held against nothing here.
+    """
+    folder = AuditFolder(path)
+    records, others = _disclosed(folder, subkeys)
+    audit = Audit(folder, records, unit_of(records[0].unit, tokenizers), others)
+    facts = _facts(folder)
+    lines = [_proof_line(folder, facts, verifier)]
+    stored = folder.read_result()
+    result = _decoded(stored, folder)
+    again = encode_result(_figures(audit) | {"plans": result.get("plans")})
+    if again != stored:
+        raise AuditRunError(
+            f"{folder.path / RESULT} does not follow from plan, answers and subkey: something was "
+            "changed; ask for the folder again"
+        )
+    page = folder.path / REPORT
+    if page.exists() and page.read_bytes() != audit_page(folder.plan, result).encode():
+        raise AuditRunError(f"{page} does not follow from {RESULT}; ask for the folder again")
+    lines.append(f"every figure of plan {folder.digest[:12]} was recomputed and is the same")
+    render.write_data("".join(f"{line}\n" for line in lines))
+    _print(result)
+    return render.EXIT_DONE
+
+
+def _figures(audit: Audit) -> dict[str, Any]:
+    facts = _facts(audit.folder)
+    return figures(audit.plan, audit.folder.digest, facts, audit.findings())
+
+
+def _facts(folder: AuditFolder) -> RunFacts:
+    facts = folder.facts()
+    if facts is None:
+        raise AuditRunError(f"{folder.path} was not run; `watermark audit run` does it")
+    return facts
+
+
+def _decoded(data: bytes, folder: AuditFolder) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise AuditRunError(f"{folder.path / RESULT} was changed; ask for it again") from None
+
+
+def _plans(audit: Audit, log: KeyLog | None) -> list[dict[str, Any]]:
+    """Return every plan for the suspect that the log holds, and this one."""
+    tag = suspect_tag(audit.plan.suspect)
+    found = []
+    for entry, index in sorted((log.read().index if log else {}).items(), key=lambda one: one[1]):
+        known = read_entry(entry)
+        if known is not None and known[1] == tag:
+            is_this = known[0] == audit.folder.digest
+            found.append({"plan": known[0], "log_index": index, "is_this": is_this})
+    if not any(one["is_this"] for one in found):
+        found.append({"plan": audit.folder.digest, "log_index": None, "is_this": True})
+    return found
+
+
+def _disclosed(
+    folder: AuditFolder, subkeys: Sequence[Path]
+) -> tuple[list[KeyRecord], list[KeyRecord]]:
+    """Return the plan's keys from disclosed subkeys, and further ones for traffic.
+
+    Raises:
+        AuditRunError: One is missing.
+        CommitmentError: A subkey is not the one that was committed to.
+    """
+    given: dict[str, Disclosure] = {}
+    for path in subkeys:
+        try:
+            one = parse_disclosure(path.read_bytes(), path=path)
+        except OSError as err:
+            raise AuditRunError(f"cannot read {path}; correct the path") from err
+        given[one.key.key_id] = one
+    records = []
+    for key in folder.plan.keys:
+        if key.key_id not in given:
+            raise AuditRunError(
+                f"the subkey of key {key.key_id!a} is missing; `watermark keys disclose` writes it"
+            )
+        records.append(_record(key, given.pop(key.key_id)))
+    first = folder.plan.keys[0]
+    others = [
+        _record(msgspec.structs.replace(first, key_id=name, commitment=""), one)
+        for name, one in given.items()
+    ]
+    return records, others
+
+
+def _record(key: PlanKey, disclosure: Disclosure) -> KeyRecord:
+    if key.commitment:
+        disclosure.verify(root_of_entry(key.commitment.encode()))
+    record = KeyRecord(
+        key_id=key.key_id,
+        unit=key.unit,
+        context_width=key.context_width,
+        scheme=key.scheme,
+        rho=key.rho,
+        account_share_q16=key.account_share_q16,
+        state=KeyState.DISCLOSED,
+        disclosed_at=BEGINNING,
+        secret=disclosure.key,
+    )
+    entry = key.commitment.encode()
+    if entry and key_entry(record, root_of_entry(entry)) != entry:
+        raise AuditRunError(
+            f"the plan says something else of key {key.key_id!a} than its commitment; the plan "
+            "was changed"
+        )
+    return record
+
+
+def _proof_line(folder: AuditFolder, facts: RunFacts, verifier: str | None) -> str:
+    """Return what the log's proof shows.
+
+    Raises:
+        AuditRunError: It does not hold.
+    """
+    if not facts.is_logged:
+        return "exploratory: the plan was not in a log before the first query"
+    entry = plan_entry(folder.digest, folder.plan.suspect)
+    try:
+        key = NoteVerifier.parse(verifier or facts.log_verifier)
+        shown = verify_tlog_proof(TlogProof.parse(facts.proof.encode()), entry, key.name, [key])
+    except LogError as err:
+        raise AuditRunError(f"the proof that the plan was logged does not hold: {err}") from err
+    return f"the plan is entry {shown.inclusion.index} of log {key.name}"
+
+
+def _print(result: dict[str, Any]) -> None:
+    suspect = result["suspect"]
+    controls = result["controls"]
+    rows = [("suspect", suspect)]
+    rows += [(name.replace("_", " "), one) for name, one in controls.items() if one is not None]
+    lines = [
+        (
+            name,
+            str(one["n_answers"]),
+            str(one["n_scored"]),
+            f"{one['effect']:.4f}",
+            f"{one['log10_evalue_peak']:z.2f}",
+            f"{one['log10_pvalue_fixed_n']:z.2f}",
+            f"{one['decoys']['log10_pvalue']:z.2f} of {one['decoys']['n']}",
+        )
+        for name, one in rows
+    ]
+    numbers = ("answers", "scored", "effect", "log10 e", "log10 p fixed n", "decoys")
+    is_exploratory = "EXPLORATORY: not planned in a log beforehand. " * result["is_exploratory"]
+    render.write_lines(("",), numbers, lines, f"{is_exploratory}{result['claim']}")

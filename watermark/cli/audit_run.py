@@ -1,0 +1,162 @@
+"""`watermark audit run`: ask a suspect what the plan says, keep what comes, stop when it may."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from watermark.cli import render
+from watermark.cli.options import keys_option, tokenizer_option
+from watermark.suspects.api import ApiSettings, ApiSuspect
+from watermark.suspects.callables import CollectedSuspect
+from watermark.suspects.dialects import Dialect, Sampling
+from watermark.suspects.gguf import load_gguf
+from watermark.suspects.http_reading import HttpReader
+from watermark.suspects.huggingface import FolderSuspect
+from watermark.suspects.opening import begin, log_of, open_audit
+
+if TYPE_CHECKING:
+    from watermark.radioactivity import AuditPlan
+    from watermark.suspects.answers import Suspect
+    from watermark.suspects.auditing import Audit, Look
+    from watermark.suspects.gguf import GgufSuspect
+    from watermark.suspects.reading import Reader
+
+_EPILOG = """\
+Examples:
+
+\b
+  watermark audit run audit --keys KEYS.toml --url http://127.0.0.1:9090
+  watermark audit run audit --keys KEYS.toml --url https://api.example.com \\
+    --dialect messages --api-key-env API_KEY
+  watermark audit run audit --keys KEYS.toml --folder models/suspect
+  watermark audit run audit --keys KEYS.toml --folder models/clean --as-control
+"""
+
+
+@click.command(epilog=_EPILOG, short_help="Ask a suspect what a plan says.")
+@click.argument("path", metavar="PLAN", type=click.Path(path_type=Path))
+@keys_option
+@tokenizer_option
+@click.option("--url", help="The suspect's server, ending before /v1.")
+@click.option(
+    "--dialect",
+    type=click.Choice([one.value for one in Dialect]),
+    default=Dialect.CHAT.value,
+    show_default=True,
+    help="Which endpoint is asked.",
+)
+@click.option("--api-key-env", help="The environment variable that holds the API key.")
+@click.option("--concurrency", type=click.IntRange(1), default=4, show_default=True)
+@click.option("--timeout", "timeout_s", type=float, default=120.0, show_default=True)
+@click.option(
+    "--folder", "weights", type=click.Path(path_type=Path), help="A Hugging Face model folder."
+)
+@click.option("--trust-remote-code", is_flag=True, help="Run code that the folder brings along.")
+@click.option("--gguf", type=click.Path(path_type=Path), help="A GGUF file.")
+@click.option(
+    "--answers", "collected", type=click.Path(path_type=Path), help="Answers collected already."
+)
+@click.option("--as-control", is_flag=True, help="This is the clean model.")
+@click.option("--exploratory", is_flag=True, help="Run a plan that is not logged.")
+def run(
+    *,
+    path: Path,
+    keys_file: Path,
+    tokenizers: tuple[Path, ...],
+    url: str | None,
+    dialect: str,
+    api_key_env: str | None,
+    concurrency: int,
+    timeout_s: float,
+    weights: Path | None,
+    trust_remote_code: bool,
+    gguf: Path | None,
+    collected: Path | None,
+    as_control: bool,
+    exploratory: bool,
+) -> int:
+    """Execute PLAN (the folder, or its plan.json), or go on where it stopped.
+
+    What was answered is kept at once and never asked for again. It stops when the e-value has
+    reached 1 / alpha, when every prompt has its answer, or when the money is spent.
+    """
+    if sum(one is not None for one in (url, weights, gguf, collected)) != 1:
+        raise click.UsageError("give one of --url, --folder, --gguf and --answers")
+    audit = open_audit(path, keys_file, tokenizers)
+    plan, sampling = audit.plan, _sampling(audit.plan)
+    suspect: Suspect | Reader
+    if url is not None:
+        api_key = _api_key(api_key_env)
+        settings = ApiSettings(
+            url=url,
+            model=plan.model,
+            dialect=Dialect(dialect),
+            sampling=sampling,
+            api_key=api_key,
+            concurrency=concurrency,
+            requests_per_minute=plan.budget.requests_per_minute,
+            timeout_s=timeout_s,
+        )
+        is_open = plan.access.is_open
+        suspect = HttpReader(url, plan.model, api_key=api_key) if is_open else ApiSuspect(settings)
+        asked = f"{url} {dialect}"
+    elif weights is not None:
+        suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)
+        asked = f"folder {weights.name}"
+    elif gguf is not None:
+        suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name}"
+    else:
+        suspect, asked = _collected(audit, collected), "answers collected before"
+    begin(
+        audit.folder,
+        log_of(keys_file),
+        asked,
+        is_control=as_control,
+        is_exploratory=exploratory,
+    )
+    return _execute(audit, suspect, as_control=as_control)
+
+
+def _api_key(name: str | None) -> str:
+    """Return what an environment variable holds; keys never stand on a command line."""
+    if name is None:
+        return ""
+    found = os.environ.get(name, "")  # noqa: TID251 - the command line reads the environment
+    if not found:
+        raise click.UsageError(f"--api-key-env {name} is not set; export it first")
+    return found
+
+
+def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_control: bool) -> int:
+    if audit.plan.access.is_open:
+        look = audit.read(suspect, tell=_tell)  # type: ignore[arg-type]  # by what it is made of
+    else:
+        look = audit.run(suspect, is_control=as_control, tell=_tell)  # type: ignore[arg-type]
+    if look.is_rejected and not as_control:
+        render.write_note("the e-value has reached 1 / alpha: the null hypothesis is rejected")
+    render.write_hints([f"`watermark audit report {audit.folder.path}` writes the report"])
+    return render.EXIT_DONE
+
+
+def _sampling(plan: AuditPlan) -> Sampling:
+    return Sampling(
+        temperature=plan.temperature, max_tokens=plan.budget.max_tokens, system=plan.system
+    )
+
+
+def _collected(audit: Audit, path: Path | None) -> CollectedSuspect:
+    if path is None or audit.plan.access.is_open:
+        raise click.UsageError("--answers goes with a closed audit")
+    return CollectedSuspect(path, audit.folder.digest)
+
+
+def _tell(look: Look) -> None:
+    render.write_note(
+        f"{look.n_answers} of {look.n_planned} answers, {look.n_scored} scores, log10 of the "
+        f"e-value at most {look.log_evalue_peak / math.log(10):.2f}, spent {look.spent:.2f}"
+    )

@@ -1,0 +1,223 @@
+"""From observations and keys to what an audit says.
+
+Null hypothesis: the suspect is independent of all keys of the audit. Then all scores, over pairs
+and keys, are independent Exp(1) (see `view`), so that
+
+- the bet on all of them in the order of the audit, with a stake that is the pair's weight times
+  one of the plan's, is a non-negative martingale: P(sup E >= 1 / alpha) <= alpha, whenever one
+  looks and stops. It is the test of the audit;
+- T = sum of w (s - 1) plus the sum of the weights is a weighted sum of independent Exp(1), with
+  an exact tail, for a number of answers fixed beforehand;
+- the rank of T among the same under decoy keys is a p-value without any formula.
+
+The keys of an audit share what a student learned (each text was marked under one of them), which
+is why they are pooled; each key's own p-value stands beside, with Holm's correction.
+
+Every statement is conditional on pairs and weights; that those are free of the key is the business
+of `view`, `pairs` and `delivered`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from watermark.detection.result import DecoyRank
+from watermark.radioactivity.dose import Dose, dose
+from watermark.radioactivity.scoring import Scorer
+from watermark.stats import (
+    BettingEvalue,
+    decoys_reached,
+    holm,
+    weighted_exponentials_log_sf,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from watermark.keys import KeyRecord
+    from watermark.radioactivity.design import Design
+    from watermark.radioactivity.pairs import Observation
+    from watermark.radioactivity.scoring import KeyScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyEvidence:
+    """What one key of an audit says alone.
+
+    Attributes:
+        key_id: The key.
+        n_scored: Pairs that count for it.
+        log_pvalue: Natural log of its exact p-value.
+        log_pvalue_family: The same after Holm over the keys of the audit.
+        effect: Weighted mean excess in standard deviations of one score.
+    """
+
+    key_id: str
+    n_scored: int
+    log_pvalue: float
+    log_pvalue_family: float
+    effect: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What the observations say under all keys together.
+
+    Attributes:
+        n_answers: Answers, those without a new pair included.
+        n_units: Units in them.
+        n_scored: Scores, over all pairs and keys.
+        statistic: Sum of w (s - 1), in nats.
+        log_pvalue: Natural log of the exact p-value, for a number of answers fixed beforehand.
+        effect: Statistic over its standard deviation and the root of `n_scored`.
+        log_evalue: Natural log of the bet's value at the end.
+        log_evalue_peak: Of its largest value, which decides.
+        peak_after: Answers after which the largest value was reached.
+        path: Of each answer: scores so far, and natural log of the bet's value after it.
+        decoys: Rank among decoy keys.
+        decoy_statistics: The statistic under each decoy, shape (n_decoys,).
+        dose: How much.
+        keys: Each key alone.
+    """
+
+    n_answers: int
+    n_units: int
+    n_scored: int
+    statistic: float
+    log_pvalue: float
+    effect: float
+    log_evalue: float
+    log_evalue_peak: float
+    peak_after: int
+    path: tuple[tuple[int, float], ...]
+    decoys: DecoyRank
+    decoy_statistics: tuple[float, ...]
+    dose: Dose
+    keys: tuple[KeyEvidence, ...]
+
+    def rejects_null(self, *, alpha: float) -> bool:
+        """Return whether the bet has reached 1 / alpha at any time."""
+        return self.log_evalue_peak >= -math.log(alpha)
+
+
+def weigh_evidence(
+    records: Sequence[KeyRecord], observations: Sequence[Observation], design: Design
+) -> Evidence:
+    """Return what an audit says.
+
+    Args:
+        records: Its keys, of one unit, context width and account share.
+        observations: From one `PairCollector`, in the order of the audit.
+        design: What was fixed beforehand.
+
+    Raises:
+        AuditDesignError: The keys do not belong together.
+    """
+    scorer = Scorer(records, observations, design.weights)
+    per_key = [scorer.scores(index) for index in range(len(records))]
+    pooled = _pooled(per_key)
+    bet, path = _bet(pooled, len(observations), design.lambdas)
+    statistic = float(pooled.weights @ (pooled.scores - 1.0))
+    decoys = scorer.decoy_statistics(scorer.n_decoys(design.n_decoys))
+    (reached,) = decoys_reached(np.array([statistic]), decoys)
+    capitals = [log_evalue for _, log_evalue in path]
+    return Evidence(
+        n_answers=len(observations),
+        n_units=sum(one.n_units for one in observations),
+        n_scored=len(pooled.scores),
+        statistic=statistic,
+        log_pvalue=_log_pvalue(pooled),
+        effect=_effect(pooled),
+        log_evalue=bet.log_evalue,
+        log_evalue_peak=bet.log_evalue_peak,
+        peak_after=1 + int(np.argmax(capitals)) if bet.log_evalue_peak > 0 else 0,
+        path=tuple(path),
+        decoys=DecoyRank.of(len(decoys), int(reached)),
+        decoy_statistics=tuple(decoys.tolist()),
+        dose=_dose(pooled, len(observations), design),
+        keys=_key_evidence(records, per_key),
+    )
+
+
+def bet_path(
+    records: Sequence[KeyRecord], observations: Sequence[Observation], design: Design
+) -> list[tuple[int, float]]:
+    """Return the bet alone: of each answer, scores so far and natural log of its value.
+
+    What a running audit looks at; it needs no decoys.
+
+    Raises:
+        AuditDesignError: The keys do not belong together.
+    """
+    scorer = Scorer(records, observations, design.weights)
+    pooled = _pooled([scorer.scores(index) for index in range(len(records))])
+    return _bet(pooled, len(observations), design.lambdas)[1]
+
+
+def _pooled(parts: Sequence[KeyScores]) -> KeyScores:
+    """Return the scores of all keys, answer by answer."""
+    answers = np.concatenate([one.answers for one in parts])
+    order = np.argsort(answers, kind="stable")
+    scores = np.concatenate([one.scores for one in parts])[order]
+    weights = np.concatenate([one.weights for one in parts])[order]
+    return type(parts[0])(scores, weights, answers[order])
+
+
+def _bet(
+    pooled: KeyScores, n_answers: int, lambdas: tuple[float, ...]
+) -> tuple[BettingEvalue, list[tuple[int, float]]]:
+    bet = BettingEvalue(lambdas=lambdas)
+    ends = np.searchsorted(pooled.answers, np.arange(n_answers), side="right").tolist()
+    path: list[tuple[int, float]] = []
+    start = 0
+    for end in ends:
+        bet = bet.update(pooled.scores[start:end], pooled.weights[start:end])
+        path.append((end, bet.log_evalue))
+        start = end
+    return bet, path
+
+
+def _log_pvalue(part: KeyScores) -> float:
+    if not len(part.scores):
+        return 0.0
+    return weighted_exponentials_log_sf(float(part.scores @ part.weights), part.weights)
+
+
+def _effect(part: KeyScores) -> float:
+    """Return the deviation of the statistic, spread over its scores."""
+    spread = math.sqrt(float(part.weights @ part.weights) * len(part.scores))
+    return float(part.weights @ (part.scores - 1.0)) / spread if spread else 0.0
+
+
+def _dose(pooled: KeyScores, n_answers: int, design: Design) -> Dose:
+    def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(pooled.answers, values, minlength=n_answers).astype(np.float64)
+
+    return dose(
+        sums(pooled.weights * (pooled.scores - 1.0)),
+        sums(pooled.weights),
+        reference=design.reference,
+        n_planned=design.n_answers,
+    )
+
+
+def _key_evidence(
+    records: Sequence[KeyRecord], per_key: Sequence[KeyScores]
+) -> tuple[KeyEvidence, ...]:
+    logs = [_log_pvalue(one) for one in per_key]
+    return tuple(
+        KeyEvidence(
+            key_id=record.key_id,
+            n_scored=len(one.scores),
+            log_pvalue=log_pvalue,
+            log_pvalue_family=family,
+            effect=_effect(one),
+        )
+        for record, one, log_pvalue, family in zip(records, per_key, logs, holm(logs), strict=True)
+    )

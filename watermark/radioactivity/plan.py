@@ -1,0 +1,362 @@
+"""A plan: everything about an audit that could be chosen afterwards, fixed before it.
+
+Rule 1: a plan has one form, byte for byte, and its digest names it. Rule 2: the digest goes into
+the log of keys before the first prompt goes out, with a tag of the suspect, so that every plan
+for a suspect can be found by whoever has the log. Rule 3: a plan that cannot succeed is not made.
+
+Source: `watermark/spec/audit.md`.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import math
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from watermark.errors import AuditPlanError
+from watermark.radioactivity.delivered import ContextWeights, Weighting
+from watermark.radioactivity.design import Design
+from watermark.radioactivity.power import power_of_bet, scores_for_bet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from watermark.radioactivity.delivered import Traffic
+
+PLAN_FORM: Final = "output-watermark-audit-plan/v1"
+MINUTES_A_DAY: Final = 24 * 60
+_TAG: Final = b"output-watermark/v1/audit-suspect"
+_PARTS: Final = 2.0  # of the capital, one is at the planned stake
+
+
+class Access(enum.StrEnum):
+    """What a suspect lets one see."""
+
+    CLOSED = "closed"
+    """Its answers."""
+    ARGMAX = "open-argmax"
+    """Its likeliest next token along delivered text (reading mode)."""
+    EXPECTATION = "open-expectation"
+    """Its distribution of the next token along delivered text (reading mode)."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the suspect reads delivered text, instead of answering prompts."""
+        return self is not Access.CLOSED
+
+
+class PromptSource(enum.StrEnum):
+    """Where prompts come from, and so why they are free of the key."""
+
+    SEEDS = "seeds"
+    """Written for the purpose, and no one's."""
+    FIRST_TURNS = "first-turns"
+    """First-turn user prompts, rows drawn by a committed seed."""
+    PASSAGES = "passages"
+    """Delivered replies, to be read (open access)."""
+
+
+class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One key of a plan, as it is committed to.
+
+    Attributes:
+        key_id: Its id.
+        unit: Its unit.
+        context_width: Units in a context.
+        scheme: Its scheme.
+        rho: Its correlation.
+        account_share_q16: Its account share.
+        commitment: Its log entry, whole; empty where it is not committed to.
+        marked_from: Since when it marked; empty for always.
+    """
+
+    key_id: str
+    unit: str
+    context_width: int
+    scheme: str
+    rho: float
+    account_share_q16: int
+    commitment: str = ""
+    marked_from: str = ""
+
+
+class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file beside a plan.
+
+    Attributes:
+        name: Its name.
+        sha256: Its digest, in hex.
+        rows: How many rows it holds.
+    """
+
+    name: str
+    sha256: str
+    rows: int
+
+
+class DeliveredFile(PlanFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Contexts that were delivered under one key.
+
+    Attributes:
+        key_id: The key; empty where that is not known.
+        is_keyed: Whether the fingerprints are streams of that key.
+    """
+
+    key_id: str
+    is_keyed: bool
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an audit may take.
+
+    Attributes:
+        requests: Prompts, or passages, at most.
+        max_tokens: Tokens of an answer.
+        price: In the currency of the prices, at most; 0 for no limit.
+        price_in: Of a million prompt tokens.
+        price_out: Of a million answer tokens.
+        requests_per_minute: The rate limit; 0 for none.
+    """
+
+    requests: int
+    max_tokens: int = 400
+    price: float = 0.0
+    price_in: float = 0.0
+    price_out: float = 0.0
+    requests_per_minute: float = 0.0
+
+    def spent(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return what tokens cost."""
+        return (prompt_tokens * self.price_in + completion_tokens * self.price_out) / 1e6
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan expects of itself.
+
+    Attributes:
+        effect: Mean excess of a score that is supposed, in standard deviations.
+        share_scored: Scored of generated units that are supposed.
+        power: Chance to reject if the effect is that large.
+        scores_needed: Scores for nine chances in ten.
+        scores_expected: Scores that the budget gives.
+        requests: Requests.
+        price: Of all of them, as far as prices are known.
+        days: At the rate limit.
+    """
+
+    effect: float
+    share_scored: float
+    power: float
+    scores_needed: int
+    scores_expected: int
+    requests: int
+    price: float
+    days: float
+
+
+class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that is fixed before the first query.
+
+    Attributes:
+        form: `PLAN_FORM`.
+        suspect: How reports call the suspect.
+        model: The name it is asked by, and that its answers must bear; empty for any.
+        access: What it lets one see.
+        training_cutoff: When it stopped learning, as far as one knows; empty for unknown.
+        created: When the plan was made.
+        keys: The keys, which are tested together.
+        weighting: Whose traffic weighs a context.
+        full_at: As `ContextWeights` has it.
+        floor: Likewise.
+        delivered: What was delivered.
+        prompt_source: Where prompts come from.
+        prompt_seed: By which rows were drawn.
+        prompts: The file of prompts, or of passages.
+        system: A system prompt that goes with every prompt; empty for none.
+        temperature: Of answers; None leaves it to the suspect.
+        alpha: Level of the anytime-valid test.
+        lambdas: Stakes of the bet.
+        n_decoys: Decoy keys.
+        reference: As `Design` has it.
+        budget: What it may take.
+        controls: What stands beside: always decoys and contexts never delivered, and a clean
+            model where there is one.
+        forecast: What it expects of itself.
+    """
+
+    form: str = PLAN_FORM
+    suspect: str
+    model: str = ""
+    access: Access = Access.CLOSED
+    training_cutoff: str = ""
+    created: str
+    keys: tuple[PlanKey, ...]
+    weighting: Weighting = Weighting.FLAT
+    full_at: int = 16
+    floor: float = 0.0
+    delivered: tuple[DeliveredFile, ...] = ()
+    prompt_source: PromptSource = PromptSource.SEEDS
+    prompt_seed: str = ""
+    prompts: PlanFile
+    system: str = ""
+    temperature: float | None = 1.0
+    alpha: float
+    lambdas: tuple[float, ...]
+    n_decoys: int
+    reference: float = 1.0
+    budget: Budget
+    controls: tuple[str, ...] = ("decoys", "undelivered")
+    forecast: Forecast
+
+    @property
+    def hypothesis(self) -> str:
+        """What is tested, in words."""
+        names = ", ".join(one.key_id for one in self.keys)
+        return (
+            f"Null hypothesis: {self.suspect} is independent of key {names}. It is rejected if, at "
+            f"any time before {self.budget.requests} requests, the e-value reaches 1 / alpha = "
+            f"{1 / self.alpha:g}."
+        )
+
+    def design(self, traffic: Sequence[Traffic]) -> Design:
+        """Return how its scores become a statement.
+
+        Args:
+            traffic: What `delivered` names, read.
+        """
+        weights = ContextWeights(
+            weighting=self.weighting,
+            full_at=self.full_at,
+            floor=self.floor,
+            traffic=tuple(traffic),
+        )
+        return Design(
+            alpha=self.alpha,
+            lambdas=self.lambdas,
+            n_decoys=self.n_decoys,
+            weights=weights,
+            n_answers=self.budget.requests,
+            reference=self.reference,
+        )
+
+
+def encode_plan(plan: AuditPlan) -> bytes:
+    """Return the one form of a plan: JSON, keys in order, a line feed at the end."""
+    return msgspec.json.format(msgspec.json.encode(plan, order="sorted"), indent=1) + b"\n"
+
+
+def plan_digest(data: bytes) -> str:
+    """Return the digest by which a plan is called, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def parse_plan(data: bytes, name: str) -> AuditPlan:
+    """Return the plan that a file holds.
+
+    Args:
+        data: The whole file.
+        name: What messages call it.
+
+    Raises:
+        AuditPlanError: It is no plan, or not in the one form.
+    """
+    try:
+        plan = msgspec.json.decode(data, type=AuditPlan)
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise AuditPlanError(f"{name} is no plan of form {PLAN_FORM} ({err}); plan again") from None
+    if plan.form != PLAN_FORM or encode_plan(plan) != data:
+        raise AuditPlanError(
+            f"{name} is not in the one form that a plan has, so it was edited; restore the file "
+            "that `watermark audit plan` wrote"
+        )
+    return plan
+
+
+def suspect_tag(suspect: str) -> str:
+    """Return what the log calls a suspect: the same for one name, and not the name, 64 hex digits.
+
+    Who guesses the name can check it; a plan is no secret to whoever is named in it.
+    """
+    name = unicodedata.normalize("NFC", suspect.strip()).casefold().encode()
+    return hashlib.sha256(_TAG + len(name).to_bytes(4, "little") + name).hexdigest()
+
+
+def plan_entry(digest: str, suspect: str) -> bytes:
+    """Return the log entry that fixes a plan."""
+    return f"{PLAN_FORM}\nplan: {digest}\nsuspect: {suspect_tag(suspect)}\n".encode()
+
+
+def read_entry(entry: bytes) -> tuple[str, str] | None:
+    """Return digest and suspect's tag of a plan's log entry; None for another entry."""
+    lines = entry.decode("utf-8", "replace").split("\n")
+    if len(lines) != 4 or lines[0] != PLAN_FORM:  # noqa: PLR2004 - three lines and their end
+        return None
+    return lines[1].removeprefix("plan: "), lines[2].removeprefix("suspect: ")
+
+
+def forecast(
+    budget: Budget,
+    *,
+    effect: float,
+    alpha: float,
+    share_scored: float,
+    prompt_tokens: int,
+    is_open: bool,
+    n_units: int = 0,
+) -> Forecast:
+    """Return what an audit can expect.
+
+    Args:
+        budget: What it may take.
+        effect: Supposed mean excess of a score, in standard deviations, > 0.
+        alpha: Level.
+        share_scored: Supposed share of generated units that are scored.
+        prompt_tokens: Tokens of an average prompt, for the price.
+        is_open: Whether delivered text is read, of which every new context is scored.
+        n_units: Units of all passages, where it is.
+
+    Raises:
+        AuditPlanError: It cannot succeed; the message says what would.
+    """
+    generated = n_units if is_open else budget.requests * budget.max_tokens
+    expected = int(share_scored * generated)
+    needed = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=_PARTS)
+    power = power_of_bet(expected, effect, alpha=alpha, n_parts=_PARTS)
+    out = 0 if is_open else budget.max_tokens
+    price = budget.requests * budget.spent(prompt_tokens, out)
+    rate = budget.requests_per_minute
+    found = Forecast(
+        effect=effect,
+        share_scored=share_scored,
+        power=round(power, 4),
+        scores_needed=needed,
+        scores_expected=expected,
+        requests=budget.requests,
+        price=round(price, 4),
+        days=round(budget.requests / rate / MINUTES_A_DAY, 4) if rate else 0.0,
+    )
+    _check_power(found, budget, alpha)
+    if budget.price and price > budget.price:
+        raise AuditPlanError(
+            f"{budget.requests} requests cost {price:.2f}, more than the {budget.price:.2f} that "
+            "may be spent; raise --price, or plan fewer requests"
+        )
+    return found
+
+
+def _check_power(found: Forecast, budget: Budget, alpha: float) -> None:
+    """Refuse what cannot succeed, and say what would."""
+    if found.power >= 0.5:  # noqa: PLR2004 - as likely as not
+        return
+    per_request = max(1.0, found.scores_expected / budget.requests)
+    smallest = found.effect * math.sqrt(found.scores_needed / max(1, found.scores_expected))
+    raise AuditPlanError(
+        f"this cannot succeed: {budget.requests} requests give about {found.scores_expected} "
+        f"scores, which reject at alpha {alpha:g} with a chance of {found.power:.3f} if the effect "
+        f"is {found.effect:g}; {math.ceil(found.scores_needed / per_request)} requests would do, "
+        f"or an effect of {smallest:.3g}, or open access, or a larger alpha"
+    )

@@ -1,0 +1,206 @@
+"""Delivered conversations in a JSONL file: one object a line.
+
+    {"id": "c-17", "account": "acme", "key_id": "2026-11", "path": "splice",
+     "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}],
+     "chunk_ends": [24, 51]}
+
+`messages` is all that must be there. `key_id` is the key that marked, `path` how, and
+`chunk_ends` after how many characters of the last reply each chunk of `select` ended.
+
+Rule 1: prompts of users go to a stranger, so only those of accounts that agreed
+(`audit_prompts`), and of probe accounts, leave this file; who is not named agreed to nothing.
+Rule 2: which rows are drawn follows from a seed that was fixed, never from what was delivered.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import numpy as np
+
+from watermark.errors import AuditPlanError
+from watermark.radioactivity import Path as MarkPath
+from watermark.radioactivity import Traffic
+from watermark.suspects.answers import Prompt
+from watermark.suspects.reading import ReadText
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from watermark.text import Unit
+
+_ASSISTANT: Final = "assistant"
+_USER: Final = "user"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn."""
+
+    role: str
+    content: str
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """One delivered conversation; see the module."""
+
+    messages: tuple[Message, ...]
+    id: str = ""
+    account: str = ""
+    key_id: str = ""
+    path: str = ""
+    chunk_ends: tuple[int, ...] = ()
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """Return the conversations of a file.
+
+    Raises:
+        AuditPlanError: It cannot be read, or a line is none.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as err:
+        raise AuditPlanError(f"cannot read {path}; correct the path") from err
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(msgspec.json.decode(line, type=Conversation))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise AuditPlanError(
+                f"{path}:{number} is no conversation; write an object with `messages`"
+            ) from None
+    return found
+
+
+def traffic_of(
+    conversations: Iterable[Conversation], unit: Unit, context_width: int
+) -> list[Traffic]:
+    """Return the contexts that were delivered, by the key that marked."""
+    by_key: dict[str, list[Conversation]] = {}
+    for one in conversations:
+        by_key.setdefault(one.key_id, []).append(one)
+    return [
+        Traffic.of_conversations(
+            [
+                [unit.encode(m.content) for m in one.messages if m.role == _ASSISTANT]
+                for one in part
+            ],
+            context_width,
+            key_id=key_id,
+        )
+        for key_id, part in sorted(by_key.items())
+    ]
+
+
+def agreeing_accounts(path: Path) -> frozenset[str]:
+    """Return the accounts of an accounts.toml whose `audit_prompts` is true.
+
+    Raises:
+        AuditPlanError: The file cannot be read.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("account", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise AuditPlanError(f"cannot read accounts {path}; give an accounts.toml") from err
+    return frozenset(
+        str(one.get("name"))
+        for one in tables
+        if isinstance(one, dict) and one.get("audit_prompts") is True
+    )
+
+
+def first_turns(
+    conversations: Sequence[Conversation], accounts: frozenset[str], *, count: int, seed: str
+) -> list[Prompt]:
+    """Return first-turn user prompts of accounts that agreed, drawn by a seed (rules 1 and 2).
+
+    Raises:
+        AuditPlanError: There is none.
+    """
+    texts = [
+        one.messages[0].content
+        for one in conversations
+        if one.account in accounts and one.messages and one.messages[0].role == _USER
+    ]
+    distinct = [text for text in dict.fromkeys(texts) if text.strip()]
+    if not distinct:
+        raise AuditPlanError(
+            "no conversation is of an account that agreed to have its prompts sent to a suspect; "
+            "set audit_prompts for probe accounts, or leave out --accounts for prompts of seeds/"
+        )
+    chosen = drawn(len(distinct), count, seed)
+    return [Prompt(id=f"turn-{i:06d}", prompt=distinct[i]) for i in chosen]
+
+
+def passages(conversations: Sequence[Conversation], *, count: int, seed: str) -> list[ReadText]:
+    """Return delivered replies to be read, rows drawn by a seed (rule 2).
+
+    Raises:
+        AuditPlanError: No reply may be read.
+    """
+    known = {one.value for one in MarkPath} - {MarkPath.REPLY.value}
+    ready = [
+        one
+        for one in conversations
+        if one.path in known
+        and one.messages
+        and one.messages[-1].role == _ASSISTANT
+        and (one.path != MarkPath.SELECT.value or one.chunk_ends)
+    ]
+    if not ready:
+        raise AuditPlanError(
+            "no delivered reply may be read: each needs `path`, one of native, splice, unmarked, "
+            "or select with chunk_ends; of others what comes after had a say in what comes before"
+        )
+    return [
+        ReadText(
+            id=f"reply-{i:06d}",
+            text=ready[i].messages[-1].content,
+            before=tuple(m.content for m in ready[i].messages[:-1]),
+            path=ready[i].path,
+            chunk_ends=ready[i].chunk_ends,
+        )
+        for i in drawn(len(ready), count, seed)
+    ]
+
+
+def drawn(n: int, count: int, seed: str) -> list[int]:
+    """Return which of n rows a seed draws, each once, in the order in which they are used."""
+    rng = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(seed.encode(), "little")))
+    return [int(one) for one in rng.permutation(n)[:count]]
+
+
+def seed_prompts(path: Path, *, count: int, seed: str) -> list[Prompt]:
+    """Return prompts of a file, rows drawn by a seed.
+
+    Args:
+        path: JSONL with `id` and `prompt`, such as `seeds/probe-prompts.jsonl`.
+        count: At most so many.
+        seed: Draws them.
+
+    Raises:
+        AuditPlanError: It cannot be read, or a line is no prompt.
+    """
+    try:
+        rows = [msgspec.json.decode(one, type=Prompt) for one in path.read_bytes().splitlines()]
+    except OSError as err:
+        raise AuditPlanError(f"cannot read {path}; correct the path") from err
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise AuditPlanError(
+            f"{path} holds no prompts; write objects with id and prompt, one a line"
+        ) from None
+    if not rows:
+        raise AuditPlanError(f"{path} holds no prompts; write some")
+    return [rows[i] for i in drawn(len(rows), count, seed)]
+
+
+def repeated(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """Return so many prompts, each again and again where there are fewer."""
+    return [
+        Prompt(id=one.id if lap == 0 else f"{one.id}#{lap + 1}", prompt=one.prompt)
+        for lap in range(-(-count // len(prompts)))
+        for one in prompts
+    ][:count]

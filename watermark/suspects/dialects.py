@@ -1,0 +1,164 @@
+"""How three kinds of API are asked one prompt, and where the answer stands in theirs.
+
+Source: OpenAI API reference, Chat and Completions; Anthropic API reference, Messages.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from watermark.errors import SuspectError
+
+_ANTHROPIC_VERSION: Final = "2023-06-01"
+T = TypeVar("T")
+
+
+class Dialect(enum.StrEnum):
+    """Which endpoint a suspect is asked at."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    MESSAGES = "messages"
+
+    @property
+    def path(self) -> str:
+        """The endpoint, behind the base URL."""
+        return _PATHS[self]
+
+
+_PATHS: Final = {
+    Dialect.CHAT: "/v1/chat/completions",
+    Dialect.COMPLETIONS: "/v1/completions",
+    Dialect.MESSAGES: "/v1/messages",
+}
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How a suspect is to answer.
+
+    Attributes:
+        temperature: As the API has it, >= 0; None leaves the field out.
+        max_tokens: Tokens of an answer, >= 1.
+        system: A system prompt; empty for none. It is in view of every answer.
+    """
+
+    temperature: float | None = 1.0
+    max_tokens: int = 400
+    system: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What stands in an answer.
+
+    Attributes:
+        text: What the model wrote.
+        model: Its name.
+        prompt_tokens: Tokens billed for the prompt.
+        completion_tokens: Tokens billed for the text.
+    """
+
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message | None = None
+    text: str | None = None
+
+
+class _OpenAI(msgspec.Struct):
+    choices: list[_Choice]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str | None = None
+
+
+class _Anthropic(msgspec.Struct):
+    content: list[_Block]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+def headers_of(dialect: Dialect, api_key: str) -> dict[str, str]:
+    """Return the headers of a request."""
+    headers = {"content-type": "application/json"}
+    if dialect is Dialect.MESSAGES:
+        headers["anthropic-version"] = _ANTHROPIC_VERSION
+    if api_key:
+        name = "x-api-key" if dialect is Dialect.MESSAGES else "authorization"
+        headers[name] = api_key if dialect is Dialect.MESSAGES else f"Bearer {api_key}"
+    return headers
+
+
+def body_of(dialect: Dialect, model: str, prompt: str, sampling: Sampling) -> bytes:
+    """Return the body that asks one prompt."""
+    body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_tokens}
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if dialect is Dialect.COMPLETIONS:
+        body["prompt"] = f"{sampling.system}\n\n{prompt}" if sampling.system else prompt
+        return msgspec.json.encode(body)
+    body["messages"] = [{"role": "user", "content": prompt}]
+    if sampling.system and dialect is Dialect.MESSAGES:
+        body["system"] = sampling.system
+    elif sampling.system:
+        body["messages"].insert(0, {"role": "system", "content": sampling.system})
+    return msgspec.json.encode(body)
+
+
+def read_said(dialect: Dialect, data: bytes) -> Said:
+    """Return what an answer says.
+
+    Raises:
+        SuspectError: It is not of the dialect's form; the message quotes nothing of it.
+    """
+    if dialect is Dialect.MESSAGES:
+        answer = _decode(data, _Anthropic)
+        text = "".join(one.text or "" for one in answer.content if one.type == "text")
+        return _said(text, answer.model, answer.usage)
+    found = _decode(data, _OpenAI)
+    if not found.choices:
+        raise SuspectError("the suspect's answer holds no choice")
+    choice = found.choices[0]
+    message = choice.message or _Message()
+    return _said(choice.text or message.content or message.refusal or "", found.model, found.usage)
+
+
+def _said(text: str, model: str | None, usage: _Usage | None) -> Said:
+    usage = usage or _Usage()
+    return Said(
+        text=text,
+        model=model or "",
+        prompt_tokens=usage.prompt_tokens or usage.input_tokens or 0,
+        completion_tokens=usage.completion_tokens or usage.output_tokens or 0,
+    )
+
+
+def _decode(data: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise SuspectError("the suspect's answer is not of the dialect's form") from None

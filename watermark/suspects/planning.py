@@ -1,0 +1,255 @@
+"""Making the folder of an audit: what is fixed, what it will take, and whether it can succeed.
+
+Rule 1: everything that the plan names is in its folder before the plan is. Rule 2: what cannot
+succeed is refused, with what would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from watermark.errors import AuditPlanError, CommitmentError, KeysError
+from watermark.keys.keylog import entry_of
+from watermark.keys.record import BEGINNING, format_time
+from watermark.radioactivity import (
+    Access,
+    AuditPlan,
+    Budget,
+    PromptSource,
+    Weighting,
+    decoys_of,
+    stakes_for,
+)
+from watermark.radioactivity.plan import (
+    DeliveredFile,
+    PlanFile,
+    PlanKey,
+    encode_plan,
+    forecast,
+    plan_digest,
+)
+from watermark.radioactivity.scoring import check_keys
+from watermark.suspects.folder import PLAN, PROMPTS, pack_rows, pack_traffic, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from watermark.keys import KeyRecord
+    from watermark.radioactivity import Traffic
+    from watermark.suspects.answers import Prompt
+    from watermark.suspects.reading import ReadText
+    from watermark.text import Unit
+
+DEFAULT_REFERENCE: Final = 0.8
+"""Mean excess of marked text, in nats a score, where nobody measured it: a story model at
+temperature 0.7 (`benchmarks/effect.py`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What an audit is to be.
+
+    Attributes:
+        suspect: How reports call the suspect.
+        model: The name it is asked by.
+        access: What it lets one see.
+        alpha: Level.
+        effect: Supposed mean excess of a score, in standard deviations.
+        share_scored: Supposed share of generated units that are scored.
+        reference: Mean excess of the marked text itself.
+        weighting: Whose traffic weighs.
+        full_at: As `ContextWeights` has it.
+        floor: Likewise.
+        budget: What it may take.
+        system: A system prompt.
+        temperature: Of answers.
+        prompt_source: Where prompts come from.
+        prompt_seed: By which rows were drawn.
+        training_cutoff: When the suspect stopped learning; None for unknown.
+        has_control: Whether a clean model will be asked the same.
+    """
+
+    suspect: str
+    model: str = ""
+    access: Access = Access.CLOSED
+    alpha: float
+    effect: float
+    share_scored: float
+    reference: float = DEFAULT_REFERENCE
+    weighting: Weighting = Weighting.FLAT
+    full_at: int = 16
+    floor: float = 0.0
+    budget: Budget
+    system: str = ""
+    temperature: float | None = 1.0
+    prompt_source: PromptSource = PromptSource.SEEDS
+    prompt_seed: str = ""
+    training_cutoff: datetime | None = None
+    has_control: bool = False
+
+
+def write_plan(
+    folder: Path,
+    wishes: Wishes,
+    records: Sequence[KeyRecord],
+    *,
+    rows: Sequence[Prompt] | Sequence[ReadText],
+    traffic: Sequence[Traffic],
+    unit: Unit,
+    now: datetime,
+) -> tuple[AuditPlan, str]:
+    """Write the folder of an audit, and return its plan with the digest.
+
+    Args:
+        folder: Where to; it may exist, and may hold no plan.
+        wishes: What the audit is to be.
+        records: Its keys.
+        rows: Prompts or passages, drawn already.
+        traffic: What was delivered.
+        unit: How text is cut.
+        now: When the plan is made.
+
+    Raises:
+        AuditPlanError: There is a plan already, or this one cannot succeed.
+        AuditDesignError: The keys do not belong together.
+    """
+    if (folder / PLAN).exists():
+        raise AuditPlanError(f"{folder} holds a plan already; give another folder")
+    check_keys(records)
+    keys = _marked_before(records, wishes.training_cutoff)
+    _check_traffic(wishes, traffic)
+    lengths = [len(unit.encode(_text(one))) for one in rows]
+    expected = forecast(
+        wishes.budget,
+        effect=wishes.effect,
+        alpha=wishes.alpha,
+        share_scored=wishes.share_scored,
+        prompt_tokens=sum(lengths) // max(1, len(rows)),
+        is_open=wishes.access.is_open,
+        n_units=sum(lengths),
+    )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
+    data = pack_rows(rows)
+    write_file(folder / PROMPTS, data)
+    controls = ["decoys", *(["undelivered"] if traffic else [])]
+    plan = AuditPlan(
+        suspect=wishes.suspect,
+        model=wishes.model,
+        access=wishes.access,
+        training_cutoff=format_time(wishes.training_cutoff) if wishes.training_cutoff else "",
+        created=format_time(now),
+        keys=tuple(_plan_key(one) for one in keys),
+        weighting=wishes.weighting,
+        full_at=wishes.full_at,
+        floor=wishes.floor,
+        delivered=delivered,
+        prompt_source=wishes.prompt_source,
+        prompt_seed=wishes.prompt_seed,
+        prompts=PlanFile(name=PROMPTS, sha256=_digest(data), rows=len(rows)),
+        system=wishes.system,
+        temperature=wishes.temperature,
+        alpha=wishes.alpha,
+        lambdas=stakes_for(wishes.effect),
+        n_decoys=decoys_of(wishes.alpha),
+        reference=wishes.reference,
+        budget=wishes.budget,
+        controls=(*controls, *(["clean-model"] if wishes.has_control else [])),
+        forecast=expected,
+    )
+    encoded = encode_plan(plan)
+    write_file(folder / PLAN, encoded)
+    return plan, plan_digest(encoded)
+
+
+def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyRecord]:
+    """Return the plan's keys among some, as the plan has them.
+
+    Raises:
+        AuditPlanError: One is missing, or another key of that name.
+    """
+    found = []
+    for one in plan.keys:
+        fitting = [r for r in records if (r.key_id, r.unit) == (one.key_id, one.unit)]
+        if not fitting:
+            raise AuditPlanError(f"key {one.key_id!a} of the plan is not at hand; give its file")
+        known = _plan_key(fitting[0])
+        same = ("context_width", "scheme", "rho", "account_share_q16")
+        is_same = all(getattr(known, name) == getattr(one, name) for name in same)
+        if not is_same or (one.commitment and known.commitment != one.commitment):
+            raise AuditPlanError(
+                f"key {one.key_id!a} is another one than the plan's; give the key that the plan "
+                "was made with"
+            )
+        found.append(fitting[0])
+    return found
+
+
+def _text(one: Prompt | ReadText) -> str:
+    text: str = getattr(one, "prompt", "") or getattr(one, "text", "")
+    return text
+
+
+def _marked_before(records: Sequence[KeyRecord], cutoff: datetime | None) -> Sequence[KeyRecord]:
+    """Return the keys that can have marked what a suspect learned from.
+
+    Raises:
+        AuditPlanError: There is none.
+    """
+    if cutoff is None:
+        return records
+    found = [one for one in records if one.start < cutoff]
+    if not found:
+        first = min(one.start for one in records)
+        raise AuditPlanError(
+            f"this cannot succeed: no key marked before the suspect's training cut-off "
+            f"{format_time(cutoff)}, the first one from {format_time(first)} on; audit a model "
+            "that was trained later"
+        )
+    return found
+
+
+def _check_traffic(wishes: Wishes, traffic: Sequence[Traffic]) -> None:
+    needs = wishes.weighting is not Weighting.FLAT
+    if needs and not any(len(one.fingerprints) for one in traffic):
+        raise AuditPlanError(
+            f"weights {wishes.weighting.value!r} need what was delivered, and there is nothing; "
+            "give --ledger-contexts or --delivered, or --weights flat"
+        )
+
+
+def _plan_key(record: KeyRecord) -> PlanKey:
+    try:
+        commitment = entry_of(record).decode()
+    except (KeysError, CommitmentError):
+        commitment = ""
+    return PlanKey(
+        key_id=record.key_id,
+        unit=record.unit,
+        context_width=record.context_width,
+        scheme=record.scheme,
+        rho=record.rho,
+        account_share_q16=record.account_share_q16,
+        commitment=commitment,
+        marked_from="" if record.start == BEGINNING else format_time(record.start),
+    )
+
+
+def _write_traffic(folder: Path, index: int, one: Traffic) -> DeliveredFile:
+    name, data = f"delivered-{index}.bin", pack_traffic(one)
+    write_file(folder / name, data)
+    return DeliveredFile(
+        name=name,
+        sha256=_digest(data),
+        rows=len(one.fingerprints),
+        key_id=one.key_id,
+        is_keyed=one.context_key is not None,
+    )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
