@@ -103,7 +103,10 @@ async def _probe_all(config: ProxyConfig, models: Sequence[ModelConfig]) -> list
 
 
 async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig) -> Probed:
-    served = serve_model(_knowing(model, msgspec.structs.replace(model.capabilities, probe=False)))
+    start = msgspec.structs.replace(model.capabilities, probe=False)
+    if model.tokenizer is None:
+        start = msgspec.structs.replace(start, continuation="text")
+    served = serve_model(_knowing(model, start))
 
     def adapter(able: Capabilities) -> Upstream:
         changed = serve_model(_knowing(model, able)) if able.is_text else served

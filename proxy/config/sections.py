@@ -384,7 +384,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def needs_tokenizer(self) -> bool:
         """Whether something has to know the model's tokens."""
-        return self.unit == "tokenizer" or not self.capabilities.is_text
+        if self.unit == "tokenizer":
+            return True
+        return not (self.capabilities.is_text or self.capabilities.probe)
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
