@@ -104,7 +104,8 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
     return frozenset(number for number in found.values() if number is not None)
 
 
-def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
+def continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
+    """Return how an upstream is asked for continuations, as a model's capabilities say."""
     able = model.config.capabilities
     # What the proxy marks, an engine that marks by itself must not mark again.
     one = _asked_once(client.saying(switch_off(model.config.native.engine)), model)
@@ -184,7 +185,7 @@ def create_app(
         models=models,
         keys=holder,
         passes_unmarked=config.keys.on_missing == "pass-unmarked",
-        upstreams={name: _continuing(client, model) for name, model in models.items()},
+        upstreams={name: continuing(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         access=access,

@@ -14,6 +14,7 @@ import click
 
 from proxy.cli.accounts import accounts
 from proxy.cli.demo import run_demo
+from proxy.cli.probe import run_probe
 from proxy.cli.reload import run_reload
 from proxy.cli.serve import run_serve
 from proxy.cli.upstream import UpstreamOptions, run_upstream
@@ -42,6 +43,7 @@ def cli() -> None:
       watermark-proxy demo
       watermark-proxy serve --config configs/quickstart.toml
       watermark-proxy reload --config configs/quickstart.toml
+      watermark-proxy probe --config configs/proxy.toml
       watermark-proxy upstream --port 9090
     """
 
@@ -65,6 +67,18 @@ def serve(path: Path) -> None:
 def reload(path: Path, timeout: float) -> None:
     """Have a running proxy read its keys again; fails where a worker refuses them."""
     run_reload(path, timeout_s=timeout)
+
+
+@cli.command()
+@click.option("--config", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+def probe(path: Path, *, as_json: bool) -> None:
+    """Find out by calls what the upstream does, and what each path would cost.
+
+    For a prompt of 1,000 tokens and a reply of 500: tokens read and generated, over those of an
+    unmarked reply; requests one after another; seconds; money, where the config gives prices.
+    """
+    run_probe(path, as_json=as_json)
 
 
 @cli.command()

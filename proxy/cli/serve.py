@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 
 from proxy.accounts.watch import Watch
 from proxy.app import create_app, keyed_models
 from proxy.cli.accounts_setup import set_up_accounts
 from proxy.cli.first_key import marking_ring
 from proxy.cli.ledgers import LedgerOpener, ledger_opener
+from proxy.cli.probe import with_probes
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.servers import EmbeddedReady, embedded_upstream, listen, uvicorn_server
+from proxy.cli.servers import embedded_upstream, listen, uvicorn_server, with_embedded
 from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import InTurn, watching
 from proxy.config import ProxyConfig, load_config
@@ -69,7 +69,8 @@ def run_serve(path: Path) -> None:
                 embedded_upstream(config.embedded, cache_dir=Path(config.state) / "cache")
             )
             config = with_embedded(config, ready)
-        serving = prepare(config)
+        serving = prepare(with_probes(config, say))
+        config = serving.config
         listener = listen(config.server.host, config.server.port)
         shared = f", {config.server.workers} workers" if config.server.workers > 1 else ""
         say(
@@ -217,22 +218,6 @@ def prepare(config: ProxyConfig) -> Serving:
 def say(message: str) -> None:
     """Print one line for people."""
     click.echo(f"watermark-proxy: {message}", err=True)
-
-
-def with_embedded(config: ProxyConfig, ready: EmbeddedReady) -> ProxyConfig:
-    """Return the configuration with what only the running embedded upstream knows."""
-    models = [
-        msgspec.structs.replace(
-            model,
-            tokenizer=model.tokenizer or ready.tokenizer,
-            end_tokens=model.end_tokens or ready.end_tokens,
-        )
-        if model.name == ready.model
-        else model
-        for model in config.models
-    ]
-    upstream = msgspec.structs.replace(config.upstream, url=ready.url)
-    return msgspec.structs.replace(config, models=models, upstream=upstream)
 
 
 def _first_keys(config: ProxyConfig) -> None:

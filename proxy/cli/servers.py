@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from proxy.config import EmbeddedConfig
+    from proxy.config import EmbeddedConfig, ProxyConfig
 
 _POLL_SECONDS: Final = 0.01
 _STOP_SECONDS: Final = 10.0
@@ -152,3 +152,19 @@ def embedded_upstream(config: EmbeddedConfig, *, cache_dir: Path) -> Iterator[Em
                 child.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
+
+
+def with_embedded(config: ProxyConfig, ready: EmbeddedReady) -> ProxyConfig:
+    """Return the configuration with what only the running embedded upstream knows."""
+    models = [
+        msgspec.structs.replace(
+            model,
+            tokenizer=model.tokenizer or ready.tokenizer,
+            end_tokens=model.end_tokens or ready.end_tokens,
+        )
+        if model.name == ready.model
+        else model
+        for model in config.models
+    ]
+    upstream = msgspec.structs.replace(config.upstream, url=ready.url)
+    return msgspec.structs.replace(config, models=models, upstream=upstream)

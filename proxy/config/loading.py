@@ -17,6 +17,8 @@ from proxy.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proxy.config.sections import ModelConfig
+
 _PATH_HINT: Final = "see the configuration reference in the README"
 
 
@@ -64,11 +66,27 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
     if len(set(names)) != len(names):
         raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
     for model in config.models:
+        _check_api(model, path)
         if config.embedded is None and model.tokenizer is None and model.needs_tokenizer:
             raise ConfigError(
                 f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
                 'made for that file (unit = "words/v1" with continuation = "text" needs none)'
             )
+
+
+_MODES: Final = {"sglang": "tempered", "llama-server": "raw"}
+
+
+def _check_api(model: ModelConfig, path: Path) -> None:
+    """Refuse lists of another distribution than an engine's own endpoint has."""
+    able = model.capabilities
+    mode = _MODES.get(able.api)
+    is_used = able.logprobs > 0 and not (able.is_text or able.probe)
+    if mode is not None and is_used and able.logprobs_mode != mode:
+        raise ConfigError(
+            f"{path}: model {model.name!r} is asked over {able.api}, whose log-probabilities are "
+            f'{mode}; set logprobs_mode = "{mode}"'
+        )
 
 
 def _check_gateways(config: ProxyConfig, path: Path) -> None:
@@ -109,6 +127,10 @@ def _resolve(config: ProxyConfig, folder: Path) -> ProxyConfig:
     return msgspec.structs.replace(
         config,
         state=str(state),
+        upstream=msgspec.structs.replace(
+            config.upstream,
+            key_file=config.upstream.key_file and str(folder / config.upstream.key_file),
+        ),
         accounts=_resolve_accounts(config, folder, state),
         keys=msgspec.structs.replace(config.keys, file=str(folder / config.keys.file)),
         ledger=ledger,

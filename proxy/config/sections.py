@@ -45,12 +45,15 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         url: Its base, without `/v1`.
         connect_timeout_s: Time for a connection.
         read_timeout_s: Longest silence while an answer is awaited.
+        key_file: A file with the API key of the proxy's own requests, which probe; none where the
+            upstream asks for none.
         max_connections: Connections open at a time.
     """
 
     url: _Url
     connect_timeout_s: _Seconds = 5.0
     read_timeout_s: _Seconds = 300.0
+    key_file: str | None = None
     max_connections: _Positive = 1000
 
 
@@ -166,6 +169,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What the upstream can do for a model.
 
     Attributes:
+        probe: Find out by calls, when the proxy starts, in place of what is said here; only
+            `parallel` and `max_bias` stand.
         api: How token ids are continued. `openai`: `/v1/completions` (vLLM); `sglang`:
             `/generate`; `llama-server`: `/completion`, which has to list the whole vocabulary.
         continuation: How it goes on with a reply. `token-ids`: `/v1/completions` takes token
@@ -185,6 +190,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             above 1 where the API gives few choices a request, or one.
     """
 
+    probe: bool = False
     api: Literal["openai", "sglang", "llama-server"] = "openai"
     continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
     prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
@@ -229,6 +235,36 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     requests: _NonNegative | None = None
     tokens: _NonNegative | None = None
     seconds: _Seconds | None = None
+
+
+class PathLimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a probe may choose: the strongest path that costs no more than this.
+
+    All is reckoned for a prompt of 1,000 tokens and a reply of 500, as `probe` prints it.
+
+    Attributes:
+        tokens: Tokens read and generated, as a multiple of those of an unmarked reply.
+        rounds: Requests one after another.
+        seconds: Seconds beyond those of an unmarked reply.
+    """
+
+    tokens: _Seconds | None = None
+    rounds: _Positive | None = None
+    seconds: _Seconds | None = None
+
+
+class PricesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a million tokens cost, in one currency.
+
+    Attributes:
+        input: Tokens read.
+        cached_input: Tokens that were read before; as `input` where it is left out.
+        output: Tokens generated.
+    """
+
+    input: Annotated[float, msgspec.Meta(ge=0)]
+    output: Annotated[float, msgspec.Meta(ge=0)]
+    cached_input: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class DefaultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -323,6 +359,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         unit: `tokenizer` or `words/v1`: which of the keys' units marks it. Splice needs
             `tokenizer`.
         capabilities: What the upstream can do.
+        limits: What a probed path may cost.
+        prices: What tokens cost, for the table of `probe`; None where it is not said.
         defaults: What the upstream takes where the client says nothing.
         native: Which engine marks by itself.
         splice: How to splice.
@@ -335,6 +373,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     end_tokens: list[str] = []
     unit: Literal["tokenizer", "words/v1"] = "tokenizer"
     capabilities: Capabilities = Capabilities()
+    limits: PathLimitsConfig = PathLimitsConfig()
+    prices: PricesConfig | None = None
     defaults: DefaultsConfig = DefaultsConfig()
     native: NativeConfig = NativeConfig()
     splice: SpliceConfig = SpliceConfig()
@@ -344,7 +384,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @property
     def needs_tokenizer(self) -> bool:
         """Whether something has to know the model's tokens."""
-        return self.unit == "tokenizer" or not self.capabilities.is_text
+        if self.unit == "tokenizer":
+            return True
+        return not (self.capabilities.is_text or self.capabilities.probe)
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

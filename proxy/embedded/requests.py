@@ -90,6 +90,7 @@ class CompletionRequest(CommonRequest, frozen=True, kw_only=True):
 
     prompt: str | list[Any] | None = None
     logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
 
 
 class TextPart(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ BAN: Final = -100
 """The bias that the API documents as a ban; it must hold also against a certain token."""
 
 _TOP_P_FIRST_LOOK: Final = 128
+_LEAST_LOGPROB: Final = -9999.0  # of an impossible token that is asked for by name, as in vLLM
 
 _NO_IDS: Final[NDArray[np.int64]] = np.empty(0, dtype=np.int64)
 _NO_VALUES: Final[NDArray[np.float64]] = np.empty(0, dtype=np.float64)
@@ -56,6 +57,7 @@ class SamplingParams:
         bias_values: Their biases; `BAN` bans.
         seed: For equal answers to equal requests; None draws a fresh one.
         logprobs: How many most probable tokens to report; None reports nothing.
+        chosen_ids: Tokens to report in their place, distinct; none for the most probable.
     """
 
     temperature: float = 1.0
@@ -67,6 +69,7 @@ class SamplingParams:
     bias_values: NDArray[np.float64] = field(default_factory=lambda: _NO_VALUES)
     seed: int | None = None
     logprobs: int | None = None
+    chosen_ids: NDArray[np.int64] = field(default_factory=lambda: _NO_IDS)
 
 
 class Sampler:
@@ -104,6 +107,9 @@ class Sampler:
             self._counts[token] = self._counts.get(token, 0) + 1
         if reported is None:
             return token, None
+        if len(params.chosen_ids):
+            values = np.maximum(reported[params.chosen_ids], _LEAST_LOGPROB)
+            return token, TokenReport(float(reported[token]), params.chosen_ids, values)
         return token, report(reported, token, params.logprobs or 0)
 
     def _penalize(self, logits: NDArray[np.float64]) -> None:

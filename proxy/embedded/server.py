@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -37,6 +38,7 @@ from proxy.embedded.validation import (
     check_ids,
     read_chat_logprobs,
     read_choices,
+    read_chosen,
     read_generation,
     read_messages,
     read_prompts,
@@ -55,6 +57,8 @@ from watermark.wire.openai_answers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -154,6 +158,7 @@ class EmbeddedServer:
             body,
             read_prompts(body, self._model),
             logprobs=body.logprobs,
+            chosen=read_chosen(body, self._model.vocab_size),
             max_tokens=DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens,
         )
         return await reply(request, self.engine, ticket, TextDialect(frame))
@@ -226,9 +231,12 @@ class EmbeddedServer:
         *,
         logprobs: int | None,
         max_tokens: int | None,
+        chosen: NDArray[np.int64] | None = None,
     ) -> tuple[Ticket, AnswerFrame]:
         n = read_choices(body, len(prompts))
         sampling = read_sampling(body, self._model.vocab_size, logprobs=logprobs)
+        if chosen is not None:
+            sampling = replace(sampling, chosen_ids=chosen)
         generations = []
         for place, prompt in enumerate(prompts):
             params = read_generation(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_CHOICES: Final = 1024
 """Most choices of one request, prompts times n; a bound on what one client can queue."""
 
+MAX_CHOSEN: Final = 128
+"""Most tokens whose log-probabilities may be asked for by name, as in vLLM."""
+
 MAX_STOP_STRINGS: Final = 32
 """OpenAI allows 4, SGLang 32; a proxy adds its own to the client's."""
 
@@ -92,6 +95,22 @@ def read_generation(
         stop=_read_stop(request.stop),
         end_ids=frozenset() if request.ignore_eos else model.end_ids,
     )
+
+
+def read_chosen(request: CompletionRequest, vocab_size: int) -> NDArray[np.int64]:
+    """Return the tokens whose log-probabilities are to be reported, none for the likeliest.
+
+    Raises:
+        BadRequestError: They are too many, repeat themselves, or come without `logprobs`.
+    """
+    param, chosen = "logprob_token_ids", request.logprob_token_ids or []
+    if chosen and request.logprobs is None:
+        raise BadRequestError(f"{param} needs logprobs; set it", param=param)
+    if len(chosen) > MAX_CHOSEN or len(set(chosen)) < len(chosen):
+        raise BadRequestError(f"{param} takes {MAX_CHOSEN} tokens, each once", param=param)
+    if chosen:
+        check_ids(chosen, vocab_size, param=param)
+    return np.array(chosen, np.int64)
 
 
 def read_choices(request: CommonRequest, prompts: int) -> int:

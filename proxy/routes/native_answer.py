@@ -91,7 +91,7 @@ class NativeAnswer:
                 replies = [self._reply() for _ in self._heard.texts]
                 self._delivery.end(replies, is_whole=is_whole)
         if is_whole:
-            self._check()
+            self._settle()
 
     @property
     def _switch(self) -> dict[str, Any]:
@@ -132,15 +132,16 @@ class NativeAnswer:
     def _earlier(self) -> list[str]:
         return [one.text or "" for one in self._request.messages if one.role == "assistant"]
 
-    def _check(self) -> None:
-        """Count what was said, and have it checked for the mark."""
-        tokens = self._heard.completion_tokens
-        self._marking.metrics.delivered(self._request.model, Path.NATIVE, tokens)
-        if self._marking.checker is not None and self._heard.texts:
-            texts = list(self._heard.texts.values())
-            self._marking.checker.offer(
-                self._served, self._record, Path.NATIVE, texts, self._earlier
-            )
+    def _settle(self) -> None:
+        """Count what was said, by whose it is, and have it checked for the mark."""
+        marking, texts = self._marking, list(self._heard.texts.values())
+        replies = [self._served.unit.encode(text).tolist() for text in texts]
+        tokens = self._heard.completion_tokens or sum(map(len, replies))
+        marking.metrics.delivered(self._request.model, Path.NATIVE, tokens)
+        marking.access.leave(self._entered, tokens)
+        marking.access.delivered(self._entered, replies, self._record.context_width)
+        if marking.checker is not None and texts:
+            marking.checker.offer(self._served, self._record, Path.NATIVE, texts, self._earlier)
 
 
 def can_be_logged(record: KeyRecord) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Pairs = list[tuple[bytes, bytes]]
 
 _FORCE: Final = 1e4  # above any logit; the server takes biases as they are
+_PADDING: Final = 4096  # an engine may have more ids than the tokenizer; it caps at its own
 _FINISHES: Final = {"eos": Finish.STOP, "limit": Finish.LENGTH}
 
 
@@ -181,7 +182,7 @@ def _body(request: GenerationRequest, prompt: Sequence[int], draft: Draft) -> di
     }
     optional = {
         "n_cmpl": draft.n if draft.n > 1 else None,
-        "n_probs": draft.logprobs or None,
+        "n_probs": draft.logprobs + _PADDING if draft.logprobs else None,
         "logit_bias": [[token, value] for token, value in draft.bias.items()] or None,
         "seed": draft.seed,
     }

@@ -71,7 +71,9 @@ class SglangServer:
         }
         if one.logprobs:
             pairs = list(zip(one.logprobs, one.tokens, strict=True))
-            meta["output_token_logprobs"] = [[of.of(token), token, None] for of, token in pairs]
+            meta["output_token_logprobs"] = [
+                [_finite(of.of(token)), token, None] for of, token in pairs
+            ]
             lists = [_triples(of, token, question) for of, token in pairs]
             name = "output_token_ids_logprobs" if question.chosen else "output_top_logprobs"
             meta[name] = lists
@@ -79,12 +81,17 @@ class SglangServer:
         return {"text": "", "output_ids": list(tokens), "meta_info": meta}
 
 
+def _finite(value: float | None) -> float:
+    assert value is not None
+    return max(value, -1e4)
+
+
 def _triples(listed: TokenLogprobs, sampled: int, question: Draft) -> list[list[Any]]:
     """Return a list as the engine has it: the sampled token is in it only by right."""
     size = len(question.chosen) or question.logprobs
     kept = listed.without(sampled) if len(listed) > size else listed
     pairs = zip(kept.ids.tolist(), kept.logprobs.tolist(), strict=True)
-    return [[value, token, None] for token, value in pairs]
+    return [[_finite(value), token, None] for token, value in pairs]
 
 
 @dataclass

@@ -127,3 +127,25 @@ def test_every_field_is_listed_and_documented() -> None:
             for field in struct.__struct_fields__:
                 assert f"        {field}: " in (struct.__doc__ or "") or field == "models"
                 assert f"{field}: " in (struct.__doc__ or "")
+
+
+@pytest.mark.parametrize(("api", "mode"), [("sglang", "tempered"), ("llama-server", "raw")])
+def test_an_engines_own_endpoint_has_one_kind_of_lists(api: str, mode: str, tmp_path: Path) -> None:
+    def text(said: str) -> str:
+        return (
+            '[upstream]\nurl = "http://u"\n[keys]\nfile = "K"\n[[model]]\nname = "m"\n'
+            f'tokenizer = "t.json"\n[model.capabilities]\napi = "{api}"\nlogprobs = 9\n'
+            f'logprobs_mode = "{said}"\n'
+        )
+
+    parse_config(text(mode), path=tmp_path / "proxy.toml")
+    with pytest.raises(ConfigError, match=f'set logprobs_mode = "{mode}"'):
+        parse_config(text("processed"), path=tmp_path / "proxy.toml")
+
+
+def test_a_probe_needs_no_tokenizer_where_words_mark(tmp_path: Path) -> None:
+    text = (
+        '[upstream]\nurl = "http://u"\n[keys]\nfile = "K"\n[[model]]\nname = "m"\n'
+        'unit = "words/v1"\n[model.capabilities]\nprobe = true\n'
+    )
+    assert parse_config(text, path=tmp_path / "proxy.toml").models[0].capabilities.probe

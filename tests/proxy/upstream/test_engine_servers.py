@@ -154,7 +154,7 @@ def test_llama_server_is_asked_in_full() -> None:
         "logit_bias": [[4, -1.0]],
         "seed": 3,
     }
-    assert greedy == common | {"temperature": 0.0, "top_p": 1.0, "top_k": 1, "n_probs": 6}
+    assert greedy == common | {"temperature": 0.0, "top_p": 1.0, "top_k": 1, "n_probs": 6 + 4096}
 
 
 def test_a_greedy_draft_is_cut_where_a_character_is_unfinished() -> None:

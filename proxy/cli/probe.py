@@ -1,0 +1,238 @@
+"""`watermark-proxy probe`: what the upstream really does, and what marking through it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from proxy.app import continuing, serve_model
+from proxy.cli.servers import embedded_upstream, with_embedded
+from proxy.config import load_config
+from proxy.errors import ConfigError
+from proxy.sampling.costs import PROMPT_TOKENS, REPLY_TOKENS, chosen_path, costs_of
+from proxy.sampling.questions import Path as MarkPath
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.probing import Findings, Prober
+from watermark.keys import load_keys
+from watermark.text import WORDS_V1
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from proxy.config import Capabilities, ModelConfig, ProxyConfig
+    from proxy.sampling.costs import PathCost
+    from proxy.sampling.serving import ServedModel
+    from proxy.upstream.continuing import Upstream
+
+_FOUND = ("api", "continuation", "prefix", "logprobs", "logprobs_mode", "chosen_logprobs")
+_FOUND_LATER = ("logit_bias", "max_n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """One model after its probe.
+
+    Attributes:
+        model: Its config with what was found, and only the chosen path left on.
+        findings: What was found.
+        costs: Every path and the unmarked reply, strongest first.
+        chosen: The strongest within the limits.
+    """
+
+    model: ModelConfig
+    findings: Findings
+    costs: Sequence[PathCost]
+    chosen: PathCost
+
+
+def run_probe(path: Path, *, as_json: bool) -> None:
+    """Probe every model of a config and print what was found.
+
+    Raises:
+        WatermarkError: The config cannot be used, or the upstream does not answer.
+    """
+    config = load_config(path)
+    if not config.models:
+        raise ConfigError(f"{path}: there is no [[model]] to probe; add one")
+    with contextlib.ExitStack() as stack:
+        if config.embedded is not None:
+            cache = Path(config.state) / "cache"
+            ready = stack.enter_context(embedded_upstream(config.embedded, cache_dir=cache))
+            config = with_embedded(config, ready)
+        probed = asyncio.run(_probe_all(config, config.models))
+    if as_json:
+        click.echo(msgspec.json.encode([_plain(one) for one in probed]).decode())
+        return
+    for one in probed:
+        _print(one)
+
+
+def with_probes(config: ProxyConfig, say: Callable[[str], None]) -> ProxyConfig:
+    """Return a config in which models that say `probe` have what was found.
+
+    Args:
+        config: The config.
+        say: Told of each model what it will be marked by.
+
+    Raises:
+        UpstreamError: The upstream does not answer.
+    """
+    asked = [model for model in config.models if model.capabilities.probe]
+    if not asked:
+        return config
+    probed = asyncio.run(_probe_all(config, asked))
+    for one in probed:
+        say(f"probed {one.model.name}: path {one.chosen.path}, {one.chosen.multiple:.2f}x tokens")
+    found = {one.model.name: one.model for one in probed}
+    models = [found.get(model.name, model) for model in config.models]
+    return msgspec.structs.replace(config, models=models)
+
+
+async def _probe_all(config: ProxyConfig, models: Sequence[ModelConfig]) -> list[Probed]:
+    async with UpstreamClient(config.upstream) as client:
+        return [await _probe(config, client, model) for model in models]
+
+
+async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig) -> Probed:
+    start = msgspec.structs.replace(model.capabilities, probe=False)
+    if model.tokenizer is None:
+        start = msgspec.structs.replace(start, continuation="text")
+    served = serve_model(_knowing(model, start))
+
+    def adapter(able: Capabilities) -> Upstream:
+        changed = serve_model(_knowing(model, able)) if able.is_text else served
+        return continuing(client, replace(changed, config=_knowing(model, able)))
+
+    prober = Prober(
+        model=model.name,
+        declared=msgspec.structs.replace(model.capabilities, max_n=1 << 14, parallel=1),
+        vocab_size=served.vocab_size,
+        adapter=adapter,
+        headers=_key_headers(config),
+        clock=time.monotonic,
+    )
+    findings = await prober.probe()
+    able = msgspec.structs.replace(
+        findings.capabilities, parallel=model.capabilities.parallel, probe=False
+    )
+    known = msgspec.structs.replace(model, capabilities=able)
+    costs = costs_of(known, _units(config, known, served), findings.speed)
+    chosen = chosen_path(costs[:-1], model.limits, plain=costs[-1])
+    return Probed(
+        model=_only(known, chosen),
+        findings=replace(findings, capabilities=able),
+        costs=costs,
+        chosen=chosen,
+    )
+
+
+def _knowing(model: ModelConfig, able: Capabilities) -> ModelConfig:
+    return msgspec.structs.replace(model, capabilities=able)
+
+
+def _key_headers(config: ProxyConfig) -> list[tuple[bytes, bytes]]:
+    if config.upstream.key_file is None:
+        return []
+    try:
+        key = Path(config.upstream.key_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"cannot read upstream.key_file: {type(err).__name__}") from err
+    return [(b"authorization", f"Bearer {key}".encode())]
+
+
+def _units(config: ProxyConfig, model: ModelConfig, served: ServedModel) -> list[str]:
+    """Return the units of the keys at hand, the model's own first; its own where there are none."""
+    try:
+        ring_units = set(load_keys(Path(config.keys.file)).units)
+    except Exception:  # noqa: BLE001 - a probe may come before the first key
+        return [model.unit]
+    known = {"tokenizer": served.tokenizer, WORDS_V1: WORDS_V1}
+    found = [name for name, unit in known.items() if unit in ring_units]
+    return sorted(found, key=lambda name: name != model.unit) or [model.unit]
+
+
+def _only(model: ModelConfig, chosen: PathCost) -> ModelConfig:
+    """Return a model that uses the chosen path, or weaker ones where that one's budget ends."""
+    order = (MarkPath.SPLICE, MarkPath.SELECT, MarkPath.REPLY)
+    rank = order.index(chosen.path) if chosen.path in order else len(order)
+    if chosen.path is MarkPath.NATIVE:
+        rank = 0
+
+    def is_on(path: MarkPath, *, enabled: bool) -> bool:
+        return enabled and order.index(path) >= rank
+
+    with_enabled = msgspec.structs.replace
+    return with_enabled(
+        model,
+        unit=chosen.unit or model.unit,
+        splice=with_enabled(
+            model.splice, enabled=is_on(MarkPath.SPLICE, enabled=model.splice.enabled)
+        ),
+        select=with_enabled(
+            model.select, enabled=is_on(MarkPath.SELECT, enabled=model.select.enabled)
+        ),
+        reply=with_enabled(model.reply, enabled=is_on(MarkPath.REPLY, enabled=model.reply.enabled)),
+    )
+
+
+def _plain(one: Probed) -> dict[str, Any]:
+    prices = one.model.prices
+    return {
+        "model": one.model.name,
+        "capabilities": one.findings.capabilities,
+        "notes": one.findings.notes,
+        "chosen": one.chosen.path,
+        "unit": one.chosen.unit,
+        "paths": [
+            {
+                "path": cost.path,
+                "unit": cost.unit,
+                "tokens": cost.multiple,
+                "rounds": cost.rounds,
+                "seconds": cost.seconds,
+                "first_byte_s": cost.first_byte_s,
+                "money": None if prices is None else cost.money(prices),
+            }
+            for cost in one.costs
+        ],
+    }
+
+
+def _print(one: Probed) -> None:
+    able = one.findings.capabilities
+    click.echo(f"model {one.model.name}")
+    for note in one.findings.notes:
+        click.echo(f"  {note}")
+    click.echo("\n[model.capabilities]")
+    for name in (*_FOUND, *_FOUND_LATER):
+        value = getattr(able, name)
+        click.echo(f"{name} = {msgspec.json.encode(value).decode()}")
+    title = f"{PROMPT_TOKENS:,} tokens of prompt, {REPLY_TOKENS} of reply"
+    table = Table("path", "unit", "tokens", "rounds", "seconds", "first byte", title=title)
+    if one.model.prices is not None:
+        table.add_column("money")
+    for cost in one.costs:
+        row = [
+            f"{cost.path}{' *' if cost is one.chosen else ''}",
+            cost.unit,
+            f"{cost.multiple:.2f}x",
+            f"{cost.rounds:.0f}",
+            f"{cost.seconds:.2f}",
+            f"{cost.first_byte_s:.3f}",
+        ]
+        if one.model.prices is not None:
+            row.append(f"{cost.money(one.model.prices):.4f}")
+        table.add_row(*row)
+    click.echo("")
+    with contextlib.suppress(BrokenPipeError):
+        Console(width=100).print(table)
+    click.echo("* the strongest path within the model's limits\n")

@@ -1,0 +1,281 @@
+"""What an upstream really does, found out by calls: never trust a provider's word.
+
+Each way of continuing is tried through the adapter that would serve it, strongest first, with two
+greedy questions: a reply, and its second half after its first. What passes is then asked for its
+lists, for several choices, for a ban. A failed call says that the way is not there; an upstream
+that answers nothing at all is an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from proxy.errors import UpstreamError, UpstreamUnreachableError
+from proxy.sampling.costs import Speed
+from proxy.sampling.questions import Continuation, Draft
+from watermark.wire.openai_requests import DialectName, parse_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from proxy.config import Capabilities
+    from proxy.upstream.continuing import Upstream
+    from watermark.wire.openai_requests import GenerationRequest
+
+    Pairs = list[tuple[bytes, bytes]]
+    _Drawn = tuple[Continuation, ...]
+
+_PROMPT: Final = "Once upon a time there was a"
+_LENGTH: Final = 8  # tokens of the reply that is asked for twice
+_SIZES: Final = (100, 20, 5, 1)  # of lists, after the whole vocabulary
+_MOST_N: Final = (64, 16, 8, 4, 2)
+_CHOSEN: Final = 128  # vLLM's bound
+_BAN: Final = -100.0
+_COOL: Final = 0.5
+_TOLERANCE: Final = 1e-2
+_EXCESS: Final = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a probe found.
+
+    Attributes:
+        capabilities: What the upstream can do.
+        speed: How fast it was.
+        notes: What was tried and how it went, one line each.
+    """
+
+    capabilities: Capabilities
+    speed: Speed
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Prober:
+    """Probes one model.
+
+    Attributes:
+        model: Its name.
+        declared: What the config says; `parallel`, `max_bias` and `api` stand.
+        vocab_size: Tokens that it can emit; 0 where no tokenizer is at hand.
+        adapter: Makes the adapter for some capabilities.
+        headers: Of the probe's own requests.
+        clock: Monotonic seconds.
+    """
+
+    model: str
+    declared: Capabilities
+    vocab_size: int
+    adapter: Callable[[Capabilities], Upstream]
+    headers: Pairs
+    clock: Callable[[], float]
+    _notes: list[str] = field(default_factory=list)
+
+    async def probe(self) -> Findings:
+        """Return what the upstream can do.
+
+        Raises:
+            UpstreamUnreachableError: It does not answer.
+        """
+        for able in self._ways():
+            call = _Call(self, able, self.adapter(able))
+            if await self._holds(f"continues: {_name(able)}", call.continues):
+                return await self._details(call)
+        able = self._with(continuation="none", logprobs=0)
+        return await self._details(_Call(self, able, self.adapter(able)))
+
+    def _ways(self) -> Iterator[Capabilities]:
+        apis: tuple[Literal["openai", "sglang", "llama-server"], ...] = (
+            ("openai", "sglang", "llama-server") if self.vocab_size else ()
+        )
+        for api in apis:
+            yield self._with(api=api, continuation="token-ids", logprobs=0)
+        for prefix in ("continue-final-message", "prefix", "trailing"):
+            yield self._with(continuation="prefix", prefix=prefix, logprobs=0)
+        yield self._with(continuation="text", logprobs=0)
+
+    def _with(self, **fields: Any) -> Capabilities:  # noqa: ANN401 - as the struct has them
+        return msgspec.structs.replace(self.declared, probe=False, **fields)
+
+    async def _holds(self, what: str, test: Callable[[], Any]) -> Any:  # noqa: ANN401 - the test's own
+        """Return what a test finds, nothing where a call fails; note it."""
+        try:
+            found = await test()
+        except UpstreamUnreachableError:
+            raise
+        except UpstreamError as err:
+            self._notes.append(f"{what}: no ({str(err).partition(';')[0]})")
+            return None
+        said = found if isinstance(found, int | str) and not isinstance(found, bool) else None
+        self._notes.append(f"{what}: {said if said is not None else ('yes' if found else 'no')}")
+        return found
+
+    async def _details(self, call: _Call) -> Findings:
+        able = call.able
+        if able.continuation != "none" and self.vocab_size:
+            size = await self._holds("log-probabilities listed", call.list_size) or 0
+            able = msgspec.structs.replace(able, logprobs=size)
+        call = replace(call, able=able, upstream=self.adapter(able))
+        if able.logprobs:
+            mode = await self._holds("log-probabilities are", call.mode) or "none"
+            able = (
+                msgspec.structs.replace(able, logprobs=0)
+                if mode == "none"
+                else msgspec.structs.replace(able, logprobs_mode=mode)
+            )
+        bans = await self._holds("a bias of -100 bans", call.bans) if able.logprobs else False
+        chosen = 0
+        if able.logprobs and not able.is_text and able.api != "llama-server":
+            chosen = await self._holds("lists chosen tokens", call.lists_chosen) or 0
+        max_n = await self._holds("choices that differ", call.choices) or 1
+        able = msgspec.structs.replace(
+            able, logit_bias=bool(bans), chosen_logprobs=chosen, max_n=max_n
+        )
+        speed = await self._holds("speed", replace(call, able=able).speed) or Speed()
+        return Findings(capabilities=able, speed=speed, notes=tuple(self._notes))
+
+
+def _name(able: Capabilities) -> str:
+    if able.continuation == "token-ids":
+        return f"token ids over {able.api}"
+    return f"prefix by {able.prefix}" if able.continuation == "prefix" else able.continuation
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One way of asking one model."""
+
+    prober: Prober
+    able: Capabilities
+    upstream: Upstream
+
+    def _request(self, temperature: float) -> GenerationRequest:
+        body: dict[str, Any] = {"model": self.prober.model, "temperature": temperature}
+        if self.able.continuation in ("prefix", "none"):
+            messages = [{"role": "user", "content": f"Continue: {_PROMPT}"}]
+            return parse_request(
+                DialectName.CHAT, msgspec.json.encode(body | {"messages": messages})
+            )
+        return parse_request(DialectName.TEXT, msgspec.json.encode(body | {"prompt": _PROMPT}))
+
+    async def _ask(self, temperature: float = 0.0, **fields: Any) -> _Drawn:  # noqa: ANN401 - a draft's
+        headers, request = self.prober.headers, self._request(temperature)
+        prompt = await self.upstream.prompt_ids(request, headers)
+        given: dict[str, Any] = {"tokens": (), "n": 1, "max_tokens": 1}
+        draft = Draft(**(given | fields))
+        return (await self.upstream.draft(request, prompt, draft, headers)).continuations
+
+    async def continues(self) -> bool:
+        """Return whether the second half of a greedy reply comes after its first half."""
+        (whole,) = await self._ask(max_tokens=_LENGTH)
+        if not self.able.is_text:
+            half = _LENGTH // 2
+            if len(whole.tokens) <= half:
+                return False
+            (rest,) = await self._ask(tokens=whole.tokens[:half], max_tokens=_LENGTH - half)
+            return rest.tokens == whole.tokens[half:]
+        half = len(whole.text) // 2
+        if not half:
+            return False
+        (rest,) = await self._ask(text=whole.text[:half], max_tokens=_LENGTH)
+        wanted = whole.text[half:].lstrip()
+        return bool(rest.text.strip()) and rest.text.lstrip().startswith(
+            wanted[: max(1, half // 2)]
+        )
+
+    async def list_size(self) -> int:
+        """Return how many likeliest tokens are listed."""
+        sizes = [self.prober.vocab_size]
+        if self.able.api != "llama-server" or self.able.is_text:
+            sizes += [size for size in _SIZES if size < self.prober.vocab_size]
+        for size in sizes:
+            asked = msgspec.structs.replace(self.able, logprobs=size)
+            call = replace(self, able=asked, upstream=self.prober.adapter(asked))
+            try:
+                (one,) = await call._ask(logprobs=size)  # noqa: SLF001 - its own kind
+            except UpstreamUnreachableError:
+                raise
+            except UpstreamError:
+                continue
+            least = 1 if self.able.is_text else size  # labels that name no token end a list
+            if one.logprobs and _is_distribution(one, least):
+                return size
+        return 0
+
+    async def mode(self) -> str:
+        """Return which distribution is listed, `none` where it is none of those known."""
+        size = self.able.logprobs
+        (warm,) = await self._ask(1.0, logprobs=size)
+        (cool,) = await self._ask(_COOL, logprobs=size)
+        wide, narrow = _gap(warm), _gap(cool)
+        if wide is None or narrow is None or self.able.api == "llama-server":
+            return "raw" if self.able.api == "llama-server" else "none"
+        if abs(narrow - wide) < _TOLERANCE:
+            return "raw"
+        return "tempered" if abs(narrow - wide / _COOL) < _TOLERANCE * 2 else "none"
+
+    async def bans(self) -> bool:
+        """Return whether a ban keeps the likeliest token out."""
+        size = min(self.able.logprobs, 2)
+        size = self.able.logprobs if self.able.api == "llama-server" else size
+        (free,) = await self._ask(logprobs=size)
+        likeliest = free.tokens[0] if free.tokens else None
+        if likeliest is None:
+            return False
+        (banned,) = await self._ask(logprobs=size, bias={likeliest: _BAN})
+        return banned.tokens[:1] != (likeliest,)
+
+    async def lists_chosen(self) -> int:
+        """Return how many tokens are listed by name."""
+        chosen = tuple(range(min(_CHOSEN, self.prober.vocab_size)))
+        (one,) = await self._ask(1.0, logprobs=1, chosen=chosen)
+        is_listed = bool(one.logprobs) and set(chosen) <= set(one.logprobs[0].ids.tolist())
+        return len(chosen) if is_listed else 0
+
+    async def choices(self) -> int:
+        """Return how many choices a request gives that are not all the same."""
+        for n in _MOST_N:
+            try:
+                drawn = await self._ask(1.0, n=n, max_tokens=2 * _LENGTH)
+            except UpstreamUnreachableError:
+                raise
+            except UpstreamError:
+                continue
+            said = {one.tokens or one.text for one in drawn}
+            if len(drawn) == n and len(said) > 1:
+                return n
+        return 1
+
+    async def speed(self) -> Speed:
+        """Return what a request and a token take, and how sure the model is of its tokens."""
+        clock, start = self.prober.clock, self.prober.clock()
+        await self._ask(1.0)
+        short = clock() - start
+        size = self.able.logprobs
+        (long,) = await self._ask(1.0, max_tokens=4 * _LENGTH)
+        per_token = max(0.0, clock() - start - 2 * short) / max(1, long.n_tokens - 1)
+        agreement = 0.5
+        if size and not self.able.is_text:
+            (listed,) = await self._ask(logprobs=size, max_tokens=_LENGTH)
+            agreement = float(np.mean([np.exp(one.logprobs.max()) for one in listed.logprobs]))
+        return Speed(round_trip_s=short, token_s=per_token, agreement=agreement)
+
+
+def _is_distribution(one: Continuation, least: int) -> bool:
+    """Return whether a list is long enough, and its probabilities sum to no more than one."""
+    listed = one.logprobs[0]
+    mass = float(np.exp(listed.logprobs).sum())
+    return len(listed) >= least and 0 < mass <= 1 + _EXCESS
+
+
+def _gap(one: Continuation) -> float | None:
+    """Return how far the two likeliest tokens are apart, None where fewer are listed."""
+    if not one.logprobs or len(one.logprobs[0]) < 2:  # noqa: PLR2004 - two
+        return None
+    first, second = -np.sort(-one.logprobs[0].logprobs)[:2]
+    return float(first - second)

@@ -1,0 +1,178 @@
+"""What a probe finds, on servers that can little, much, or say more than they do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+import numpy as np
+import pytest
+
+from proxy.config import Capabilities, UpstreamConfig
+from proxy.errors import UpstreamUnreachableError
+from proxy.sampling.candidates import LogprobsMode
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.llama_server import LlamaServerUpstream
+from proxy.upstream.probing import Findings, Prober
+from proxy.upstream.sglang import SglangUpstream
+from proxy.upstream.text_prompts import TextUpstream
+from proxy.upstream.token_ids import TokenIdUpstream
+from tests.support.engine_servers import LlamaServer, SglangServer
+from tests.support.toy_model import ToyModel
+
+if TYPE_CHECKING:
+    from proxy.upstream.continuing import Upstream
+
+LIKELY = np.array([0.40, 0.24, 0.15, 0.10, 0.08, 0.03])
+TABLE = np.stack([np.roll(LIKELY, shift) for shift in range(6)])
+Handler = "Callable[[httpx2.Request], httpx2.Response]"
+
+
+def probe(handle: Any, *, vocab_size: int = 6, **declared: Any) -> Findings:
+    async def work() -> Findings:
+        transport = httpx2.MockTransport(handle)
+        async with UpstreamClient(UpstreamConfig(url="http://u"), transport=transport) as client:
+
+            def adapter(able: Capabilities) -> Upstream:
+                if able.is_text:
+                    return TextUpstream(client, able, None)
+                if able.api == "sglang":
+                    return SglangUpstream(client, vocab_size)
+                if able.api == "llama-server":
+                    return LlamaServerUpstream(client, vocab_size, filler=1)
+                return TokenIdUpstream(client, LogprobsMode(able.logprobs_mode), vocab_size)
+
+            ticks = iter(range(10_000))
+            return await Prober(
+                model="m",
+                declared=Capabilities(**declared),
+                vocab_size=vocab_size,
+                adapter=adapter,
+                headers=[(b"authorization", b"Bearer sk")],
+                clock=lambda: float(next(ticks)),
+            ).probe()
+
+    return asyncio.run(work())
+
+
+class GreedySglang(SglangServer):
+    """Temperature 0 is greedy, as in the engine; the toy model samples at its own temperature."""
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        return _routed(self, request, super().handle, "/generate")
+
+
+class GreedyLlama(LlamaServer):
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        return _routed(self, request, super().handle, "/completion")
+
+
+def _routed(server: Any, request: httpx2.Request, handle: Any, path: str) -> httpx2.Response:
+    """Answer at the temperature asked for; paths that the server does not have are 404."""
+    if request.url.path not in {path, "/tokenize", "/props", "/v1/models"}:
+        return httpx2.Response(404, json={"error": "no"})
+    if request.url.path == path:
+        body = msgspec.json.decode(request.content)
+        asked = body.get("sampling_params", body)
+        temperature = asked["temperature"] if isinstance(asked, dict) else 1.0
+        server.model.parameters = type(server.model.parameters)(temperature=temperature or 1e-3)
+        server.model._known.clear()
+    answer: httpx2.Response = handle(request)
+    return answer
+
+
+def toy(mode: LogprobsMode) -> ToyModel:
+    return ToyModel(TABLE, None, np.random.default_rng(0), mode=mode)
+
+
+def test_sglang_is_found_with_all_that_it_can() -> None:
+    found = probe(GreedySglang(toy(LogprobsMode.TEMPERED)).handle)
+    able = found.capabilities
+    assert (able.api, able.continuation) == ("sglang", "token-ids")
+    assert (able.logprobs, able.logprobs_mode) == (6, "tempered")
+    assert able.logit_bias
+    assert able.chosen_logprobs == 6
+    assert able.max_n == 64
+    assert "continues: token ids over openai: no" in found.notes[0]
+    assert found.speed.round_trip_s > 0
+
+
+def test_llama_server_is_found_with_its_whole_vocabulary() -> None:
+    able = probe(GreedyLlama(toy(LogprobsMode.RAW)).handle).capabilities
+    assert (able.api, able.logprobs, able.logprobs_mode) == ("llama-server", 6, "raw")
+    assert able.logit_bias
+    assert able.chosen_logprobs == 0
+
+
+STORY = "Once upon a time there was a little dog who lived by the sea"
+
+
+class Vendor:
+    """Continues text, or only seems to: what it says depends on what it is asked."""
+
+    def __init__(self, *, continues: bool, ignores_n: bool = False, prefix: str = "") -> None:
+        self.continues = continues
+        self.ignores_n = ignores_n
+        self.prefix = prefix
+        self.drawn = 0
+        self.keys: set[str] = set()
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        self.keys.add(request.headers["authorization"])
+        if request.url.path == "/v1/models":
+            return httpx2.Response(200, json={"data": []})
+        body = msgspec.json.decode(request.content)
+        if request.url.path == "/v1/chat/completions":
+            return self._chat(body)
+        if request.url.path != "/v1/completions" or not isinstance(body["prompt"], str):
+            return httpx2.Response(404, json={})
+        if self.prefix:
+            return httpx2.Response(404, json={})
+        given = body["prompt"] if self.continues else STORY[:28]
+        return self._answer(body, STORY[len(given) :], "text")
+
+    def _chat(self, body: Any) -> httpx2.Response:
+        last = body["messages"][-1]
+        if last["role"] != "assistant":
+            return self._answer(body, STORY[28:], "message")
+        if self.prefix and last.get(self.prefix):
+            return self._answer(body, STORY[28 + len(last["content"]) :], "message")
+        return httpx2.Response(400, json={"error": "this model does not support prefill"})
+
+    def _answer(self, body: Any, text: str, key: str) -> httpx2.Response:
+        said = []
+        for _ in range(1 if self.ignores_n else body.get("n", 1)):
+            self.drawn += 1
+            tail = f" {self.drawn}" if body["temperature"] else ""
+            part = text[:20] + tail
+            said.append(part if key == "text" else {"content": part})
+        choices = [{"index": i, key: one, "finish_reason": "length"} for i, one in enumerate(said)]
+        return httpx2.Response(200, json={"choices": choices})
+
+
+@pytest.mark.parametrize(
+    ("vendor", "continuation", "max_n"),
+    [
+        (Vendor(continues=True), "text", 64),
+        (Vendor(continues=True, ignores_n=True), "text", 1),
+        (Vendor(continues=True, prefix="prefix"), "prefix", 64),
+        (Vendor(continues=False), "none", 64),
+    ],
+)
+def test_vendors_of_text(vendor: Vendor, continuation: str, max_n: int) -> None:
+    found = probe(vendor.handle, vocab_size=0, parallel=3).capabilities
+    assert found.continuation == continuation
+    assert found.max_n == max_n
+    assert found.parallel == 3
+    assert found.prefix == ("prefix" if continuation == "prefix" else found.prefix)
+    assert vendor.keys == {"Bearer sk"}
+
+
+def test_an_upstream_that_is_not_there_is_an_error() -> None:
+    def gone(_request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError("no")
+
+    with pytest.raises(UpstreamUnreachableError):
+        probe(gone)
