@@ -137,6 +137,10 @@ class Metrics:
         """Say what the ledger has written; it counts for itself."""
         self._ledger.take(state, stats, n_open=n_open)
 
+    def ledger_sealed(self, *, is_done: bool) -> None:
+        """Say whether the ledger was sealed when that was last tried."""
+        self._ledger.sealed(is_done=is_done)
+
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""
         self._generation.clear()
