@@ -4,8 +4,8 @@
 
 Every run starts `watermark-proxy serve`, opens the marked streams of one account, and a tenth as
 many that are passed through, and bans the account with `watermark-proxy accounts ban` once each of
-them has had a first event. The upstream is slow, so that a thousand streams run at a time on two
-cores: a draft takes 5 to 15 s, an event that is passed through comes every 2 s. Measured: from the
+them has had a first event and the last ones have come to rest. The upstream is slow, so that a thousand streams run at a time on two
+cores: a draft takes 10 to 30 s, an event that is passed through comes every 2 s. Measured: from the
 instant at which the command has replaced the file (its time stamp) to the last byte of every
 stream. Each must end with an error event, without `[DONE]`; a stream of another account must go on.
 """
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import numpy as np
 
 from benchmarks.story import print_table
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
 
     from tests.support.fake_upstream import Turn
 
-DRAFT_S = (5.0, 15.0)
+DRAFT_S = (10.0, 30.0)
 EVENT_S = 2.0
+REST_S = 20.0
+BETWEEN_S = 0.03  # from one stream to the next: all at once would be another measurement
 BANNED, OTHER = b"sk-banned", b"sk-other"
 CONFIG = """
 state = "."
@@ -49,6 +52,7 @@ workers = {workers}
 [upstream]
 url = "{url}"
 max_connections = 8192
+connect_timeout_s = 60
 [keys]
 file = "KEYS.toml"
 [accounts]
@@ -67,6 +71,11 @@ max_n = 8
 
 async def behave(turn: Turn) -> None:
     """Answer drafts after a while, and stream everything else without end."""
+    with contextlib.suppress(asyncio.CancelledError):  # of the end of a run; asyncio would log it
+        await _answer(turn)
+
+
+async def _answer(turn: Turn) -> None:
     target = turn.request.target
     if target == b"/v1/models":
         await turn.answer({"data": [{"id": "m", "max_model_len": 100_000}]})
@@ -156,6 +165,7 @@ class Stream:
                 self.data += part
                 if b"data: " in part:
                     self.has_begun.set()
+        assert self.has_begun.is_set(), bytes(self.data[:600])
 
     def check(self) -> None:
         """Fail where the stream did not end as a ban ends it."""
@@ -164,19 +174,35 @@ class Stream:
         assert b'finish_reason":"' not in self.data
 
 
-async def one_run(folder: Path, n_streams: int, workers: int) -> np.ndarray:
-    """Return the seconds from the ban to the last byte of every stream."""
+async def _health(address: str) -> float:
+    """Return the seconds that the proxy takes to say that it is well: how busy it is."""
+    start = time.perf_counter()
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
+        (await client.get(f"http://{address}/watermark/health")).raise_for_status()
+    return time.perf_counter() - start
+
+
+async def one_run(folder: Path, n_streams: int, workers: int) -> tuple[np.ndarray, float]:
+    """Return the seconds from the ban to the last byte of every stream, and of `_health`."""
     async with FakeUpstream(behave).serving() as upstream:
         write_folder(folder, upstream.url, workers)
         async with serving(folder) as address:
             streams = [Stream() for _ in range(n_streams + n_streams // 10)]
             other = Stream()
-            tasks = [
-                asyncio.ensure_future(one.run(address, BANNED, is_marked=i < n_streams))
-                for i, one in enumerate(streams)
-            ]
+            tasks = []
+            for i, one in enumerate(streams):
+                tasks.append(
+                    asyncio.ensure_future(one.run(address, BANNED, is_marked=i < n_streams))
+                )
+                await asyncio.sleep(BETWEEN_S)
             kept = asyncio.ensure_future(other.run(address, OTHER, is_marked=False))
-            await asyncio.gather(*(one.has_begun.wait() for one in (*streams, other)))
+            begun = asyncio.gather(*(one.has_begun.wait() for one in (*streams, other)))
+            done, _ = await asyncio.wait((begun, *tasks), return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()  # a stream that could not begin says why
+            await asyncio.sleep(REST_S)
+            assert not any(task.done() for task in tasks), "a stream ended by itself"
+            healthy = await _health(address)
             command = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "proxy", "accounts", "ban", "banned",
                 "--config", str(folder / "proxy.toml"), stderr=subprocess.DEVNULL,
@@ -191,7 +217,7 @@ async def one_run(folder: Path, n_streams: int, workers: int) -> np.ndarray:
             assert len(other.data) > seen, "the other account's stream stopped"
             kept.cancel()
             await asyncio.wait({kept})
-            return np.array([one.last for one in streams]) - banned_at
+            return np.array([one.last for one in streams]) - banned_at, healthy
 
 
 def main() -> None:
@@ -204,11 +230,11 @@ def main() -> None:
     rows = []
     for number in range(1, args.runs + 1):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = asyncio.run(one_run(Path(folder), args.streams, args.workers))
+            seconds, health = asyncio.run(one_run(Path(folder), args.streams, args.workers))
         first, middle, last = np.quantile(seconds, [0, 0.5, 1]).tolist()
-        rows.append((number, args.streams, len(seconds), args.workers, first, middle, last))
+        rows.append((number, args.streams, len(seconds), args.workers, health, first, middle, last))
         print(rows[-1], flush=True)
-    head = ("run", "marked", "streams", "workers", "first, s", "median, s", "last, s")
+    head = ("run", "marked", "streams", "workers", "health, s", "first, s", "median, s", "last, s")
     print_table("From the ban to the last byte", head, rows)
 
 

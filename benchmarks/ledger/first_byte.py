@@ -1,14 +1,17 @@
 """What the ledger costs the first byte, with an upstream whose first token takes 300 ms.
 
-Two proxies in this process, equal but for the ledger, in front of one upstream; requests to them
-take turns, so that the machine's noise meets both. Beside the difference, what the ledger does
-itself: how long its call at the beginning takes, and how long after it the beginning is durable;
-where that is before the first token, nothing waits for it.
+Three proxies in this process in front of one upstream: one with a ledger, and two without, equal in
+everything else. Requests to them take turns, in an order that changes from round to round, so that
+the machine's noise meets all. The difference between the two without is what noise alone makes of
+such a figure; the intervals are of rounds drawn again (bootstrap, 95%). Beside it, what the ledger
+does itself: how long its call at the beginning takes, and how long after it the beginning is
+durable; where that is before the first token, nothing waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sys
 import tempfile
@@ -19,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import numpy as np
 
+from benchmarks.story import print_table
 from proxy.app import create_app
 from proxy.cli.serve import SWITCH_SECONDS
 from proxy.cli.servers import running
@@ -34,10 +38,14 @@ from tests.support.servers import (
 from watermark.ledger import Ledger
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from tests.support.fake_upstream import Turn
     from watermark.ledger import Entry, LedgerSettings
 
 FIRST_TOKEN_SECONDS = 0.3
+QUANTILES = (0.5, 0.9, 0.99)
+_DRAWS = 1000
 _BODY = {
     "model": "m",
     "messages": [{"role": "user", "content": "?"}],
@@ -85,41 +93,76 @@ async def _first_byte(client: httpx2.AsyncClient) -> float:
     return seconds
 
 
-async def _measure(folder: Path, n_requests: int, at_a_time: int) -> dict[str, list[float]]:
+async def _measure(
+    folder: Path, n_requests: int, at_a_time: int
+) -> tuple[dict[str, NDArray[np.float64]], _Timed]:
+    """Return seconds to the first byte, by proxy, shape (rounds, at a time); and the ledger."""
     tokenizer = byte_tokenizer(folder)
     ledger = _Timed(make_settings(folder / "ledger"))
     then = honest()
-    async with FakeUpstream(lambda turn: _slow(turn, then)).serving() as upstream:
+    async with contextlib.AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(
+            FakeUpstream(lambda turn: _slow(turn, then)).serving()
+        )
         model = model_config("m", tokenizer, splice=SELECT_ONLY)
         config, keys = proxy_config(upstream.url, model), key_ring(tokenizer)
-        plain = create_app(config, keys)
-        kept = create_app(config, keys, open_ledger=lambda: ledger)
-        async with (
-            running(plain) as one,
-            running(kept) as other,
-            httpx2.AsyncClient(base_url=one, timeout=30, trust_env=False) as without,
-            httpx2.AsyncClient(base_url=other, timeout=30, trust_env=False) as with_ledger,
-        ):
-            times: dict[str, list[float]] = {"without": [], "with": []}
-            for number in range(-1, n_requests // at_a_time):
-                for name, client in (("without", without), ("with", with_ledger)):
-                    took = await asyncio.gather(*(_first_byte(client) for _ in range(at_a_time)))
-                    times[name] += took if number >= 0 else []
-    return times | {"its call": ledger.calls, "durable after": ledger.durables}
+        apps = {
+            "without": create_app(config, keys),
+            "again": create_app(config, keys),
+            "with": create_app(config, keys, open_ledger=lambda: ledger),
+        }
+        clients = [
+            (
+                name,
+                await stack.enter_async_context(
+                    httpx2.AsyncClient(
+                        base_url=await stack.enter_async_context(running(app)),
+                        timeout=30,
+                        trust_env=False,
+                    )
+                ),
+            )
+            for name, app in apps.items()
+        ]
+        times: dict[str, list[list[float]]] = {name: [] for name in apps}
+        for number in range(-1, n_requests // at_a_time):
+            turn = number % len(clients)
+            for name, client in clients[turn:] + clients[:turn]:
+                took = await asyncio.gather(*(_first_byte(client) for _ in range(at_a_time)))
+                times[name] += [took] if number >= 0 else []
+    return {name: np.array(rounds) for name, rounds in times.items()}, ledger
+
+
+def _delay(one: NDArray[np.float64], other: NDArray[np.float64]) -> list[str]:
+    """Return how much later one is at each quantile, in ms, with its interval."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(one), size=(_DRAWS, len(one)))
+    again = [np.quantile(one[row], QUANTILES) - np.quantile(other[row], QUANTILES) for row in drawn]
+    found = np.quantile(one, QUANTILES) - np.quantile(other, QUANTILES)
+    low, high = np.quantile(np.array(again), [0.025, 0.975], axis=0)
+    return [
+        f"{1e3 * value:.2f} ({1e3 * least:.2f} to {1e3 * most:.2f})"
+        for value, least, most in zip(found, low, high, strict=True)
+    ]
 
 
 def main(n_requests: int = 1000, at_a_time: int = 4) -> None:
     """Print the table."""
     sys.setswitchinterval(SWITCH_SECONDS)
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        times = asyncio.run(_measure(Path(folder), n_requests, at_a_time))
-    print("ledger   first byte ms: p50      p90      p99")
-    quantiles = {}
-    for name, values in times.items():
-        quantiles[name] = np.quantile(np.array(values) * 1e3, [0.5, 0.9, 0.99])
-        print(
-            f"{name:<16}{quantiles[name][0]:>11.2f}{quantiles[name][1]:>9.2f}"
-            f"{quantiles[name][2]:>9.2f}"
-        )
-    late = quantiles["with"] - quantiles["without"]
-    print(f"{'delay':<16}{late[0]:>11.2f}{late[1]:>9.2f}{late[2]:>9.2f}")
+        times, ledger = asyncio.run(_measure(Path(folder), n_requests, at_a_time))
+    shown = [
+        ("without", times["without"]),
+        ("with", times["with"]),
+        ("its call", np.array(ledger.calls)),
+        ("durable after", np.array(ledger.durables)),
+    ]
+    rows = [
+        (name, *(f"{one:.2f}" for one in 1e3 * np.quantile(values, QUANTILES)))
+        for name, values in shown
+    ]
+    rows += [
+        ("delay", *_delay(times["with"], times["without"])),
+        ("delay by noise alone", *_delay(times["again"], times["without"])),
+    ]
+    print_table("First byte", ("ms", "p50", "p90", "p99"), rows)

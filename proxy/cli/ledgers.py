@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from proxy.config import LedgerConfig
+    from proxy.telemetry.metrics import Metrics
     from watermark.ledger import LedgerSettings
 
 _QUICKSTART_NAME: Final = "quickstart.invalid/ledger"
@@ -60,20 +61,21 @@ class LedgerOpener:
         )
 
     @contextlib.asynccontextmanager
-    async def sealing(self) -> AsyncIterator[None]:
-        """Seal what is closed, again and again."""
+    async def sealing(self, metrics: Metrics) -> AsyncIterator[None]:
+        """Seal what is closed, again and again, and count what fails."""
         if not self.settings.store:
             yield
             return
-        async with in_background(self._seal_on()):
+        async with in_background(self._seal_on(metrics)):
             yield
 
-    async def _seal_on(self) -> None:
+    async def _seal_on(self, metrics: Metrics) -> None:
         span = self.settings.limits.file_s / _SHARE_OF_SPAN
         said = ""
         while True:
             await asyncio.sleep(min(max(span, _LEAST_SECONDS), _MOST_SECONDS))
             error = await self._seal()
+            metrics.ledger_sealed(is_done=not error)
             if error and error != said:
                 logger.error("the ledger is not sealed: %s", error)
             said = error

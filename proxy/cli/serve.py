@@ -142,8 +142,8 @@ class Serving:
         )
         write_report(self.folder, report)
 
-    def _sealing(self) -> contextlib.AbstractAsyncContextManager[None]:
-        return contextlib.nullcontext() if self.ledger is None else self.ledger.sealing()
+    def _sealing(self, metrics: Metrics) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext() if self.ledger is None else self.ledger.sealing(metrics)
 
     def work(self, bound: socket, *, is_alone: bool = True) -> None:
         """Serve on a socket until told to stop.
@@ -166,7 +166,7 @@ class Serving:
                 if accounts is not None and watch is not None:
                     await stack.enter_async_context(accounts.noting(watch))
                 await stack.enter_async_context(watching(*watched))
-                await stack.enter_async_context(self._sealing())
+                await stack.enter_async_context(self._sealing(metrics))
                 self.report()
                 try:
                     yield

@@ -21,6 +21,8 @@ class LedgerCollector(Collector):
     def __init__(self) -> None:
         """Begin without a ledger."""
         self._families: list[Metric] = []
+        self._is_sealed: bool | None = None
+        self._seal_failures = 0
 
     def take(self, state: State, stats: WriterStats, *, n_open: int) -> None:
         """Take what the ledger says now."""
@@ -47,9 +49,19 @@ class LedgerCollector(Collector):
             _gauge("folder_bytes", "Bytes that are not in the store yet", stats.folder_bytes),
         ]
 
+    def sealed(self, *, is_done: bool) -> None:
+        """Take whether what is closed was sealed and sent, when that was last tried."""
+        self._is_sealed = is_done
+        self._seal_failures += not is_done
+
     def collect(self) -> Iterable[Metric]:
-        """Return what was taken last."""
-        return self._families
+        """Return what was taken last; of sealing nothing until it was tried."""
+        yield from self._families
+        if self._is_sealed is not None:
+            yield _gauge(
+                "last_seal_success", "Whether the last try sealed: 1 or 0", self._is_sealed
+            )
+            yield _counter("seal_failures", "Tries to seal that failed", self._seal_failures)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -170,6 +170,10 @@ class Metrics:
         """Say what the ledger has written; it counts for itself."""
         self._ledger.take(state, stats, n_open=n_open)
 
+    def ledger_sealed(self, *, is_done: bool) -> None:
+        """Say whether the ledger was sealed when that was last tried."""
+        self._ledger.sealed(is_done=is_done)
+
     def checked(self, series: Series, replies: int) -> None:
         """Count replies that went through the detector."""
         self._checked.labels(*series).inc(replies)
