@@ -151,7 +151,12 @@ def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) ->
     with pytest.raises(AuditRunError, match="middle of a line"):
         audit.findings()
     again: list[str] = []
-    audit.run(CallableSuspect(lambda ps: [again.append(p) or plain_text(99) for p in ps]))  # type: ignore[func-returns-value]
+
+    def answer_again(prompts: list[str]) -> list[str]:
+        again.extend(prompts)
+        return [plain_text(99)] * len(prompts)
+
+    audit.run(CallableSuspect(answer_again))
     assert path.read_bytes().startswith(kept)
     assert len(again) == 24 - kept.count(b"\n")
     assert audit.findings().is_complete
