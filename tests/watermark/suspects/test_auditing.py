@@ -391,3 +391,22 @@ def test_text_of_whole_replies_is_never_read(tmp_path: Path) -> None:
     audit = Audit(folder, [key()], UNIT)
     audit.read(Parrot([rows[0].text]))
     assert audit.findings().evidence.n_scored == 0
+
+
+def test_what_failed_is_asked_once_a_session(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    asked: list[str] = []
+
+    class Fickle:
+        def ask(self, prompts: Sequence[Prompt], keep: object) -> None:
+            assert callable(keep)
+            for one in prompts:
+                asked.append(one.id)
+                outcome = Outcome.FAILED if one.id in {"p1", "p9"} else Outcome.EMPTY
+                keep(Attempt(prompt=one.id, outcome=outcome))
+
+    audit.run(Fickle())
+    assert sorted(asked) == sorted(f"p{i}" for i in range(24))
+    assert audit.findings().kinds == {"empty": 22, "failed": 2}
+    audit.run(speaker([plain_text(1), plain_text(2)]))
+    assert audit.findings().is_complete
