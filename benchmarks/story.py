@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx2
 import msgspec
@@ -26,6 +26,7 @@ from proxy.config import (
     KeysConfig,
     ModelConfig,
     ProxyConfig,
+    ReplyConfig,
     SelectConfig,
     SpliceConfig,
     UpstreamConfig,
@@ -78,13 +79,15 @@ class Story:
         chosen = stories()[skip : skip + count]
         return [[self.end_id, *self.unit.encode(s).tolist()[:PROMPT_TOKENS]] for s in chosen]
 
-    def key(self, seed: int, *, context_width: int = 2, rho: float = 0.9) -> KeyRecord:
+    def key(
+        self, seed: int, *, context_width: int = 2, rho: float = 0.9, unit: str = ""
+    ) -> KeyRecord:
         """Return a key made from a fixed seed: for measurements only."""
         key_id = f"bench-{seed}"
         secret = SecretKey(key_id, np.random.default_rng(seed).bytes(32))
         return KeyRecord(
             key_id=key_id,
-            unit=self.unit.unit_id,
+            unit=unit or self.unit.unit_id,
             context_width=context_width,
             rho=rho,
             secret=secret,
@@ -137,6 +140,14 @@ class Setting:
     chunk_tokens: int = 8
     candidates: int = 8
     is_text: bool = False
+    unit: Literal["tokenizer", "words/v1"] = "tokenizer"
+    chosen: int = 0
+
+    @property
+    def _continuation(self) -> Literal["token-ids", "text", "none"]:
+        if self.path == "reply":
+            return "none"
+        return "text" if self.is_text else "token-ids"
 
     def config(self, ready: EmbeddedReady) -> ProxyConfig:
         """Return the proxy's configuration."""
@@ -144,12 +155,14 @@ class Setting:
             name=ready.model,
             tokenizer=ready.tokenizer,
             end_tokens=ready.end_tokens,
+            unit=self.unit,
             capabilities=Capabilities(
-                continuation="text" if self.is_text else "token-ids",
+                continuation=self._continuation,
                 logprobs=self.logprobs,
                 logprobs_mode="tempered",
                 logit_bias=True,
                 max_bias=8192,
+                chosen_logprobs=self.chosen,
                 max_n=max(1, self.candidates, self.drafts),
             ),
             splice=SpliceConfig(
@@ -163,6 +176,7 @@ class Setting:
                 chunk_tokens=self.chunk_tokens,
                 candidates=self.candidates,
             ),
+            reply=ReplyConfig(candidates=self.candidates),
         )
         return ProxyConfig(
             upstream=UpstreamConfig(url=ready.url, read_timeout_s=600.0),

@@ -18,8 +18,10 @@ from proxy.errors import ConfigError
 from proxy.middleware.gate import Gate
 from proxy.routes.access import Access
 from proxy.routes.book import Book
+from proxy.routes.checking import Checker
 from proxy.routes.detection import DetectionEndpoint, DetectionService, QueryBook
 from proxy.routes.generation import GenerationEndpoint
+from proxy.routes.ingress import Ingress
 from proxy.routes.marking import Marking
 from proxy.routes.operations import Operations
 from proxy.routes.passthrough import Everything, Passthrough
@@ -29,6 +31,9 @@ from proxy.sampling.serving import ServedModel
 from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.llama_server import LlamaServerUpstream
+from proxy.upstream.parallel import ParallelUpstream
+from proxy.upstream.sglang import SglangUpstream
 from proxy.upstream.text_prompts import TextUpstream
 from proxy.upstream.token_ids import TokenIdUpstream
 from watermark.keys import KeyRing
@@ -70,7 +75,7 @@ def serve_model(config: ModelConfig) -> ServedModel:
         raise ConfigError(f'model {config.name!r} needs tokenizer = "tokenizer.json"')
     tokens = TokenizerUnit.read(Path(config.tokenizer))
     table = build_token_table(tokens.tokenizer, tokens.vocab_size)
-    is_text = config.capabilities.continues_text
+    is_text = config.capabilities.is_text
     return ServedModel(
         config=config,
         unit=WordsUnit() if config.unit == WORDS_V1 else tokens,
@@ -100,8 +105,18 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
 
 def _continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
     able = model.config.capabilities
-    if able.continues_text:
+    one = _asked_once(client, model)
+    return ParallelUpstream(one, max_n=able.max_n) if able.parallel > 1 else one
+
+
+def _asked_once(client: UpstreamClient, model: ServedModel) -> Upstream:
+    able = model.config.capabilities
+    if able.is_text:
         return TextUpstream(client, able, model.spelling)
+    if able.api == "sglang":
+        return SglangUpstream(client, model.vocab_size)
+    if able.api == "llama-server":
+        return LlamaServerUpstream(client, model.vocab_size, filler=model.filler)
     return TokenIdUpstream(client, LogprobsMode(able.logprobs_mode), model.vocab_size)
 
 
@@ -162,6 +177,7 @@ def create_app(
     book = Book(open_ledger)
     usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
     access = Access(usage, watch, metrics, now)
+    ingress = Ingress(config.ingress, metrics)
     marking = Marking(
         models=models,
         keys=holder,
@@ -170,6 +186,7 @@ def create_app(
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         access=access,
+        ingress=ingress,
         metrics=metrics,
         clock=clock,
         now=now,
@@ -177,8 +194,12 @@ def create_app(
         ledger=book.ledger,
         passes_unlogged=config.ledger is not None
         and config.ledger.on_unavailable == "pass-unmarked",
+        refused=frozenset(config.ingress.refuse),
+        min_temperature=config.ingress.min_temperature,
+        keep_alive_s=config.server.keep_alive_s,
+        checker=_checker(config, metrics, entropy),
     )
-    passthrough = Passthrough(client, metrics, access)
+    passthrough = Passthrough(client, marking)
     detection = DetectionService(
         config=config.detection,
         keys=holder,
@@ -217,6 +238,11 @@ def create_app(
         middleware=_door(accounts, usage, metrics),
         lifespan=lifespan,
     )
+
+
+def _checker(config: ProxyConfig, metrics: Metrics, entropy: Callable[[], int]) -> Checker | None:
+    share = config.selftest.share
+    return Checker(metrics, share=share, entropy=entropy) if share else None
 
 
 def _door(

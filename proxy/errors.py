@@ -8,6 +8,7 @@ to guess::
     ├── BadRequestError
     │   ├── BodyTooLargeError
     │   ├── NotAllowedError
+    │   ├── UnmarkableError
     │   ├── UnknownKeyError
     │   └── BudgetSpentError
     ├── AccessError
@@ -29,6 +30,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from watermark.errors import WatermarkError
+from watermark.wire.failures import Failure
 
 
 class ProxyError(WatermarkError):
@@ -66,6 +68,13 @@ class NotAllowedError(BadRequestError):
 
     status = 403
     wire_type = "permission_error"
+
+
+class UnmarkableError(BadRequestError):
+    """The request cannot be marked, for a reason for which the operator serves none."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"requests of this kind are not served here ({reason}); change it")
 
 
 class UnknownKeyError(BadRequestError):
@@ -180,3 +189,9 @@ class EmbeddedError(ProxyError):
 
 class ModelFolderError(EmbeddedError):
     """A model folder is missing, incomplete, or needs an extra that is not installed."""
+
+
+def failure_of(error: ProxyError) -> Failure:
+    """Return an error as the dialects' clients are told of it."""
+    param = error.param if isinstance(error, BadRequestError | AccessError) else None
+    return Failure(message=str(error), kind=error.wire_type, status=error.status, param=param)

@@ -41,7 +41,7 @@ from watermark.wire.openai_requests import DialectName, parse_request
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from watermark.ledger import Row
 
@@ -49,6 +49,7 @@ WORKERS = 2
 _WARM_SECONDS = 20.0  # at most, until most clients have a byte
 _MOST = 0.75
 _TOKENS = 3000
+_SHOWN_EVERY = 10
 
 
 class LedgerStage(Stage):
@@ -181,8 +182,8 @@ async def _round(
         return await asyncio.gather(*tasks)
 
 
-def run(folder: Path, rounds: int, n_streams: int, seed: int = 0) -> Tally:
-    """End the proxy so many times; SIGTERM and SIGKILL take turns."""
+def run(folder: Path, rounds: int, n_streams: int, seed: int = 0) -> Iterator[Tally]:
+    """End the proxy so many times, SIGTERM and SIGKILL in turns; yield the tally so far."""
     rng = np.random.default_rng(seed)
     stage = LedgerStage(folder, rng, workers=WORKERS)
     stage.write_keys(stage.make_key("first"))
@@ -193,7 +194,7 @@ def run(folder: Path, rounds: int, n_streams: int, seed: int = 0) -> Tally:
             numbers = range(number * n_streams, (number + 1) * n_streams)
             delay = float(rng.uniform(0, 1.5))
             got = asyncio.run(_round(stage, proxy, numbers, how, delay))
-            proxy.wait(30)
+            proxy.wait(120)
         tally.rounds += 1
         names = Pseudonyms(stage.settings().secret())
         rows_folder = stage.settings().rows
@@ -206,12 +207,12 @@ def run(folder: Path, rounds: int, n_streams: int, seed: int = 0) -> Tally:
         if how is signal.SIGTERM:
             tally.open_after_term += tally.open - before
         tally.gaps += _sealed_gaps(stage.settings())
-    return tally
+        yield tally
 
 
 def _await_locks(folder: Path) -> None:
     """Wait until the killed processes are gone."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(is_live(folder / str(name)) for name in files_in(folder)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -230,13 +231,18 @@ def _sealed_gaps(settings: LedgerSettings) -> int:
 
 
 def main(rounds: int = 200, n_streams: int = 100) -> None:
-    """Print the table."""
-    with tempfile.TemporaryDirectory() as folder:
-        tally = run(Path(folder) / "stage", rounds, n_streams)
+    """Print the table, a line whenever some rounds are done."""
     print(
         "rounds  streams with a byte  ended  open  of them told to stop  not in the ledger  wrong"
     )
-    print(
-        f"{tally.rounds:>6}{tally.streams:>21}{tally.ended:>7}{tally.open:>6}{tally.open_after_term:>22}{tally.missing:>19}"
-        f"{tally.wrong:>7}"
+    with tempfile.TemporaryDirectory() as folder:
+        for tally in run(Path(folder) / "stage", rounds, n_streams):
+            if tally.rounds % _SHOWN_EVERY == 0 or tally.rounds == rounds:
+                print(_line(tally), flush=True)
+
+
+def _line(tally: Tally) -> str:
+    return (
+        f"{tally.rounds:>6}{tally.streams:>21}{tally.ended:>7}{tally.open:>6}"
+        f"{tally.open_after_term:>22}{tally.missing:>19}{tally.wrong:>7}"
     )

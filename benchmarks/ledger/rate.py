@@ -12,9 +12,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from concurrent.futures import Future  # noqa: TC003 - a local's annotation
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -23,6 +22,9 @@ from tests.support.ledgers import make_settings
 from watermark.keys import KeyRecord, SecretKey
 from watermark.ledger import Delivered, Ending, Keeps, Ledger, Outcome
 from watermark.seeding import KeyedUniforms
+
+if TYPE_CHECKING:
+    from watermark.ledger.jobs import Receipt
 
 TOKENS = 300
 ACCOUNTS = 200
@@ -62,7 +64,7 @@ def write_ends(folder: Path, keeps: Keeps, n_replies: int) -> Rate:
     ]
     entries[-1].durable.result(600)
     before = ledger.stats.commits
-    waiting: deque[Future[None]] = deque()
+    waiting: deque[Receipt] = deque()
     start, cpu = time.perf_counter(), time.process_time()
     for n, entry in enumerate(entries):
         tokens = replies[n % len(replies)]

@@ -1,9 +1,11 @@
-"""The three measurements, each of a stage that nobody has used yet."""
+"""The measurements, each of a stage that nobody has used yet."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,21 +15,23 @@ import httpx2
 import numpy as np
 
 from benchmarks.rotation.mutations import MAKERS, Good
-from benchmarks.rotation.stage import Judge, seconds_of, utc, whole
+from benchmarks.rotation.stage import Judge, Made, seconds_of, utc, whole
 from proxy.cli.reloading import load_ring
 from proxy.sampling.keys import KeyedModel
 from watermark.errors import WatermarkError
-from watermark.keys import KEYS_HEADER, KeysLoader
+from watermark.keys import KEYS_HEADER, KeysLoader, load_keys
 
 if TYPE_CHECKING:
     from benchmarks.rotation.mutations import Mutation
-    from benchmarks.rotation.stage import Made, Reply, Stage
+    from benchmarks.rotation.stage import Reply, Stage
 
 Figures: TypeAlias = dict[str, float | str]
 
 MARKED_BELOW: Final = -7.0
 """log10 p: of 200,000 pairs of an unmarked text and a key, 0.02 are expected below."""
 LEAD_SECONDS: Final = 3.0
+REST_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.05
 _SCOPE: Final = '[[scope]]\nname = "gold"\nmodels = ["g"]\n\n'
 
 
@@ -213,34 +217,84 @@ def _is_outside(reply: Reply, keys: dict[str, Made]) -> bool:
     return reply.had < start or reply.asked >= seconds_of(made.record.not_after, float("inf"))
 
 
-async def measure_scopes(stage: Stage, *, scopes: int, reloads: int, clients: int) -> Figures:
+async def measure_emergency(stage: Stage, *, count: int, clients: int) -> Figures:
+    """Replace a key that others may know, by the one command, while no authority answers."""
+    made = stage.make_key("epoch-0")
+    stage.write_keys(made)
+    stage.watermark("keys", "commit", "--create-log", "example.com/keys")
+    command_seconds, all_seconds, last_old = [], [], []
+    with socket.create_server(("127.0.0.1", 0)) as silent, stage.serving():
+        stage.demand_commitments(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        async with stage.load(clients) as replies:
+            for number in range(1, count + 1):
+                await asyncio.sleep(3.0)
+                before = stage.generations()
+                begin = time.time()
+                command = asyncio.create_task(
+                    asyncio.to_thread(
+                        stage.watermark,
+                        *("keys", "rotate", "--now", "--compromised", f"epoch-{number - 1}"),
+                        *("--id", f"epoch-{number}"),
+                    )
+                )
+                while len(stage.generations() - before) < 1 or stage.generations() & before:
+                    assert time.time() < begin + 60.0
+                    await asyncio.sleep(0.01)
+                all_seconds.append(time.time() - begin)
+                told = await command
+                command_seconds.append(time.time() - begin)
+                assert "the stamp waits" in told, told
+                await asyncio.sleep(1.0)
+                old = [one.asked for one in replies if one.key_id == f"epoch-{number - 1}"]
+                last_old.append(max(old, default=begin) - begin)
+    ring = load_keys(stage.keys_file)
+    keys = {one.key_id: Made(record=one) for one in ring.records}
+    wrong, _ = wrong_of(replies, keys, Judge(stage.unit))
+    return {
+        "keys replaced": count,
+        "workers": stage.workers,
+        "replies": len(replies),
+        **_spread("command begun to new key in all workers", all_seconds),
+        **_spread("command begun to its end", command_seconds),
+        **_spread("command begun to last request that got the old key", last_old),
+        "replies not detectable under exactly their header's key": wrong,
+        "errors to clients": errors_of(replies),
+    }
+
+
+async def measure_scopes(stage: Stage, *, scopes: int, reloads: int) -> Figures:
     """Add a scope and its key a reload, to very many."""
     default = stage.make_key("default-1")
     made = [stage.make_key(f"key-{n}", scope=f"scope-{n}") for n in range(scopes + reloads)]
     tables = [_scope_table(n) + made[n].toml for n in range(scopes + reloads)]
     head = KEYS_HEADER + "\n" + default.toml + "\n"
     stage.replace((head + "\n".join(tables[:scopes])).encode())
-    durations = []
+    durations: list[float] = []
+    spans: list[tuple[float, float]] = []
     with stage.serving():
-        async with stage.load(clients, tokens=10) as calm:
-            await asyncio.sleep(8.0)
-        quiet = [reply.seconds for reply in calm]
-        async with stage.load(clients, tokens=10) as busy:
+        async with stage.load(1, tokens=10, pause=PAUSE_SECONDS) as replies:
             for number in range(1, reloads + 1):
+                await asyncio.sleep(REST_SECONDS)
                 stage.replace((head + "\n".join(tables[: scopes + number])).encode())
+                begin = time.time()
                 assert not await stage.reload(wants_error=False)
+                spans.append((begin, time.time()))
                 durations.append(await _reload_seconds(stage))
-                await asyncio.sleep(0.1)
-        moving = [reply.seconds for reply in busy]
         pauses = await _pauses(stage, head, tables)
+    beside = [one for one in replies if any(one.asked < b and one.had > a for a, b in spans)]
+    calm = [one.seconds for one in replies if one not in beside]
+    moving = [one.seconds for one in beside]
+    usual = float(np.median(calm))
     return {
         "scopes": scopes,
         "reloads": reloads,
         **_spread("reload", durations),
-        **_spread("request without reloads", quiet),
-        **_spread("request with reloads", moving),
+        "requests": len(replies),
+        **_spread("request with no reload", calm),
+        **_spread("request beside a reload", moving),
+        **_spread("its delay over the median of those with none", [one - usual for one in moving]),
         **_spread("health check during reloads", pauses),
-        "errors to clients": errors_of(calm) + errors_of(busy),
+        "errors to clients": errors_of(replies),
     }
 
 

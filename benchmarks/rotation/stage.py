@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 from tests.support.servers import END, byte_tokenizer
+from tests.watermark.cli.authority import make_authority
 from watermark.detection import Detector
 from watermark.keys import KEYS_HEADER, KeyRecord, SecretKey, format_key_file, format_record
 from watermark.keys.reports import WorkerReport, read_reports
@@ -192,7 +193,7 @@ class Stage:
                     proxy.kill()
 
     def _await_ready(self, proxy: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # of a machine that others keep busy
         while len(self.reports()) < self.workers:
             assert proxy.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
@@ -231,13 +232,42 @@ class Stage:
                 return next((report.error for _, report in news if report.error), "")
             await asyncio.sleep(0.004)
 
+    def generations(self) -> set[str]:
+        """Return the sets of keys that the workers have."""
+        return {report.generation for _, report in self.reports().values()}
+
+    def watermark(self, *arguments: str) -> str:
+        """Run `watermark ... --keys KEYS.toml`; return what it said."""
+        command = [sys.executable, "-m", "watermark", *arguments, "--keys", str(self.keys_file)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def demand_commitments(self, authority: str) -> None:
+        """Let no key mark before it is logged, and have the log stamped by an authority."""
+        roots = make_authority(self.keys_file.parent)
+        text = self.keys_file.read_text()
+        table = f'[timestamp]\nurl = "{authority}"\nroots = "file:{roots}"\n[log]\n'
+        text = text.replace("[log]\n", table, 1)
+        self.replace(text.replace("\n", "\nrequire_commitment = true\n", 1).encode())
+
     @contextlib.asynccontextmanager
-    async def load(self, clients: int, *, tokens: int = 40) -> AsyncIterator[list[Reply]]:
-        """Keep asking until the context ends; the list grows meanwhile."""
+    async def load(
+        self, clients: int, *, tokens: int = 40, pause: float = 0.0
+    ) -> AsyncIterator[list[Reply]]:
+        """Keep asking until the context ends; the list grows meanwhile.
+
+        Args:
+            clients: How many ask at a time.
+            tokens: Tokens of an answer.
+            pause: Mean seconds between an answer and the next question; drawn anew each time, so
+                that questions keep no step with anything.
+        """
         replies: list[Reply] = []
         ended = asyncio.Event()
         tasks = [
-            asyncio.ensure_future(self._ask_on(place, replies, ended, tokens))
+            asyncio.ensure_future(self._ask_on(place, replies, ended, tokens, pause))
             for place in range(clients)
         ]
         try:
@@ -247,12 +277,18 @@ class Stage:
             await asyncio.gather(*tasks)
 
     async def _ask_on(
-        self, place: int, replies: list[Reply], ended: asyncio.Event, tokens: int
+        self,
+        place: int,
+        replies: list[Reply],
+        ended: asyncio.Event,
+        tokens: int,
+        pause: float,
     ) -> None:
         while not ended.is_set():
             # Another connection may be another worker's.
             async with httpx2.AsyncClient(base_url=self.url, timeout=30, trust_env=False) as client:
                 for _ in range(5):
+                    await asyncio.sleep(self.rng.exponential(pause))
                     replies.append(await self.ask(client, MODELS[place % 2], tokens))
                     if ended.is_set():
                         return

@@ -6,37 +6,15 @@ Rule 2: a temperature is raised, as the operator says; everything else is refuse
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+import json
+from typing import TYPE_CHECKING
 
 from proxy.errors import AccessError
+from watermark.wire.features import Feature
 from watermark.wire.openai_requests import GenerationRequest, parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from proxy.accounts.document import Rules
-
-# What asks for a reasoning trace, in the APIs' own words, with what asks for none.
-_REASONING: Final[Mapping[str, tuple[Any, ...]]] = {
-    "reasoning_effort": (None, "none"),
-    "reasoning": (None, False),
-    "include_reasoning": (None, False),
-    "thinking": (None, {"type": "disabled"}),
-    "enable_thinking": (None, False),
-    "thinking_budget": (None, 0),
-}
-_TEMPLATE: Final = "chat_template_kwargs"
-_TEMPLATE_SWITCHES: Final = ("enable_thinking", "thinking")
-
-
-def asks_for_reasoning(body: Mapping[str, Any]) -> bool:
-    """Return whether a request asks for a reasoning trace."""
-    if any(body.get(name) not in neutral for name, neutral in _REASONING.items()):
-        return True
-    template = body.get(_TEMPLATE)
-    return isinstance(template, dict) and any(template.get(name) for name in _TEMPLATE_SWITCHES)
 
 
 def check_request(rules: Rules, request: GenerationRequest) -> None:
@@ -51,7 +29,7 @@ def check_request(rules: Rules, request: GenerationRequest) -> None:
         raise _forbidden("this account gets no log-probabilities; leave logprobs out", "logprobs")
     if rules.max_n is not None and _choices(request) > rules.max_n:
         raise _forbidden(f"this account gets at most {rules.max_n} choices; lower n", "n")
-    if not rules.reasoning and asks_for_reasoning(request.body):
+    if not rules.reasoning and Feature.REASONING in request.features:
         raise _forbidden("this account gets no reasoning traces; do not ask for them", "reasoning")
     if rules.min_temperature and request.top_k == 1:
         raise _forbidden("this account may not sample greedily; raise top_k", "top_k")
@@ -75,7 +53,8 @@ def with_temperature(request: GenerationRequest, lowest: float) -> bytes | None:
     """
     if request.temperature >= lowest:
         return None
-    return msgspec.json.encode({**request.body, "temperature": lowest})
+    # The standard encoder: a seed may be longer than 64 bits.
+    return json.dumps({**request.client_body, "temperature": lowest}).encode()
 
 
 def allowed(rules: Rules, request: GenerationRequest) -> tuple[GenerationRequest, bytes | None]:
@@ -86,7 +65,7 @@ def allowed(rules: Rules, request: GenerationRequest) -> tuple[GenerationRequest
     """
     check_request(rules, request)
     body = with_temperature(request, rules.min_temperature)
-    return (request, None) if body is None else (parse_request(request.dialect, body), body)
+    return (request, None) if body is None else (parse_request(request.client_dialect, body), body)
 
 
 def _forbidden(message: str, param: str) -> AccessError:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proxy.accounts import sketch
-from proxy.accounts.rules import asks_for_reasoning
 from watermark.seeding import ContextPRF
+from watermark.wire.features import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -109,7 +109,7 @@ class Watch:
     def _note_traits(self, notes: Notes, caller: Caller, request: GenerationRequest | None) -> None:
         traits = [("key", caller.digest.removeprefix("key:"))] if caller.digest else []
         if request is not None:
-            notes.reasoning += asks_for_reasoning(request.body)
+            notes.reasoning += Feature.REASONING in request.features
             traits += [(kind, self._digest(kind, text)) for kind, text in _traits_of(request)]
         for trait in traits:
             if trait in notes.traits or len(notes.traits) < _MOST_TRAITS:

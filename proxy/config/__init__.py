@@ -4,6 +4,7 @@ Only this room and the command lines read files and the environment. Secrets are
 the file names `KEYS.toml`, which names files.
 """
 
+from proxy.config.ingress import IngressConfig
 from proxy.config.loading import load_config, parse_config
 from proxy.config.sections import (
     AccountsConfig,
@@ -16,8 +17,11 @@ from proxy.config.sections import (
     LedgerConfig,
     LimitsConfig,
     ModelConfig,
+    NativeConfig,
     ProxyConfig,
+    ReplyConfig,
     SelectConfig,
+    SelftestConfig,
     ServerConfig,
     SpliceConfig,
     UpstreamConfig,
@@ -31,12 +35,16 @@ __all__ = [
     "DetectionConfig",
     "DisclosureConfig",
     "EmbeddedConfig",
+    "IngressConfig",
     "KeysConfig",
     "LedgerConfig",
     "LimitsConfig",
     "ModelConfig",
+    "NativeConfig",
     "ProxyConfig",
+    "ReplyConfig",
     "SelectConfig",
+    "SelftestConfig",
     "ServerConfig",
     "SpliceConfig",
     "UpstreamConfig",

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from proxy.config.ingress import IngressConfig
+
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _NonNegative = Annotated[int, msgspec.Meta(ge=0)]
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -25,12 +27,15 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         port: Port; 0 takes a free one.
         max_body_bytes: Largest request body that is read into memory.
         workers: Processes that share the socket.
+        keep_alive_s: Longest silence in a stream of a marked reply before a comment is sent, so
+            that nothing on the way cuts the connection; 0 sends none.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 8080
     max_body_bytes: _Positive = 16 * 1024 * 1024
     workers: _Workers = 1
+    keep_alive_s: Annotated[float, msgspec.Meta(ge=0)] = 15.0
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,10 +149,25 @@ class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     sigma: Annotated[float, msgspec.Meta(ge=1, le=100)] = 1.0
 
 
+class SelftestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether delivered text is put through the own detector, and how much of it.
+
+    An alarm is a line in the log and the metric `watermark_selftest_alarm`.
+
+    Attributes:
+        share: Share of the marked replies that is checked; 0 switches it off. Of a mark that is
+            gone, 50 checked replies of 50 tokens say so.
+    """
+
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the upstream can do for a model.
 
     Attributes:
+        api: How token ids are continued. `openai`: `/v1/completions` (vLLM); `sglang`:
+            `/generate`; `llama-server`: `/completion`, which has to list the whole vocabulary.
         continuation: How it goes on with a reply. `token-ids`: `/v1/completions` takes token
             arrays and returns token ids. `text`: it takes text only; conversations are not
             marked. `prefix`: so does it, and `/v1/chat/completions` goes on with a last message
@@ -158,21 +178,43 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
         max_bias: Most tokens that may have a bias in one request (vLLM: 1024).
-        max_n: Most choices a request; select draws no more than this.
+        chosen_logprobs: Most tokens that it lists by name beside those (vLLM: 128); splice asks
+            for some of what its list leaves out. 0 for none.
+        max_n: Most choices a request.
+        parallel: Requests that draw the choices of one round side by side, each at most `max_n`;
+            above 1 where the API gives few choices a request, or one.
     """
 
+    api: Literal["openai", "sglang", "llama-server"] = "openai"
     continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
     prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False
     max_bias: _NonNegative = 1024
+    chosen_logprobs: _NonNegative = 0
     max_n: _Positive = 1
+    parallel: _Positive = 1
 
     @property
-    def continues_text(self) -> bool:
-        """Whether a reply goes on from its text rather than from token ids."""
-        return self.continuation in ("text", "prefix")
+    def is_text(self) -> bool:
+        """Whether replies come as text rather than as token ids."""
+        return self.continuation != "token-ids"
+
+    @property
+    def drafts_greedily(self) -> bool:
+        """Whether a greedy draft lists what a sampled one would, and what it lists can be banned.
+
+        SGLang leaves the temperature out of a batch that is greedy throughout.
+        """
+        if self.is_text or self.logprobs_mode == "processed":
+            return False
+        return self.api == "llama-server" or (self.api == "openai" and self.logit_bias)
+
+    @property
+    def choices(self) -> int:
+        """Most choices of one round."""
+        return self.max_n * self.parallel
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,6 +246,18 @@ class DefaultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     temperature: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     top_k: _NonNegative = 0
+
+
+class NativeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `native` works: the engine marks, with keys of its scheme.
+
+    Attributes:
+        enabled: Whether it is used where the scope's key is an engine's.
+        engine: Which engine serves the model; `none` where none marks.
+    """
+
+    enabled: bool = True
+    engine: Literal["none", "vllm", "sglang", "transformers"] = "none"
 
 
 class SpliceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -241,6 +295,22 @@ class SelectConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     limits: LimitsConfig = LimitsConfig()
 
 
+class ReplyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `reply` works.
+
+    Attributes:
+        enabled: Whether it is used where the upstream continues nothing.
+        candidates: Whole replies drawn, of which one is delivered (n).
+        streamed: What becomes of a streamed request: `buffer` draws all replies first and keeps
+            the connection alive meanwhile, `pass-unmarked` lets it through, counted as
+            `streamed`.
+    """
+
+    enabled: bool = True
+    candidates: _Positive = 4
+    streamed: Literal["buffer", "pass-unmarked"] = "buffer"
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model that is marked; others pass through.
 
@@ -254,8 +324,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             `tokenizer`.
         capabilities: What the upstream can do.
         defaults: What the upstream takes where the client says nothing.
+        native: Which engine marks by itself.
         splice: How to splice.
         select: How to select.
+        reply: How to choose among whole replies.
     """
 
     name: str
@@ -264,13 +336,15 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     unit: Literal["tokenizer", "words/v1"] = "tokenizer"
     capabilities: Capabilities = Capabilities()
     defaults: DefaultsConfig = DefaultsConfig()
+    native: NativeConfig = NativeConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
+    reply: ReplyConfig = ReplyConfig()
 
     @property
     def needs_tokenizer(self) -> bool:
         """Whether something has to know the model's tokens."""
-        return self.unit == "tokenizer" or not self.capabilities.continues_text
+        return self.unit == "tokenizer" or not self.capabilities.is_text
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -284,8 +358,10 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         keys: Which keys mark.
         ledger: Where it is written what was delivered, None for nowhere.
         accounts: Who may call, None for everybody.
+        ingress: What of a request is the operator's to say.
         disclosure: Who is told about the mark.
         detection: Who may ask about a text.
+        selftest: How much of what is delivered is checked for its mark.
         models: The models that are marked, `[[model]]` in the file.
     """
 
@@ -296,8 +372,10 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     embedded: EmbeddedConfig | None = None
     ledger: LedgerConfig | None = None
     accounts: AccountsConfig | None = None
+    ingress: IngressConfig = IngressConfig()
     disclosure: DisclosureConfig = DisclosureConfig()
     detection: DetectionConfig = DetectionConfig()
+    selftest: SelftestConfig = SelftestConfig()
     models: list[ModelConfig] = msgspec.field(default_factory=list, name="model")
 
 

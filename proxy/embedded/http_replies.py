@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from proxy.errors import BadRequestError, EmbeddedError, ProxyError
 from watermark.wire.openai_answers import error_body
-from watermark.wire.sse import DONE, json_event
+from watermark.wire.sse import json_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -89,16 +89,17 @@ class EventStream(StreamingResponse):
 
 async def _events(ticket: Ticket, dialect: Dialect) -> AsyncIterator[bytes]:
     try:
-        for chunk in dialect.opening():
-            yield json_event(chunk)
+        for chunk in dialect.opening(ticket.usage()):
+            yield dialect.encode(chunk)
         async for pieces in ticket.batches():
             by_choice = sorted(pieces, key=attrgetter("choice"))
             yield b"".join(
-                json_event(dialect.chunk(choice, list(group)))
+                dialect.encode(chunk)
                 for choice, group in groupby(by_choice, key=attrgetter("choice"))
+                for chunk in dialect.chunk(choice, list(group))
             )
         for chunk in dialect.closing(ticket.usage()):
-            yield json_event(chunk)
-        yield DONE
+            yield dialect.encode(chunk)
+        yield dialect.END
     except EmbeddedError as error:
         yield json_event(error_body(str(error), kind=error.wire_type))

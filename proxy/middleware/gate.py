@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.accounts.book import CALLER_SCOPE
 from proxy.errors import AccessError, AccountsDownError, ProxyError
 from proxy.middleware.refusals import refusal_event, refusal_messages
+from proxy.upstream.headers import is_open_stream
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 _LAST_WORDS_S: Final = 0.5  # for a client that does not read
 _OWN: Final = "/watermark/"
-_EVENTS: Final = b"text/event-stream"
-_SET_LENGTH: Final = frozenset({b"content-length", b"content-encoding"})
 
 
 @dataclass(eq=False, slots=True)
@@ -51,9 +50,7 @@ class _Call:
             return
         if message["type"] == "http.response.start":
             self.is_started = True
-            headers = {name.lower(): value for name, value in message["headers"]}
-            kind = headers.get(b"content-type", b"").strip().lower()
-            self.is_open_stream = kind.startswith(_EVENTS) and not _SET_LENGTH & headers.keys()
+            self.is_open_stream = is_open_stream(message["headers"])
         elif not message.get("more_body", False):
             self.is_ended = True
         else:

@@ -6,32 +6,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proxy.errors import AccessError, QuotaError
-from watermark.wire.openai_answers import error_body
-from watermark.wire.sse import json_event
+from proxy.errors import AccessError, QuotaError, failure_of
+from watermark.wire.failures import dialect_of_path, failure_body, failure_event
 
 if TYPE_CHECKING:
     from starlette.types import Message
 
     from proxy.errors import ProxyError
 
-_ANTHROPIC: Final = "/v1/messages"
 _UNAVAILABLE: Final = 503
 _RETRY_S: Final = 10
 
 
 def refusal_body(path: str, error: ProxyError) -> dict[str, Any]:
     """Return a refusal as the clients of a path expect it."""
-    if path.startswith(_ANTHROPIC):
-        return {"type": "error", "error": {"type": error.wire_type, "message": str(error)}}
-    param = error.param if isinstance(error, AccessError) else None
-    return error_body(str(error), kind=error.wire_type, param=param)
+    return failure_body(dialect_of_path(path), failure_of(error))
 
 
 def refusal_event(path: str, error: ProxyError) -> bytes:
     """Return the event that tells a stream's client why it ends here."""
-    event = json_event(refusal_body(path, error))
-    return b"event: error\n" + event if path.startswith(_ANTHROPIC) else event
+    return failure_event(dialect_of_path(path), failure_of(error))
 
 
 def refusal_headers(error: ProxyError) -> list[tuple[bytes, bytes]]:

@@ -9,9 +9,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.accounts.rules import allowed, asks_for_reasoning, unread
+from proxy.accounts.rules import allowed, unread
 from proxy.accounts.watch import LONG_TOKENS
 from proxy.errors import AccountsDownError
+from watermark.wire.features import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,15 +119,20 @@ class Access:
             admitted=admitted,
         )
 
-    def enter_other(self, caller: Caller | None) -> None:
+    def enter_other(self, caller: Caller | None, *, is_counting: bool = False) -> None:
         """Let a request to any other path in.
+
+        Args:
+            caller: Who asks.
+            is_counting: Whether the path gives no text, so that no rule is about it.
 
         Raises:
             AccessError: His account's rules cannot be checked there, or a quota is used up.
             AccountsDownError: The counters cannot be used.
         """
         if caller is not None:
-            self._refuse_unread(caller.rules, "chat and text completions")
+            if not is_counting:
+                self._refuse_unread(caller.rules, "requests for text to the paths that are marked")
             self._admit(caller, 0)
             self._note(caller, None)
 
@@ -154,7 +160,7 @@ class Access:
                 self._watch.delivered(caller, tokens, context_width)
 
     def _note(self, caller: Caller, request: GenerationRequest | None) -> None:
-        asks = request is not None and asks_for_reasoning(request.body)
+        asks = request is not None and Feature.REASONING in request.features
         self._metrics.account_asked(caller.state, caller.name, asks_for_reasoning=asks)
         if self._watch is not None:
             self._watch.asked(caller, request, now=self._now())

@@ -12,17 +12,16 @@ import msgspec
 
 from proxy.accounts.book import CALLER_SCOPE, credential_of
 from proxy.errors import (
-    AccessError,
-    BadRequestError,
     BodyTooLargeError,
     ProxyError,
     QuotaError,
     UpstreamStatusError,
+    failure_of,
 )
-from watermark.wire.openai_answers import error_body
+from watermark.wire.failures import dialect_of_path, failure_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -32,6 +31,7 @@ DISCLOSURE_HEADER: Final = b"x-watermark"
 EVERYBODY: Final = "*"
 _JSON: Final = (b"content-type", b"application/json")
 _UNAVAILABLE: Final = 503
+LEADING: Final = b" \t\r\n\x00"  # blanks in any encoding
 _RETRY: Final = (b"retry-after", b"10")  # an operator's edit is seen within a second
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})  # RFC 9112, 6.3
 
@@ -47,6 +47,7 @@ class Exchange:
         """Wrap one ASGI call."""
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.method: str = scope["method"]
+        self.dialect = dialect_of_path(scope["path"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
         self.target = raw_path.split(b"?")[0] + (b"?" + query if query else b"")
@@ -54,6 +55,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._body_ended = asyncio.Event()
+        self._begun = bytearray()  # read of the body, and not yet handed out
         self.is_started = False
 
     @property
@@ -67,6 +69,9 @@ class Exchange:
         Raises:
             ClientGoneError: The client hung up.
         """
+        begun, self._begun = bytes(self._begun), bytearray()
+        if begun:
+            yield begun
         while not self._body_ended.is_set():
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -75,6 +80,32 @@ class Exchange:
                 self._body_ended.set()
             if message.get("body"):
                 yield message["body"]
+
+    async def body_if(
+        self, is_wanted: Callable[[bytes], bool | None], max_bytes: int
+    ) -> bytes | None:
+        """Return the whole body if it begins as is wanted, else None and leave it to `content`.
+
+        Args:
+            is_wanted: Decides by the beginning without leading blanks; None asks for more of it,
+                and an end takes it for wanted.
+            max_bytes: Largest body that is wanted.
+
+        Raises:
+            BodyTooLargeError: It is wanted, and larger than allowed.
+            ClientGoneError: The client hung up.
+        """
+        begun = bytearray()
+        head, verdict = b"", None
+        async for part in self.body_stream():
+            begun += part
+            head = (head + part).lstrip(LEADING)
+            verdict = is_wanted(head)
+            if verdict is not None:
+                break
+            _check_size(len(begun), max_bytes)
+        self._begun = begun
+        return await self.body(max_bytes) if begun and verdict is not False else None
 
     async def content(self) -> AsyncIterator[bytes] | None:
         """Return the request's body as it comes, None where no header announces one.
@@ -98,11 +129,7 @@ class Exchange:
         parts = bytearray()
         async for part in self.body_stream():
             parts += part
-            if len(parts) > max_bytes:
-                raise BodyTooLargeError(
-                    f"the request body exceeds {max_bytes} bytes; send less, or raise "
-                    "server.max_body_bytes"
-                )
+            _check_size(len(parts), max_bytes)
         return bytes(parts)
 
     async def while_connected(self, work: Coroutine[Any, Any, None]) -> None:
@@ -157,7 +184,8 @@ class Exchange:
             headers = [_JSON, _RETRY] if error.status == _UNAVAILABLE else [_JSON]
             if isinstance(error, QuotaError):
                 headers.append((b"retry-after", str(error.retry_after_s).encode()))
-            await self.answer(error.status, msgspec.json.encode(wire_error(error)), headers)
+            body = failure_body(self.dialect, failure_of(error))
+            await self.answer(error.status, msgspec.json.encode(body), headers)
 
     @property
     def account(self) -> str:
@@ -169,6 +197,13 @@ class Exchange:
         return is_trusted(self.headers, callers)
 
 
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise BodyTooLargeError(
+            f"the request body exceeds {max_bytes} bytes; send less, or raise server.max_body_bytes"
+        )
+
+
 def is_trusted(headers: Iterable[tuple[bytes, bytes]], callers: frozenset[str]) -> bool:
     """Return whether a request's API key is among these digests; `*` stands for everybody."""
     return EVERYBODY in callers or caller_digest(headers) in callers
@@ -178,9 +213,3 @@ def caller_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the digest by which the config names a caller, None without an API key."""
     credential = credential_of(headers)
     return None if credential is None else f"sha256:{hashlib.sha256(credential).hexdigest()}"
-
-
-def wire_error(error: ProxyError) -> dict[str, Any]:
-    """Return an error as the OpenAI dialects write it."""
-    param = error.param if isinstance(error, BadRequestError | AccessError) else None
-    return error_body(str(error), kind=error.wire_type, param=param)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from proxy.accounts.rules import with_temperature
 from proxy.errors import (
     AccessError,
     AccountsDownError,
+    BadRequestError,
     NoMarkingKeyError,
     ProxyError,
+    UnmarkableError,
 )
 from proxy.routes.exchange import (
     ClientGoneError,
     Exchange,
 )
 from proxy.routes.marked_answer import MarkedAnswer, UnmarkedError, disclosure
+from proxy.routes.native_answer import NativeAnswer, can_be_logged
 from proxy.sampling.eligibility import Decision, Reason
+from proxy.sampling.questions import Path
 from watermark.errors import WireError
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
 
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from proxy.routes.marking import Marking
     from proxy.routes.passthrough import Passthrough
     from proxy.sampling.serving import ServedModel
+    from watermark.keys import KeyRecord
 
 
 class GenerationEndpoint:
@@ -49,19 +56,48 @@ class GenerationEndpoint:
             await exchange.refuse(error)
             return
         try:
-            entered = self._marking.access.enter(exchange.caller, self._read(body), body)
-        except (AccessError, AccountsDownError) as error:
+            entered = self._enter(exchange, body)
+        except (BadRequestError, AccessError, AccountsDownError) as error:
             self._marking.metrics.refused(error)
             await exchange.refuse(error)
             return
         await self._serve(exchange, entered)
 
+    def _enter(self, exchange: Exchange, body: bytes) -> Entered:
+        """Let a request in, as the operator's and the account's rules have it.
+
+        Raises:
+            BadRequestError: A field is not the client's to set.
+            AccessError: His account may not ask this, or has used up a quota.
+            AccountsDownError: The counters cannot be used.
+        """
+        admitted = self._marking.ingress.admit(body)
+        request = self._read(admitted)
+        raised = None if request is None else self._raised(request)
+        if raised is not None:
+            admitted, request = raised, self._read(raised)
+        entered = self._marking.access.enter(exchange.caller, request, admitted)
+        return replace(entered, is_changed=entered.is_changed or admitted is not body)
+
+    def _raised(self, request: GenerationRequest) -> bytes | None:
+        """Return the body of a request too cold to be marked, raised as the operator allows."""
+        served = self._marking.models.get(request.model)
+        if served is None or served.decide(request).reason is not Reason.TEMPERATURE_ZERO:
+            return None
+        raised = with_temperature(request, self._marking.min_temperature)
+        if raised is not None:
+            self._marking.metrics.owned("temperature", "raise")
+        return raised
+
     async def _serve(self, exchange: Exchange, entered: Entered) -> None:
         """Answer a request that is let in."""
         body = entered.body
-        request, served, decision = self._decide(entered)
+        request, served, record, decision = self._decide(exchange, entered)
         if request is None or served is None or not decision.is_marked:
             await self._pass(exchange, body, served, decision, entered)
+            return
+        if record is not None and decision.path is Path.NATIVE:
+            await self._mark_natively(exchange, entered, request, served, record)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -77,6 +113,33 @@ class GenerationEndpoint:
             await self._pass(exchange, body, served, Decision(unmarked.reason), entered)
         except NoMarkingKeyError as error:
             await self._without_key(exchange, served, error, entered)
+
+    async def _mark_natively(
+        self,
+        exchange: Exchange,
+        entered: Entered,
+        request: GenerationRequest,
+        served: ServedModel,
+        record: KeyRecord,
+    ) -> None:
+        """Have the engine mark."""
+        answer = NativeAnswer(
+            marking=self._marking,
+            served=served,
+            request=request,
+            record=record,
+            exchange=exchange,
+            entered=entered,
+        )
+        try:
+            await answer.send(self._passthrough)
+        except UnmarkedError as unmarked:
+            await self._pass(exchange, entered.body, served, Decision(unmarked.reason), entered)
+        except ProxyError as error:
+            self._marking.metrics.failed(error)
+            await exchange.refuse(error)
+        else:
+            self._count(served, answer.decision, entered)
 
     async def _mark(self, answer: MarkedAnswer, exchange: Exchange) -> None:
         """Send a marked answer and count it, unless it turns out that it cannot be one."""
@@ -101,8 +164,13 @@ class GenerationEndpoint:
         decision: Decision,
         entered: Entered,
     ) -> None:
-        """Let a request through unmarked."""
+        """Let a request through unmarked, unless the operator serves none for this reason."""
         self._count(served, decision, entered)
+        if decision.reason in self._marking.refused:
+            error = UnmarkableError(decision.reason)
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
         is_told = exchange.is_from(self._marking.trusted)
         extra = disclosure(decision) if is_told else []
         await self._passthrough.forward(
@@ -140,15 +208,23 @@ class GenerationEndpoint:
         return request if served is None else served.with_defaults(request)
 
     def _decide(
-        self, entered: Entered
-    ) -> tuple[GenerationRequest | None, ServedModel | None, Decision]:
+        self, exchange: Exchange, entered: Entered
+    ) -> tuple[GenerationRequest | None, ServedModel | None, KeyRecord | None, Decision]:
         if entered.request is None:
-            return None, None, Decision(Reason.UNREADABLE)
+            return None, None, None, Decision(Reason.UNREADABLE)
         served = self._marking.models.get(entered.request.model)
         if served is None:
-            return entered.request, None, Decision(Reason.MODEL_NOT_CONFIGURED)
+            return entered.request, None, None, Decision(Reason.MODEL_NOT_CONFIGURED)
         request = served.with_defaults(entered.request)
-        decision = served.decide(request)
+        account = entered.account or exchange.account
+        record = self._marking.record_of(served, request, account=account)
+        decision = served.decide(request, record)
         if decision.is_marked and not entered.is_marked:
             decision = Decision(Reason.ACCOUNT_UNMARKED)
-        return request, served, decision
+        if record is not None and decision.path is Path.NATIVE and self._lacks_log(record):
+            decision = Decision(Reason.NO_CAPABLE_PATH)
+        return request, served, record, decision
+
+    def _lacks_log(self, record: KeyRecord) -> bool:
+        """Return whether what a key marks could not be in the ledger there is."""
+        return self._marking.ledger() is not None and not can_be_logged(record)

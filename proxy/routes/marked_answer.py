@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,30 +15,24 @@ from proxy.errors import (
     NoMarkingKeyError,
     ProxyError,
     UpstreamProtocolError,
+    failure_of,
 )
 from proxy.routes.answering import merge, pieces_of
 from proxy.routes.delivery import Delivery
-from proxy.routes.exchange import (
-    DISCLOSURE_HEADER,
-    Exchange,
-    wire_error,
-)
+from proxy.routes.event_stream import EventStream
+from proxy.routes.exchange import DISCLOSURE_HEADER, Exchange
 from proxy.sampling.choice import spell
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.flow import mark
 from proxy.sampling.keys import marks_alike
-from proxy.upstream.headers import asked_with
+from proxy.upstream.headers import asked_with, with_bearer
 from watermark.errors import (
     LedgerUnavailableError,
     SchemeParameterError,
 )
-from watermark.wire.openai_answers import (
-    AnswerFrame,
-    LogprobsWriter,
-    Usage,
-    answer_dialect,
-)
-from watermark.wire.sse import CONTENT_TYPE, DONE, json_event
+from watermark.wire.answers import answer_dialect
+from watermark.wire.failures import failure_event
+from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -51,8 +45,6 @@ if TYPE_CHECKING:
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
     from watermark.wire.openai_requests import GenerationRequest
-
-_STREAM_HEADERS: Final = [(b"content-type", CONTENT_TYPE), (b"cache-control", b"no-cache")]
 
 
 def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -106,11 +98,14 @@ class MarkedAnswer:
         self._keyed: KeyedUniforms | None = None
         self._has_begun = False
         self._upstream = marking.upstreams[request.model]
-        self._headers = asked_with(exchange.upstream_headers)
+        self._headers = with_bearer(asked_with(exchange.upstream_headers))
+        keep_alive_s = marking.keep_alive_s if request.is_streamed else 0.0
+        self._stream = EventStream(exchange, lambda: self._extra, keep_alive_s=keep_alive_s)
         self._prompt: list[int] = []
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._texts: dict[int, list[str]] = {}
         self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
@@ -148,9 +143,12 @@ class MarkedAnswer:
             NoMarkingKeyError: The key went before the first token was chosen; nothing was sent.
         """
         try:
-            await self._send()
-        except NoMarkingKeyError:
-            raise
+            async with self._stream.kept_alive():
+                await self._send()
+        except (NoMarkingKeyError, UnmarkedError):
+            if not self._exchange.is_started:
+                raise
+            await self._fail(NoMarkingKeyError())  # too late to go through unmarked
         except ProxyError as error:
             await self._fail(error)
         except SchemeParameterError as error:
@@ -160,12 +158,16 @@ class MarkedAnswer:
         finally:
             self._count()
             self._delivery.end(self._replies, is_whole=self._is_whole)
+            self._offer()
 
     async def _fail(self, error: ProxyError) -> None:
         self._marking.metrics.failed(error)
         if self._exchange.is_started:
-            # The reply stays without an end: no finish reason and no [DONE] are invented.
-            await self._hand(json_event(wire_error(error)), more=False)
+            # The reply stays without an end: none is invented.
+            number = self._stream.n_events
+            dialect = self._request.client_dialect
+            event = failure_event(dialect, failure_of(error), sequence_number=number)
+            await self._hand([event], more=False)
         else:
             await self._exchange.refuse(error)
 
@@ -178,6 +180,26 @@ class MarkedAnswer:
         for reply in self._replies:
             for path, tokens in reply.by_path.items():
                 self._marking.metrics.delivered(self._request.model, path, tokens)
+
+    def _offer(self) -> None:
+        """Have what was delivered checked for its mark."""
+        checker = self._marking.checker
+        if checker is None or self._keyed is None or not self._texts:
+            return
+        checker.offer(
+            self.served,
+            self._keyed.record,
+            self.decision.path,
+            ["".join(texts) for texts in self._texts.values()],
+            [one.text or "" for one in self._request.messages if one.role == "assistant"],
+        )
+
+    def _handed(self, data: bytes, pieces: Sequence[Piece]) -> None:
+        """Take note of bytes that the transport has taken, and of the text in them."""
+        self._delivery.handed(data, pieces)
+        if self._marking.checker is not None:
+            for piece in pieces:
+                self._texts.setdefault(piece.choice, []).append(piece.text)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -208,11 +230,12 @@ class MarkedAnswer:
             writer=self._writer(),
             with_token_ids=self._request.wants_token_ids,
             with_usage=self._request.wants_usage,
+            asked=self._request.client_body,
         )
-        dialect = answer_dialect(self._request.dialect, frame)
+        dialect = answer_dialect(self._request.client_dialect, frame)
         async with contextlib.aclosing(await self._batches(keyed)) as batches:
             if self._request.is_streamed:
-                await self._stream(dialect, batches)
+                await self._events(dialect, batches)
             else:
                 await self._whole(dialect, batches)
 
@@ -249,7 +272,9 @@ class MarkedAnswer:
         if self._keyed is not None:
             self._delivery.begin(self._keyed)  # written while the upstream works
         answer = await self._upstream.draft(self._request, self._prompt, draft, self._headers)
-        self._marking.metrics.drafted(self._request.model, draft.path, answer.n_tokens)
+        self._marking.metrics.drafted(
+            self._request.model, draft.path, answer.n_tokens, requests=answer.requests
+        )
         if not self._has_begun:
             self._prompt_tokens = self._prompt_tokens or answer.prompt_tokens or 0
             self._begin()
@@ -265,7 +290,11 @@ class MarkedAnswer:
 
     @property
     def _extra(self) -> list[tuple[bytes, bytes]]:
-        return disclosure(self.decision) if self._is_told else []
+        if not self._is_told:
+            return []
+        # Until the first token is chosen another key may yet come to mark.
+        is_certain = self._has_begun
+        return disclosure(self.decision if is_certain else replace(self.decision, key_id=None))
 
     def _writer(self) -> LogprobsWriter | None:
         if self._request.logprobs is None or self.served.table is None:
@@ -281,29 +310,32 @@ class MarkedAnswer:
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
-        self._delivery.handed(body, [piece for choice in choices for piece in choice])
+        self._handed(body, [piece for choice in choices for piece in choice])
         self._is_whole = True
 
-    async def _stream(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+    async def _events(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
         count = 0
+        is_open = False
         async for pieces in batches:
-            if not self._exchange.is_started:  # the upstream works: it is safe to say 200
-                await self._exchange.start(200, [*_STREAM_HEADERS, *self._extra])
-                await self._write(dialect.opening())
+            if not is_open:  # the upstream works: it is safe to say 200
+                is_open = True
+                await self._write(dialect, dialect.opening(self._usage(0)))
             count += sum(piece.n_tokens for piece in pieces)
-            await self._write([dialect.chunk(pieces[0].choice, pieces)], pieces)
-        await self._write(dialect.closing(self._usage(count)))
-        await self._hand(DONE, more=False)
+            await self._write(dialect, dialect.chunk(pieces[0].choice, pieces), pieces)
+        closing = [dialect.encode(event) for event in dialect.closing(self._usage(count))]
+        await self._hand([*closing, dialect.END], more=False)
         self._is_whole = True
 
-    async def _write(self, chunks: list[dict[str, object]], pieces: Sequence[Piece] = ()) -> None:
-        if chunks:
-            await self._hand(b"".join(map(json_event, chunks)), pieces)
+    async def _write(
+        self, dialect: Dialect, events: list[dict[str, object]], pieces: Sequence[Piece] = ()
+    ) -> None:
+        await self._hand([dialect.encode(event) for event in events], pieces)
 
-    async def _hand(self, data: bytes, pieces: Sequence[Piece] = (), *, more: bool = True) -> None:
-        """Write a part of a stream, and take note of it once the transport has it."""
-        await self._exchange.write(data, more=more)
-        self._delivery.handed(data, pieces)
+    async def _hand(
+        self, events: list[bytes], pieces: Sequence[Piece] = (), *, more: bool = True
+    ) -> None:
+        """Write events of a stream, and take note of them once the transport has them."""
+        self._handed(await self._stream.write(events, more=more), pieces)
 
     def _usage(self, completion_tokens: int) -> Usage:
         return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)

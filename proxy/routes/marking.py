@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import NoMarkingKeyError
 from watermark.errors import KeysConfigError
@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from proxy.routes.access import Access, Entered
+    from proxy.routes.checking import Checker
+    from proxy.routes.ingress import Ingress
     from proxy.sampling.keys import KeyHolder
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.continuing import Upstream
+    from watermark.keys import KeyRecord
     from watermark.ledger import Ledger
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_requests import GenerationRequest
@@ -41,6 +44,11 @@ class Marking:
         ledger: Where it is written what was delivered; None until it is open, or for nowhere.
         passes_unlogged: Whether a request goes through unmarked while the ledger cannot be
             written, rather than not at all.
+        ingress: What of a request is the operator's to say.
+        refused: Reasons for which a request is refused instead of served unmarked.
+        min_temperature: What a lower temperature is raised to; 0 raises none.
+        keep_alive_s: Longest silence in a stream before a comment is sent; 0 for none.
+        checker: Puts a share of what is delivered through the detector; None for none.
     """
 
     models: Mapping[str, ServedModel]
@@ -50,12 +58,17 @@ class Marking:
     trusted: frozenset[str]
     max_body_bytes: int
     access: Access
+    ingress: Ingress
     metrics: Metrics
     clock: Callable[[], float]
     now: Callable[[], float]
     entropy: Callable[[], int]
     ledger: Callable[[], Ledger | None] = lambda: None
     passes_unlogged: bool = False
+    refused: frozenset[str] = frozenset()
+    min_temperature: float = 0.0
+    keep_alive_s: float = 0.0
+    checker: Checker | None = None
 
     def key_of(
         self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str
@@ -73,12 +86,24 @@ class Marking:
         """
         try:
             return self.keys.current.marking(
-                served.unit.unit_id,
-                model=request.model,
-                route=request.dialect.value,
-                account=account,
-                now=datetime.fromtimestamp(self.now(), UTC),
-                code=entered.code,
+                served.unit.unit_id, **self._asked(request, account), code=entered.code
             )
         except KeysConfigError as err:
             raise NoMarkingKeyError from err
+
+    def record_of(
+        self, served: ServedModel, request: GenerationRequest, *, account: str
+    ) -> KeyRecord | None:
+        """Return the record of that key, None where none marks."""
+        try:
+            return self.keys.current.record(served.unit.unit_id, **self._asked(request, account))
+        except KeysConfigError:
+            return None
+
+    def _asked(self, request: GenerationRequest, account: str) -> dict[str, Any]:
+        return {
+            "model": request.model,
+            "route": request.client_dialect.value,
+            "account": account,
+            "now": datetime.fromtimestamp(self.now(), UTC),
+        }

@@ -6,17 +6,28 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import BaseRoute, Match
 
-from proxy.errors import AccessError, AccountsDownError, UpstreamError
+from proxy.errors import (
+    AccessError,
+    AccountsDownError,
+    BadRequestError,
+    UnmarkableError,
+    UpstreamError,
+    failure_of,
+)
 from proxy.routes.exchange import ClientGoneError, Exchange
+from proxy.routes.ingress import may_be_json
 from proxy.sampling.eligibility import Reason
-from proxy.upstream.headers import of_changed_body, passed_back, passed_on
+from proxy.upstream.headers import is_open_stream, of_changed_body, passed_back, passed_on
+from watermark.wire.failures import failure_event
+from watermark.wire.sse import EVENT_ENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from httpx2 import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from proxy.routes.access import Access
+    from proxy.routes.marking import Marking
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.client import UpstreamClient
 
@@ -37,17 +48,21 @@ class Everything(BaseRoute):
         await self._app(scope, receive, send)
 
 
+_LONGEST_BREAK: Final = max(map(len, EVENT_ENDS))
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# These count or cut text, and give none.
+_COUNTING: Final = frozenset(
+    {"/v1/messages/count_tokens", "/v1/responses/input_tokens", "/tokenize", "/detokenize"}
+)
 
 
 class Passthrough:
     """An ASGI application that hands every request to the upstream."""
 
-    def __init__(self, client: UpstreamClient, metrics: Metrics, access: Access) -> None:
-        """Pass on through a client, what the accounts' rules let through."""
+    def __init__(self, client: UpstreamClient, marking: Marking) -> None:
+        """Pass on through a client, what the operator's and the accounts' rules let through."""
         self._client = client
-        self._metrics = metrics
-        self._access = access
+        self._marking = marking
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a WebSocket is refused before its handshake."""
@@ -55,15 +70,38 @@ class Passthrough:
             await send({"type": "websocket.close"})
             return
         exchange = Exchange(scope, receive, send)
-        if exchange.method not in _READING:  # it may generate text, in a dialect not marked here
-            self._metrics.decided(None, reason=Reason.OTHER_PATH)
-            try:
-                self._access.enter_other(exchange.caller)
-            except (AccessError, AccountsDownError) as error:
-                self._metrics.refused(error)
-                await exchange.refuse(error)
-                return
-        await self.forward(exchange)
+        try:
+            body, is_changed = await self._enter(exchange, scope["path"])
+        except ClientGoneError:
+            return
+        except (BadRequestError, AccessError, AccountsDownError) as error:
+            self._marking.metrics.refused(error)
+            await exchange.refuse(error)
+            return
+        await self.forward(exchange, body=body, is_changed=is_changed)
+
+    async def _enter(self, exchange: Exchange, path: str) -> tuple[bytes | None, bool]:
+        """Let a request in; return its body where it was read, and whether it was changed.
+
+        Raises:
+            BadRequestError: A field is not the client's to set, or the path is not served.
+            AccessError: His account's rules cannot be checked there, or a quota is used up.
+            AccountsDownError: The counters cannot be used.
+            ClientGoneError: The client hung up.
+        """
+        if exchange.method in _READING:
+            return None, False
+        is_counting = path in _COUNTING
+        if not is_counting:  # it may generate text, in a dialect not marked here
+            self._marking.metrics.decided(None, reason=Reason.OTHER_PATH)
+            if Reason.OTHER_PATH in self._marking.refused:
+                raise UnmarkableError(Reason.OTHER_PATH)
+        self._marking.access.enter_other(exchange.caller, is_counting=is_counting)
+        body = await exchange.body_if(may_be_json, self._marking.max_body_bytes)
+        if body is None:
+            return None, False
+        admitted = self._marking.ingress.admit(body)
+        return admitted, admitted is not body
 
     async def forward(
         self,
@@ -72,46 +110,89 @@ class Passthrough:
         body: bytes | None = None,
         is_changed: bool = False,
         extra: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """Hand one request on and its answer back.
+        heard: Callable[[bytes], None] | None = None,
+    ) -> bool:
+        """Hand one request on and its answer back; return whether a good one went out whole.
 
         Args:
             exchange: The request.
             body: Its body where it has been read already.
             is_changed: Whether the body is another than the client's.
             extra: Headers to add to the answer.
+            heard: Told each part of a good answer once the client has it; it then comes in plain.
         """
+        relay = _Relay(self._client, self._marking.metrics, exchange, heard)
         try:
-            await exchange.while_connected(
-                self._relay(exchange, body, extra, is_changed=is_changed)
-            )
+            await exchange.while_connected(relay.run(body, extra, is_changed=is_changed))
         except ClientGoneError:
-            return
+            return False
+        return relay.is_whole
 
-    async def _relay(
+
+class _Relay:
+    """One request on its way, and its answer.
+
+    Attributes:
+        is_whole: Whether a good answer went out to its last byte.
+    """
+
+    def __init__(
         self,
+        client: UpstreamClient,
+        metrics: Metrics,
         exchange: Exchange,
-        body: bytes | None,
-        extra: Sequence[tuple[bytes, bytes]],
-        *,
-        is_changed: bool,
+        heard: Callable[[bytes], None] | None,
     ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._exchange = exchange
+        self._heard = heard
+        self._is_stream = False  # of events, to which one more could be added
+        self._tail = b""
+        self.is_whole = False
+
+    async def run(
+        self, body: bytes | None, extra: Sequence[tuple[bytes, bytes]], *, is_changed: bool
+    ) -> None:
+        """Hand the request on and the answer back; a failure becomes the client's answer."""
+        exchange = self._exchange
         content = await exchange.content() if body is None else body
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
+        if self._heard is not None:
+            headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content
             ) as response:
-                status = response.status_code
-                await exchange.start(status, [*passed_back(status, response.headers.raw), *extra])
-                async for chunk in response.aiter_raw():
-                    await exchange.write(chunk)
-                await exchange.write(b"", more=False)
+                await self._hand_back(response, extra)
         except UpstreamError as error:
             self._metrics.failed(error)
-            # Begun and without an end, an answer makes the server break the connection: the
-            # client sees a cut, as it would without the proxy.
-            if not exchange.is_started:
-                await exchange.refuse(error)
+            await self._break_off(error)
+
+    async def _hand_back(self, response: Response, extra: Sequence[tuple[bytes, bytes]]) -> None:
+        status, is_good = response.status_code, response.is_success
+        back = passed_back(status, response.headers.raw)
+        self._is_stream = is_open_stream(back)
+        await self._exchange.start(status, [*back, *extra])
+        async for chunk in response.aiter_raw():
+            await self._exchange.write(chunk)
+            self._tail = (self._tail + chunk)[-_LONGEST_BREAK:]
+            if self._heard is not None and is_good:
+                self._heard(chunk)
+        await self._exchange.write(b"", more=False)
+        self.is_whole = is_good
+
+    async def _break_off(self, error: UpstreamError) -> None:
+        """Tell the client that the upstream failed, where there is a way to.
+
+        Within an event, or within any other body, there is none: begun and without an end, an
+        answer makes the server break the connection, as the client would see without the proxy.
+        """
+        if not self._exchange.is_started:
+            await self._exchange.refuse(error)
+        elif self._is_stream and (not self._tail or self._tail.endswith(EVENT_ENDS)):
+            dialect = self._exchange.dialect
+            event = failure_event(dialect, failure_of(error), sequence_number=0)
+            await self._exchange.write(event, more=False)

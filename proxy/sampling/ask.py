@@ -31,7 +31,8 @@ def ask(
     if answer is None or len(answer.continuations) != question.n:
         count = 0 if answer is None else len(answer.continuations)
         raise UpstreamProtocolError(
-            f"the upstream gave {count} of {question.n} continuations; check the model's max_n"
+            f"the upstream gave {count} of {question.n} continuations; check the model's max_n "
+            "(1 with parallel > 1 where the API ignores n)"
         )
     budget.charge(answer)
     if answer.room is not None:
@@ -40,7 +41,8 @@ def ask(
         _check(one, question)
         if not reply.is_text:
             _check_end(one, end_ids)
-        if one.finish is Finish.LENGTH and one.n_tokens < question.max_tokens:
+        is_short = one.n_tokens < question.max_tokens and not question.is_whole
+        if one.finish is Finish.LENGTH and is_short:
             reply.bound(reply.n_tokens + one.n_tokens)
     return answer.continuations
 

@@ -51,7 +51,7 @@ class Budget:
 
     def charge(self, answer: Drafted) -> None:
         """Count one answered request."""
-        self.requests += 1
+        self.requests += answer.requests
         self.tokens += answer.n_tokens
         self.seconds += self.clock() - self._asked_at
 

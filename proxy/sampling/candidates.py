@@ -21,14 +21,14 @@ import numpy as np
 
 from proxy.errors import UpstreamProtocolError
 from proxy.sampling.parameters import MAX_BIAS
+from proxy.sampling.questions import TokenLogprobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from proxy.sampling.parameters import SamplingParameters
-    from proxy.sampling.questions import TokenLogprobs
 
 _SLACK: Final = 1e-6  # float32 sums of an upstream differ from ours by less
 _MAX_EXCESS: Final = 1e-3  # a list may sum to a little more than one, not to more than this
@@ -72,6 +72,8 @@ class ListReader:
         vocab_size: Number of tokens that the model can emit; a list that long leaves no rest.
         is_partial: Whether lists may be cut off after any rank, or empty: what is listed are the
             likeliest tokens, without any that was added for having been sampled.
+        cuts_first: Whether top-k and top-p cut before the temperature divides (llama.cpp), which
+            raw lists are then redone by.
     """
 
     parameters: SamplingParameters
@@ -79,6 +81,7 @@ class ListReader:
     size: int
     vocab_size: int
     is_partial: bool = False
+    cuts_first: bool = False
 
     def read(self, listed: TokenLogprobs, sampled: int, bias: Mapping[int, float]) -> CandidateList:
         """Return what may win.
@@ -96,11 +99,38 @@ class ListReader:
         listable = self._listable(bias)
         top = self._top(listed, sampled, listable)
         if self.mode is LogprobsMode.RAW:
-            return self._truncate(self._reshape(top, bias))
+            shaped = self._truncate(self._reshape(top, bias))
+            return self._cool(shaped) if self.cuts_first else shaped
         weights = np.exp(top.logprobs)
         if self.mode is LogprobsMode.PROCESSED:
             return CandidateList(top.ids, weights, self._processed_rest(weights, listable))
         return self._truncate(CandidateList(top.ids, weights, self._missing(weights, listable)))
+
+    def read_chosen(
+        self, listed: TokenLogprobs, chosen: Sequence[int], bias: Mapping[int, float]
+    ) -> CandidateList:
+        """Return chosen tokens and their weights; what is not among them a draw has to tell.
+
+        Args:
+            listed: The upstream's list of the chosen tokens, and the sampled one.
+            chosen: What was asked for; none of it banned, nothing truncated.
+            bias: The additions to logits that were in force.
+
+        Raises:
+            UpstreamProtocolError: The list lacks a chosen token, or is no distribution.
+        """
+        kept = np.isin(listed.ids, np.array(chosen, np.uint32))
+        top = TokenLogprobs(listed.ids[kept], listed.logprobs[kept])
+        if len(top) < len(chosen):
+            raise UpstreamProtocolError(
+                f"the upstream listed {len(top)} of {len(chosen)} chosen tokens; set "
+                "chosen_logprobs = 0 for this model"
+            )
+        self._check_mass(top)
+        if self.mode is LogprobsMode.RAW:
+            shaped = self._reshape(top, bias)
+            return CandidateList(shaped.tokens, shaped.weights, 0.0)
+        return CandidateList(top.ids, np.exp(top.logprobs), 0.0)
 
     def _listable(self, bias: Mapping[int, float]) -> int:
         """Return how many tokens have a probability to list: banned ones have none."""
@@ -111,13 +141,16 @@ class ListReader:
     def _top(self, listed: TokenLogprobs, sampled: int, listable: int) -> TokenLogprobs:
         if not self.is_partial:
             self._check_promises(listed, sampled, listable)
+        self._check_mass(listed)
+        is_longer = len(listed) > self.size and not self.is_partial
+        return listed.without(sampled) if is_longer else listed
+
+    def _check_mass(self, listed: TokenLogprobs) -> None:
         mass = float(np.exp(listed.logprobs).sum())
         if not mass <= 1 + _MAX_EXCESS or np.isnan(listed.logprobs).any():
             raise UpstreamProtocolError(
                 f"the upstream's log-probabilities sum to {mass:.6g}; check logprobs_mode"
             )
-        is_longer = len(listed) > self.size and not self.is_partial
-        return listed.without(sampled) if is_longer else listed
 
     def _check_promises(self, listed: TokenLogprobs, sampled: int, listable: int) -> None:
         if listed.of(sampled) is None:
@@ -154,24 +187,33 @@ class ListReader:
     def _reshape(self, top: TokenLogprobs, bias: Mapping[int, float]) -> CandidateList:
         """Apply biases and temperature to raw log-probabilities."""
         added = np.array([bias.get(int(token), 0.0) for token in top.ids]) if bias else 0.0
-        logits = (top.logprobs + added) / self.parameters.temperature
+        temperature = 1.0 if self.cuts_first else self.parameters.temperature
+        logits = (top.logprobs + added) / temperature
         shift = float(logits.max())
         weights = np.exp(logits - shift)
         if len(top) >= self.vocab_size:
             return CandidateList(top.ids, weights, 0.0)
         listed = set(top.ids.tolist())
-        is_plain = self.parameters.temperature == 1.0 and set(bias) <= listed
+        is_plain = temperature == 1.0 and set(bias) <= listed
         missing = self._missing(np.exp(top.logprobs), self.vocab_size)
         rest = missing * math.exp(-shift) if is_plain else None
         if not (bias and self.parameters.is_truncated):
             return CandidateList(top.ids, weights, rest)
         # Biases may have carried unlisted tokens above listed ones: those have no certain rank.
         lift = max([0.0, *(value for token, value in bias.items() if token not in listed)])
-        ceiling = (float(top.logprobs.min()) + lift) / self.parameters.temperature - shift
+        ceiling = (float(top.logprobs.min()) + lift) / temperature - shift
         ranks = weights > math.exp(min(ceiling, 0.0)) * (1 + _SLACK)
         if rest is not None:
             rest += float(weights[~ranks].sum())
         return CandidateList(top.ids[ranks], weights[ranks], rest)
+
+    def _cool(self, cut: CandidateList) -> CandidateList:
+        """Divide by the temperature what was cut before."""
+        temperature = self.parameters.temperature
+        if temperature == 1.0:
+            return cut
+        rest = 0.0 if cut.rest == 0 else None
+        return CandidateList(cut.tokens, cut.weights ** (1.0 / temperature), rest)
 
     def _truncate(self, whole: CandidateList) -> CandidateList:
         """Cut to what top-k, then top-p on what it leaves, certainly keep."""

@@ -74,7 +74,12 @@ def spell(
         answer = yield event
     if pieces:
         last = pieces[-1]
-        pieces[-1] = replace(last, text=last.text + text.finish(), finish_reason=finish.value)
+        pieces[-1] = replace(
+            last,
+            text=last.text + text.finish(),
+            finish_reason=finish.value,
+            stop_string=text.stopped_by,
+        )
         yield tuple(pieces)
 
 

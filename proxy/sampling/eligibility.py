@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.sampling.questions import Path
+from watermark.wire.features import Feature
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
@@ -29,11 +30,14 @@ class Reason(enum.StrEnum):
     MARKED = "marked"
     MODEL_NOT_CONFIGURED = "model-not-configured"
     NO_CAPABLE_PATH = "no-capable-path"
+    STREAMED = "streamed"
     TEMPERATURE_ZERO = "temperature-zero"
     TOO_SHORT = "too-short"
     CONTEXT_FULL = "context-full"
     TOOLS = "tools"
     STRUCTURED_OUTPUT = "structured-output"
+    REASONING = "reasoning"
+    STORED = "stored"
     NOT_TEXT = "not-text"
     BATCH_PROMPT = "batch-prompt"
     UNSUPPORTED_PARAMETER = "unsupported-parameter"
@@ -43,6 +47,14 @@ class Reason(enum.StrEnum):
     NO_MARKING_KEY = "no-marking-key"
     LEDGER_DOWN = "ledger-down"
     ACCOUNT_UNMARKED = "account-unmarked"
+
+
+_UNMARKED_FEATURES: Final = {
+    Feature.TOOLS: Reason.TOOLS,
+    Feature.STRUCTURED_OUTPUT: Reason.STRUCTURED_OUTPUT,
+    Feature.REASONING: Reason.REASONING,
+    Feature.STORED: Reason.STORED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +79,16 @@ class Decision:
     def header(self) -> str:
         """Return the value of the disclosure header."""
         if self.is_marked:
-            return f"marked; path={self.path}; key={self.key_id}"
+            key = "" if self.key_id is None else f"; key={self.key_id}"
+            return f"marked; path={self.path}{key}"
         return f"unmarked; reason={self.reason}"
 
 
 def refusal(request: GenerationRequest) -> Reason | None:
     """Return why a request may not be marked whatever the upstream can, None where it may."""
-    body = request.body
-    if body.get("tools") or body.get("functions"):
-        return Reason.TOOLS
-    if "response_format" in request.unknown:
-        return Reason.STRUCTURED_OUTPUT
+    for feature, reason in _UNMARKED_FEATURES.items():
+        if feature in request.features:
+            return reason
     if request.temperature < MIN_TEMPERATURE or request.top_k == 1:
         return Reason.TEMPERATURE_ZERO
     if _is_unsupported(request):
@@ -96,19 +107,46 @@ def _is_unsupported(request: GenerationRequest) -> bool:
 
 def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
     """Return the strongest path that the upstream allows for this request."""
-    able = model.capabilities
-    if able.continuation == "none" or (able.continues_text and not _fits_text(request, able)):
-        return Path.NONE
-    if _has_bias(request) and not (able.logit_bias and _most_biases(request) <= able.max_bias):
-        return Path.NONE
-    if request.logprobs is not None and max(1, request.logprobs) > able.logprobs:
-        return Path.NONE
-    if model.splice.enabled and able.logprobs > 0 and model.unit == "tokenizer":
-        # A truncation over biased raw log-probabilities cannot be redone from a list.
-        is_raw = able.logprobs_mode == "raw"
-        if not (is_raw and _has_bias(request) and (request.top_k or request.top_p < 1)):
+    if _continues(request, model.capabilities):
+        if model.splice.enabled and _splices(request, model):
             return Path.SPLICE
-    return Path.SELECT if model.select.enabled and able.max_n > 1 else Path.NONE
+        if model.select.enabled and model.capabilities.choices > 1:
+            return Path.SELECT
+    whole = model.reply.enabled and model.capabilities.choices > 1
+    return Path.REPLY if whole and _is_whole(request, model.capabilities) else Path.NONE
+
+
+def _continues(request: GenerationRequest, able: Capabilities) -> bool:
+    """Return whether replies to a request can be continued with all that it asks for."""
+    if able.continuation == "none" or (able.is_text and not _fits_text(request, able)):
+        return False
+    if _has_bias(request) and not (able.logit_bias and _most_biases(request) <= able.max_bias):
+        return False
+    if request.logprobs is None:
+        return True
+    # llama-server lists nothing where a sampled token leaves a character unfinished.
+    return able.api != "llama-server" and max(1, request.logprobs) <= able.logprobs
+
+
+def _splices(request: GenerationRequest, model: ModelConfig) -> bool:
+    able = model.capabilities
+    if able.logprobs == 0 or model.unit != "tokenizer":
+        return False
+    # A truncation over biased raw log-probabilities cannot be redone from a list; from the whole
+    # vocabulary it can.
+    is_cut = bool(request.top_k) or request.top_p < 1
+    is_partial = able.logprobs_mode == "raw" and able.api != "llama-server"
+    return not (is_partial and _has_bias(request) and is_cut)
+
+
+def _is_whole(request: GenerationRequest, able: Capabilities) -> bool:
+    """Return whether a request can be answered by one of several whole replies.
+
+    They are read as text, which tells no token ids to report.
+    """
+    if not able.is_text or request.logprobs is not None or request.wants_token_ids:
+        return False
+    return request.dialect is DialectName.CHAT or isinstance(request.prompt, str)
 
 
 def _fits_text(request: GenerationRequest, able: Capabilities) -> bool:

@@ -9,6 +9,7 @@ from proxy.sampling.budget import Budget, BudgetLimits
 from proxy.sampling.questions import Path
 from proxy.sampling.select import SelectPlan, select
 from proxy.sampling.splice import SplicePlan, splice
+from proxy.sampling.whole import choose_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +29,14 @@ class MarkPlan:
         splice_limits: What splice may cost.
         select: The parameters of select; also how unmarked text is asked for.
         select_limits: What select may cost; 0 requests switch it off.
+        whole: The parameters of reply, which is then the only path.
     """
 
     splice: SplicePlan | None
     splice_limits: BudgetLimits
     select: SelectPlan
     select_limits: BudgetLimits
+    whole: SelectPlan | None = None
 
 
 def mark(reply: Reply, plan: MarkPlan, clock: Callable[[], float]) -> Flow:
@@ -50,6 +53,8 @@ def mark(reply: Reply, plan: MarkPlan, clock: Callable[[], float]) -> Flow:
     Raises:
         UpstreamProtocolError: The upstream breaks its promises.
     """
+    if plan.whole is not None:
+        return (yield from choose_whole(reply, plan.whole, Budget(BudgetLimits(), clock)))
     finish: Finish | None = None
     if plan.splice is not None:
         finish = yield from splice(reply, plan.splice, Budget(plan.splice_limits, clock))

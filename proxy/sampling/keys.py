@@ -73,8 +73,12 @@ class HeldKeys:
         Raises:
             KeysConfigError: None does.
         """
-        scope = self.ring.scope_of(model=model, route=route, account=account)
-        record = self.ring.marking(unit, now=now, scope=scope)
+        record = self.record(unit, model=model, route=route, account=account, now=now)
+        if not record.is_copula:
+            raise KeysConfigError(
+                f"key {record.key_id!a} has scheme {record.scheme!a}, with which an engine marks; "
+                "set the model's native.engine, or give the scope another key"
+            )
         place = (id(record), code if record.account_share_q16 else None)
         keyed = self._keyed.get(place)  # the ring keeps the record, and so its id
         if keyed is None:
@@ -84,6 +88,17 @@ class HeldKeys:
         else:
             self._keyed.move_to_end(place)
         return keyed
+
+    def record(
+        self, unit: str, *, model: str, route: str, account: str, now: datetime
+    ) -> KeyRecord:
+        """Return the record of the key that marks a request; arguments as `marking` has them.
+
+        Raises:
+            KeysConfigError: None does.
+        """
+        scope = self.ring.scope_of(model=model, route=route, account=account)
+        return self.ring.marking(unit, now=now, scope=scope)
 
     def ends(self) -> Mapping[str, datetime]:
         """Return when the last key of each scope runs out, where one does; soonest unit first."""

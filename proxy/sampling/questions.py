@@ -16,12 +16,19 @@ UNREAD_TOKEN: Final = 0xFFFFFFFF
 """Text that is no one token of the configured tokenizer; no token has this id (SEEDING)."""
 
 
+UNBOUNDED: Final = 1 << 31
+"""Longer than any reply."""
+
+
 class Path(enum.StrEnum):
     """How the mark gets in."""
 
     NONE = "none"
+    NATIVE = "native"
     SPLICE = "splice"
     SELECT = "select"
+    REPLY = "reply"
+    BIAS = "bias"
 
 
 class Finish(enum.StrEnum):
@@ -29,6 +36,7 @@ class Finish(enum.StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    FILTERED = "content_filter"  # of whole replies only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +47,16 @@ class Draft:
         tokens: The reply so far, to be appended to the prompt.
         text: The same as text, where the upstream continues text.
         n: Number of independent continuations.
-        max_tokens: Length of each.
+        max_tokens: Length of each; `UNBOUNDED` for whole replies of clients that name none.
         is_greedy: Take the likeliest token at each step instead of sampling; log-probabilities
             are still those of the client's temperature.
         logprobs: How many likeliest tokens to list a position; 0 for none.
+        chosen: Tokens to list in place of the likeliest, distinct; none for the likeliest.
         bias: Additions to the logits by token id; -100 bans.
         seed: For the upstream's sampling; None leaves it free.
         path: What it is asked for; `NONE` once every budget is spent.
+        is_whole: Whether whole replies are asked for: the client's own penalties and stop strings
+            go with the question, and `tokens`, `text` and `bias` are empty or the client's.
     """
 
     tokens: tuple[int, ...]
@@ -54,9 +65,11 @@ class Draft:
     text: str = ""
     is_greedy: bool = False
     logprobs: int = 0
+    chosen: tuple[int, ...] = ()
     bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     path: Path = Path.NONE
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +151,13 @@ class Drafted:
         prompt_tokens: Tokens that the upstream read, the reply so far among them; None where it
             does not say.
         room: Tokens that the context leaves after those; None where it is not known.
+        requests: Requests that it took.
     """
 
     continuations: tuple[Continuation, ...]
     prompt_tokens: int | None = None
     room: int | None = None
+    requests: int = 1
 
     @property
     def n_tokens(self) -> int:

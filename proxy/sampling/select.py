@@ -67,8 +67,8 @@ def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
         reply.reread()
         question = _question(reply, plan)
         continuations = yield from ask(reply, question, budget, plan.end_ids)
-        winner = _race(reply, plan, continuations)
-        yield from _take(reply, winner, plan.path)
+        winner, chosen = deliver(reply, plan, continuations)
+        yield from chosen
         if winner.finish is Finish.STOP:
             return Finish.STOP
         if reply.is_text and not winner.text:  # k tokens are less than a character
@@ -90,12 +90,19 @@ def _question(reply: Reply, plan: SelectPlan) -> Draft:
     )
 
 
-def _race(reply: Reply, plan: SelectPlan, continuations: tuple[Continuation, ...]) -> Continuation:
-    """Return the continuation to deliver; its contexts are spent."""
+def deliver(
+    reply: Reply, plan: SelectPlan, continuations: tuple[Continuation, ...]
+) -> tuple[Continuation, list[Chosen]]:
+    """Race continuations and append the winner; return it, and what to give out.
+
+    Raises:
+        UpstreamProtocolError: Log-probabilities were asked for, and one is missing.
+    """
     reading = plan.units.read(reply, continuations)
-    winner = race(reading.candidates, reading.history, reply, reply, reply.rng)
-    reply.spend(reading.history, reading.candidates[winner].units)
-    return continuations[winner]
+    place = race(reading.candidates, reading.history, reply, reply, reply.rng)
+    reply.spend(reading.history, reading.candidates[place].units)
+    winner = continuations[place]
+    return winner, _take(reply, winner, plan.path)
 
 
 def _take(reply: Reply, winner: Continuation, path: Path) -> list[Chosen]:

@@ -6,7 +6,7 @@ is the request's: whichever marks when its first token is chosen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from proxy.sampling.budget import BudgetLimits
 from proxy.sampling.candidates import ListReader, LogprobsMode
 from proxy.sampling.eligibility import Decision, Reason, refusal, strongest_path
 from proxy.sampling.flow import MarkPlan
+from proxy.sampling.native import ENGINES
 from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Path
 from proxy.sampling.reply import Reply, contexts_of
@@ -58,6 +59,12 @@ class ServedModel:
     vocab_size: int
     spelling: Spelling | None = None
 
+    @property
+    def filler(self) -> int:
+        """A token of whole characters, which leaves no character unfinished; 0 without a table."""
+        contents = self.table.content if self.table else ()
+        return next((token for token, data in enumerate(contents) if data.isalpha()), 0)
+
     def with_defaults(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request with what the upstream takes where the client says nothing."""
         silent = self.config.defaults
@@ -65,15 +72,40 @@ class ServedModel:
             temperature=silent.temperature, top_p=silent.top_p, top_k=silent.top_k
         )
 
-    def decide(self, request: GenerationRequest) -> Decision:
-        """Return whether and how the request is marked, should there be a key."""
+    def decide(self, request: GenerationRequest, record: KeyRecord | None = None) -> Decision:
+        """Return whether and how the request is marked, should there be a key.
+
+        Args:
+            request: The request.
+            record: The key that marks it; None where none does, or one of the copula's will.
+        """
         reason = refusal(request)
+        if record is not None and record.scheme in ENGINES:
+            return self._decide_native(request, ENGINES[record.scheme], reason)
         if reason is not None:
             return Decision(reason)
         path = strongest_path(request, self.config)
         if path is Path.NONE:
             return Decision(Reason.NO_CAPABLE_PATH)
+        passes = self.config.reply.streamed == "pass-unmarked"
+        if path is Path.REPLY and request.is_streamed and passes:
+            return Decision(Reason.STREAMED)
         return Decision(Reason.MARKED, path)
+
+    def _decide_native(
+        self, request: GenerationRequest, engine: str, reason: Reason | None
+    ) -> Decision:
+        """Return whether an engine marks a request; it understands more than the proxy has to.
+
+        Several choices of one context would come out alike, or not, by the engine's version.
+        """
+        if reason not in (None, Reason.UNSUPPORTED_PARAMETER, Reason.BATCH_PROMPT):
+            return Decision(reason)
+        native = self.config.native
+        is_able = native.enabled and native.engine == engine and request.n == 1
+        if not is_able or reason is Reason.BATCH_PROMPT:
+            return Decision(Reason.NO_CAPABLE_PATH)
+        return Decision(Reason.MARKED, Path.NATIVE)
 
     def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
         """Return whether a reply ends before a key's first context is full."""
@@ -86,49 +118,50 @@ class ServedModel:
             request: The request.
             room: Tokens that the context leaves for the reply, None where it is not known.
         """
-        parameters = _parameters(request, room)
         config, able = self.config, self.config.capabilities
-        splice = None
-        if strongest_path(request, config) is Path.SPLICE:
-            wanted = max(config.splice.logprobs, request.logprobs or 0, request.top_k + 1)
-            size = min(wanted, able.logprobs, self.vocab_size)
-            mode = LogprobsMode(able.logprobs_mode)
-            most_bans = size + len(request.logit_bias) if size < self.vocab_size else 0
-            is_greedy = (
-                able.logit_bias
-                and not able.continues_text
-                and most_bans <= able.max_bias
-                and mode is not LogprobsMode.PROCESSED
-            )
-            splice = SplicePlan(
-                reader=ListReader(
-                    parameters=parameters,
-                    mode=mode,
-                    size=size,
-                    vocab_size=self.vocab_size,
-                    is_partial=able.continues_text,
-                ),
-                draft_tokens=config.splice.draft_tokens,
-                drafts=min(config.splice.drafts or int(not is_greedy), able.max_n),
-                end_ids=self.end_ids,
-                spelling=self.spelling,
-            )
+        path = strongest_path(request, config)
         select = SelectPlan(
-            parameters=parameters,
+            parameters=_parameters(request, room),
             units=self._units(),
             chunk_tokens=config.select.chunk_tokens,
-            candidates=min(config.select.candidates, able.max_n),
+            candidates=min(config.select.candidates, able.choices),
             logprobs=0 if request.logprobs is None else max(1, request.logprobs),
             end_ids=self.end_ids,
         )
-        limits = (
-            _limits(config.select.limits) if config.select.enabled else BudgetLimits(requests=0)
-        )
+        n = min(config.reply.candidates, able.choices)
         return MarkPlan(
-            splice=splice,
+            splice=self._splice(request, select.parameters) if path is Path.SPLICE else None,
             splice_limits=_limits(config.splice.limits),
             select=select,
-            select_limits=limits,
+            select_limits=_limits(config.select.limits)
+            if config.select.enabled
+            else BudgetLimits(requests=0),
+            whole=replace(select, candidates=n, path=path) if path is Path.REPLY else None,
+        )
+
+    def _splice(self, request: GenerationRequest, parameters: SamplingParameters) -> SplicePlan:
+        config, able = self.config, self.config.capabilities
+        is_llama = able.api == "llama-server"
+        wanted = max(config.splice.logprobs, request.logprobs or 0, request.top_k + 1)
+        size = self.vocab_size if is_llama else min(wanted, able.logprobs, self.vocab_size)
+        most_bans = size + len(request.logit_bias) if size < self.vocab_size else 0
+        can_ban = able.logit_bias and most_bans <= able.max_bias
+        is_greedy = able.drafts_greedily and (is_llama or can_ban)
+        drafts = 0 if is_llama else config.splice.drafts or int(not is_greedy)
+        return SplicePlan(
+            reader=ListReader(
+                parameters=parameters,
+                mode=LogprobsMode(able.logprobs_mode),
+                size=size,
+                vocab_size=self.vocab_size,
+                is_partial=able.is_text,
+                cuts_first=is_llama,
+            ),
+            draft_tokens=config.splice.draft_tokens,
+            drafts=min(drafts, able.choices),
+            end_ids=self.end_ids,
+            chosen=able.chosen_logprobs if can_ban and not able.is_text else 0,
+            spelling=self.spelling,
         )
 
     def replies(
@@ -161,7 +194,7 @@ class ServedModel:
                 max_tokens=plan.select.parameters.max_tokens,
                 repeats_seed=request.seed is not None,
                 earlier=earlier,
-                is_text=self.config.capabilities.continues_text,
+                is_text=self.config.capabilities.is_text,
                 unit=self._seam_unit,
             )
             for sequence in np.random.SeedSequence(root).spawn(request.n)
@@ -170,7 +203,7 @@ class ServedModel:
     @property
     def _seam_unit(self) -> Unit | None:
         """What cuts a continued text into tokens; words are cut as they are read."""
-        is_needed = self.config.capabilities.continues_text and self.config.unit != WORDS_V1
+        is_needed = self.config.capabilities.is_text and self.config.unit != WORDS_V1
         return self.unit if is_needed else None
 
     def assembler(self, prompt: Sequence[int], stop: Sequence[str]) -> StopCutter:
@@ -180,12 +213,12 @@ class ServedModel:
             prompt: Token ids before it, where the upstream continues those.
             stop: Strings that end it.
         """
-        if self.table is None or self.config.capabilities.continues_text:
+        if self.table is None or self.config.capabilities.is_text:
             return StopCutter(stop)
         return TextAssembler(self.table, prompt, stop)
 
     def _units(self) -> Units:
-        is_text = self.config.capabilities.continues_text
+        is_text = self.config.capabilities.is_text
         if self.config.unit == WORDS_V1:
             return WordUnits(None if is_text else self.table)
         return SeamUnits(self.unit) if is_text else TokenUnits()

@@ -14,6 +14,12 @@ Two kinds of draft, both without bias:
 
 A greedy walk that meets a position whose rest is not known hands over to sampled drafts.
 
+Where the upstream also lists chosen tokens (`SplicePlan.chosen`), what lies outside the list is
+raced once more among those: the list is banned, and one token drawn, which is an honest draw of
+the rest. Outside the chosen tokens it is the next token, inside the race decides, as in a sampled
+draft. The keyed numbers of the chosen tokens took no part before, so each race is among fresh
+ones.
+
 Why the sampled draft is exact: let C be the certain list and x the draw. x is independent of the
 key and of the race. P(token i outside C) = P(x = i) = p_i; for i in C, P(x in C) times the race's
 p_i / p(C) is p_i again. Which continuation is asked depends on tokens before this position only.
@@ -49,6 +55,7 @@ from proxy.sampling.ask import ask
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.parameters import MAX_BIAS
 from proxy.sampling.questions import UNREAD_TOKEN, Chosen, Draft, Finish, Path, TextPiece
+from proxy.sampling.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
     from proxy.sampling.questions import Continuation, Drafted, Flow, TokenLogprobs
     from proxy.sampling.reply import Reply
     from proxy.sampling.spelling import Spelling
+    from watermark.seeding import ContextStream
 
 _OUTSIDE_TRIES: Final = 4
 _REST_OF_CHARACTER: Final = 3  # tokens: UTF-8 takes at most four bytes
@@ -72,6 +80,7 @@ class SplicePlan:
         draft_tokens: Tokens a draft, >= 1.
         drafts: Continuations a sampled draft; 0 drafts greedily.
         end_ids: Token ids that end the text.
+        chosen: Tokens outside a list that the upstream lists by name; 0 for none.
         spelling: What tokens look like, where the upstream continues text; `drafts` is >= 1 then.
     """
 
@@ -79,7 +88,16 @@ class SplicePlan:
     draft_tokens: int
     drafts: int
     end_ids: frozenset[int]
+    chosen: int = 0
     spelling: Spelling | None = None
+
+    @property
+    def draws_outside(self) -> bool:
+        """Whether a sampled token outside the list is drawn anew, among chosen ones.
+
+        What a truncation keeps would change with the list banned.
+        """
+        return self.chosen > 0 and not self.reader.parameters.is_truncated
 
 
 def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
@@ -88,13 +106,14 @@ def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
     Raises:
         UpstreamProtocolError: The upstream's lists or continuations break its promises.
     """
+    tail = Tail(plan.chosen, plan.reader.vocab_size)
     while not reply.is_full:
         if budget.is_spent:
             return None
         reply.reread()
         question = _draft(reply, plan)
         continuations = yield from ask(reply, question, budget, plan.end_ids)
-        walk = _Walk(reply, plan, budget, question)
+        walk = _Walk(reply, plan, budget, question, tail)
         finish = yield from walk.follow(continuations)
         if finish is not None:
             return finish
@@ -130,9 +149,12 @@ def _walk_length(plan: SplicePlan) -> int:
 class _Walk:
     """One draft, followed as far as it agrees with the reply."""
 
-    __slots__ = ("_budget", "_plan", "_question", "_reply", "is_undecided")
+    __slots__ = ("_budget", "_plan", "_question", "_reply", "_tail", "is_undecided")
 
-    def __init__(self, reply: Reply, plan: SplicePlan, budget: Budget, question: Draft) -> None:
+    def __init__(
+        self, reply: Reply, plan: SplicePlan, budget: Budget, question: Draft, tail: Tail
+    ) -> None:
+        self._tail = tail
         self._reply = reply
         self._plan = plan
         self._budget = budget
@@ -172,31 +194,38 @@ class _Walk:
         candidates = self._plan.reader.read(listed, draw, self._question.bias)
         if self._plan.spelling:
             candidates = self._plan.spelling.raced(candidates)
+        self._tail.note(listed)
         stream = self._reply.stream()
-        if self._question.is_greedy:
-            if candidates.rest is None:
-                return None
-            token = self._reply.choose(candidates, stream)
-            if token is None:
-                return (yield from self._outside(candidates, listed))
-        elif stream is None or draw not in candidates:
-            # An honest draw of the client's own distribution; a race would choose no better.
-            token = draw
-        else:
-            token = self._reply.choose(replace(candidates, rest=0.0), stream)
-        if token is None:  # pragma: no cover - a race without rest has a winner
-            raise UpstreamProtocolError("the upstream listed no token with any probability")
+        if self._question.is_greedy and candidates.rest is None:
+            return None
+        token = self._race(candidates, draw, stream)
+        if token is None:
+            return (yield from self._outside(candidates, listed, stream))
         if self._plan.spelling:
             is_drawn = token == draw
             piece = one.pieces[depth] if is_drawn else TextPiece(self._plan.spelling.text_of(token))
             return self._take_text(Chosen(token, piece=piece), piece)
         return self._take(Chosen(token, listed.of(token), listed))
 
+    def _race(
+        self, candidates: CandidateList, draw: int, stream: ContextStream | None
+    ) -> int | None:
+        """Return the winner; None where it lies outside the list and is still to be drawn."""
+        if self._question.is_greedy:
+            return self._reply.choose(candidates, stream)
+        if stream is not None and draw in candidates:
+            return self._reply.choose(replace(candidates, rest=0.0), stream)
+        # An honest draw of the client's own distribution; a race would choose no better.
+        return None if stream is not None and self._plan.draws_outside else draw
+
     def _outside(
-        self, candidates: CandidateList, listed: TokenLogprobs
+        self, candidates: CandidateList, listed: TokenLogprobs, stream: ContextStream | None
     ) -> Generator[Draft | Chosen, Drafted | None, Chosen]:
-        """Draw a token outside the list, which is banned."""
+        """Draw a token outside the list, which is banned; race the chosen ones."""
         banned = dict.fromkeys(candidates.tokens.tolist(), -MAX_BIAS)
+        bias = {**self._question.bias, **banned}
+        impossible = {token for token, value in bias.items() if value <= -MAX_BIAS}
+        chosen = self._tail.pick(impossible) if stream is not None else ()
         for _ in range(_OUTSIDE_TRIES):
             question = replace(
                 self._question,
@@ -205,18 +234,36 @@ class _Walk:
                 max_tokens=1,
                 is_greedy=False,
                 logprobs=1,
-                bias={**self._question.bias, **banned},
+                chosen=chosen,
+                bias=bias,
                 seed=self._reply.upstream_seed(),
             )
             (drawn,) = yield from ask(self._reply, question, self._budget, self._plan.end_ids)
             token = drawn.tokens[0]
-            if token not in candidates:
-                logprob = self._unbanned(drawn.logprobs[0].of(token), candidates)
-                return self._take(Chosen(token, logprob, listed))
+            if token in candidates:
+                continue
+            if token in chosen:
+                token = self._among(chosen, drawn.logprobs[0], question, stream)
+            logprob = self._unbanned(drawn.logprobs[0].of(token), candidates)
+            return self._take(Chosen(token, logprob, listed))
         raise UpstreamProtocolError(
             f"the upstream gave a banned token {_OUTSIDE_TRIES} times; it ignores logit_bias, so "
             "set logit_bias = false for this model"
         )
+
+    def _among(
+        self,
+        chosen: tuple[int, ...],
+        listed: TokenLogprobs,
+        question: Draft,
+        stream: ContextStream | None,
+    ) -> int:
+        """Return the winner among chosen tokens, one of which was drawn."""
+        candidates = self._plan.reader.read_chosen(listed, chosen, question.bias)
+        token = self._reply.choose(candidates, stream)
+        if token is None:  # pragma: no cover - a race without rest has a winner
+            raise UpstreamProtocolError("the upstream listed no token with any probability")
+        return token
 
     def _unbanned(self, logprob: float | None, candidates: CandidateList) -> float | None:
         """Return what the log-probability was before the list was banned."""

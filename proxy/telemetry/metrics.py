@@ -15,6 +15,7 @@ from proxy.telemetry.ledger import LedgerCollector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from proxy.telemetry.selftest import Series, Verdict
     from watermark.ledger import State, WriterStats
 
 WATCHED: Final = "watched"  # the operator lists these accounts, so their names are a closed set
@@ -59,6 +60,12 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._owned = Counter(
+            "watermark_ingress_fields",
+            "Fields of requests that are the operator's, by the rule that was applied",
+            ("field", "rule"),
+            registry=self._registry,
+        )
         self._questions = Counter(
             "watermark_detection_questions",
             "Questions about texts, by how they were answered",
@@ -130,12 +137,48 @@ class Metrics:
             registry=self._registry,
         )
 
+        series = ("scope", "path", "model")
+        self._checked = Counter(
+            "watermark_selftest_replies",
+            "Delivered replies that the detector was given",
+            series,
+            registry=self._registry,
+        )
+        self._effect = Gauge(
+            "watermark_selftest_effect",
+            "Effect a scored position of the last replies that were checked",
+            series,
+            registry=self._registry,
+        )
+        self._baseline = Gauge(
+            "watermark_selftest_baseline",
+            "What that effect is held against",
+            series,
+            registry=self._registry,
+        )
+        self._alarm = Gauge(
+            "watermark_selftest_alarm",
+            "1 where the effect has fallen below half its baseline: the mark is gone",
+            series,
+            registry=self._registry,
+        )
+
         self._ledger = LedgerCollector()
         self._registry.register(self._ledger)
 
     def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
         """Say what the ledger has written; it counts for itself."""
         self._ledger.take(state, stats, n_open=n_open)
+
+    def checked(self, series: Series, replies: int) -> None:
+        """Count replies that went through the detector."""
+        self._checked.labels(*series).inc(replies)
+
+    def effect_is(self, series: Series, verdict: Verdict) -> None:
+        """Say how strong the mark is; two digits, so that no single reply shows."""
+        self._effect.labels(*series).set(round(verdict.effect, 2))
+        self._baseline.labels(*series).set(round(verdict.baseline, 2))
+        self._alarm.labels(*series).set(verdict.is_alarm)
 
     def keys_loaded(self, generation: str, *, seconds: float = 0.0) -> None:
         """Say which keys are in force, and how long it took to load them."""
@@ -165,14 +208,18 @@ class Metrics:
         """Count tokens that left in a marked reply."""
         self._tokens.labels(model, path).inc(tokens)
 
-    def drafted(self, model: str, path: str, tokens: int) -> None:
-        """Count one upstream request and what it generated."""
-        self._drafts.labels(model, path).inc()
+    def drafted(self, model: str, path: str, tokens: int, *, requests: int = 1) -> None:
+        """Count upstream requests and what they generated."""
+        self._drafts.labels(model, path).inc(requests)
         self._drafted.labels(model, path).inc(tokens)
 
     def failed(self, error: Exception) -> None:
         """Count a failure by its class."""
         self._failures.labels(type(error).__name__).inc()
+
+    def owned(self, field: str, rule: str) -> None:
+        """Count a field that a client may not set, by what became of it."""
+        self._owned.labels(field, rule).inc()
 
     def asked(self, outcome: str) -> None:
         """Count a question about a text by its outcome."""

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
 
 from proxy.errors import UpstreamProtocolError, UpstreamStatusError
-from proxy.sampling.questions import Finish
+from proxy.sampling.questions import Finish, TokenLogprobs
 from proxy.upstream.client import decode_answer
+from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from proxy.sampling.questions import Draft, Drafted
     from proxy.upstream.client import UpstreamClient
     from watermark.wire.openai_requests import GenerationRequest
 
     Pairs = list[tuple[bytes, bytes]]
+
+TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFE)]
 
 
 class Upstream(Protocol):
@@ -76,16 +80,63 @@ class ContextLimits:
         return self._known.get(model)
 
 
-def read_finish(reason: str | None) -> Finish:
+class _Tokens(msgspec.Struct):
+    tokens: list[TokenId]
+
+
+async def tokenize(client: UpstreamClient, request: GenerationRequest, headers: Pairs) -> list[int]:
+    """Return the ids of a request's prompt as vLLM and SGLang read it (`/tokenize`).
+
+    Raises:
+        UpstreamError: The upstream refused, did not answer, or not in form.
+    """
+    if isinstance(request.prompt, list):
+        return list(request.prompt)
+    body: dict[str, Any] = {"model": request.model}
+    if request.dialect is DialectName.CHAT:
+        names = ("messages", "add_generation_prompt", "continue_final_message")
+        body |= {name: request.body[name] for name in names if name in request.body}
+    else:
+        body |= {"prompt": request.prompt, "add_special_tokens": True}
+    return decode_answer(await client.post_json("/tokenize", body, headers), _Tokens).tokens
+
+
+def token_logprobs(pairs: Iterable[tuple[int, float]]) -> TokenLogprobs:
+    """Return a list of ids and log-probabilities, each id once."""
+    listed = dict(pairs)
+    return TokenLogprobs(
+        np.fromiter(listed, np.uint32, len(listed)),
+        np.fromiter(listed.values(), np.float64, len(listed)),
+    )
+
+
+def check_vocabulary(largest: int, vocab_size: int) -> None:
+    """Refuse a token that the configured tokenizer does not have.
+
+    Raises:
+        UpstreamProtocolError: It is none of its tokens.
+    """
+    if largest >= vocab_size:
+        raise UpstreamProtocolError(
+            f"the upstream names token {largest}, and the model's tokenizer ends at "
+            f"{vocab_size - 1}; check that tokenizer is the upstream's own"
+        )
+
+
+def read_finish(reason: str | None, *, is_whole: bool = False) -> Finish:
     """Return why a draft ended.
+
+    Args:
+        reason: What the upstream says.
+        is_whole: Whether it is a whole reply, which a filter may end.
 
     Raises:
         UpstreamProtocolError: For a reason that no draft may have.
     """
-    try:
-        return Finish(reason or "")
-    except ValueError:
+    known = tuple(Finish) if is_whole else (Finish.STOP, Finish.LENGTH)
+    if reason not in known:
         raise UpstreamProtocolError(
-            f"the upstream ended a draft with finish_reason {reason!r}; only stop and length are "
-            "known"
-        ) from None
+            f"the upstream ended a draft with finish_reason {reason!r}; only "
+            f"{', '.join(known)} are known"
+        )
+    return Finish(reason)

@@ -44,6 +44,7 @@ _OF_THE_BODY: Final = frozenset(
 )
 _DIGESTS: Final = frozenset({b"content-digest", b"content-md5", b"digest"})
 _LENGTH: Final = frozenset({b"content-length"})
+_EVENTS: Final = b"text/event-stream"
 _NO_BODY: Final = frozenset({204, 304})
 
 
@@ -70,6 +71,17 @@ def asked_with(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     return [(name, value) for name, value in passed_on(headers) if name not in _OF_THE_BODY]
 
 
+def with_bearer(pairs: Pairs) -> Pairs:
+    """Return the headers of an Anthropic client as an OpenAI-style upstream wants them.
+
+    The caller's key goes along as a bearer token, unless one does already.
+    """
+    keys = [value for name, value in pairs if name == b"x-api-key"]
+    if not keys or any(name == b"authorization" for name, _ in pairs):
+        return pairs
+    return [*pairs, (b"authorization", b"Bearer " + keys[0])]
+
+
 def _named_by_connection(pairs: Pairs) -> frozenset[bytes]:
     return frozenset(
         option.strip().lower()
@@ -89,6 +101,13 @@ def passed_back(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     if status in _NO_BODY:
         dropped |= _LENGTH
     return [(name, value) for name, value in pairs if name not in dropped]
+
+
+def is_open_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether an answer is a stream of events whose length and coding allow one more."""
+    found = {name.lower(): value for name, value in headers}
+    kind = found.get(b"content-type", b"").strip().lower()
+    return kind.startswith(_EVENTS) and not (_LENGTH | {b"content-encoding"}) & found.keys()
 
 
 def of_decoded(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:

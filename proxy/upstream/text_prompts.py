@@ -1,4 +1,4 @@
-"""Continuation by text: completions with a text prompt, chats with a prefix message.
+"""Continuation by text: completions with a text prompt, chats with a prefix message; whole replies.
 
 For upstreams that take no token ids (Together, llama-cpp-python, Mistral, DeepSeek). Every draft
 asks for what comes after the prompt and the reply so far, as text; the answer is read as text,
@@ -10,6 +10,7 @@ What such upstreams do, and what is done about it:
 - An answer to a chat that is continued may repeat the text it was given (llama-server, not
   streamed). Whether an upstream does is learned from its first answer that says so, and held to
   from then on: text that merely happens to repeat itself is not cut.
+- Whole replies are asked for in the client's own words, and nothing is continued.
 - Token counts come for all choices together. A choice that ended for its length has as many as
   were asked for, unless all did and the sum is smaller: then the context is full.
 """
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     Pairs = list[tuple[bytes, bytes]]
 
 _UNFINISHED: Final = "\ufffd"
+_CHARACTERS_A_TOKEN: Final = 4  # roughly, where an upstream counts nothing
 
 
 class _Message(msgspec.Struct):
@@ -109,13 +111,11 @@ class TextUpstream:
         Raises:
             UpstreamError: The upstream refused, did not answer, or not in form.
         """
-        body = self._body(request, draft)
-        if request.dialect is DialectName.CHAT:
-            body |= self._conversation(request, draft.text)
-        else:
-            body["prompt"] = f"{request.prompt}{draft.text}"
         answer = decode_answer(
-            await self._client.post_json(request.dialect.value, body, headers), _Answer
+            await self._client.post_json(
+                request.dialect.value, self._asked(request, draft), headers
+            ),
+            _Answer,
         )
         limit = self._limits.known(request.model)
         read = answer.usage.prompt_tokens if answer.usage else None
@@ -124,6 +124,14 @@ class TextUpstream:
             prompt_tokens=read,
             room=None if limit is None or read is None else limit - read,
         )
+
+    def _asked(self, request: GenerationRequest, draft: Draft) -> dict[str, Any]:
+        if draft.is_whole:
+            return _whole(request, draft)
+        body = self._body(request, draft)
+        if request.dialect is DialectName.CHAT:
+            return body | self._conversation(request, draft.text)
+        return body | {"prompt": f"{request.prompt}{draft.text}"}
 
     def _body(self, request: GenerationRequest, draft: Draft) -> dict[str, Any]:
         """Return the parameters; fields that not every vendor knows only where they are needed."""
@@ -182,10 +190,15 @@ class TextUpstream:
         self, request: GenerationRequest, draft: Draft, answer: _Answer
     ) -> tuple[Continuation, ...]:
         choices = sorted(answer.choices, key=lambda one: one.index)
-        finishes = [read_finish(one.finish_reason) for one in choices]
+        whole = draft.is_whole
+        finishes = [read_finish(one.finish_reason, is_whole=whole) for one in choices]
         total = answer.usage.completion_tokens if answer.usage else None
-        counts = _counts(finishes, draft.max_tokens, total)
         texts = [_text(one) for one in choices]
+        counts = (
+            _shares(texts, draft.max_tokens, total)
+            if whole
+            else _counts(finishes, draft.max_tokens, total)
+        )
         if request.dialect is DialectName.CHAT:
             texts = self._without_repeat(texts, self._given(request) + draft.text)
         return tuple(
@@ -213,7 +226,7 @@ class TextUpstream:
             text = text.rstrip(_UNFINISHED)
         if draft.logprobs and self._reader is not None:
             return self._reader.read(draft, choice.logprobs, text, finish)
-        is_ended = finish is Finish.STOP
+        is_ended = finish is Finish.STOP and not draft.is_whole
         return Continuation(
             tokens=(),
             finish=finish,
@@ -222,12 +235,27 @@ class TextUpstream:
         )
 
 
+def _whole(request: GenerationRequest, draft: Draft) -> dict[str, Any]:
+    """Return the client's own request, for several choices at once."""
+    left_out = ("stream", "stream_options", "n", "seed")
+    body = {name: value for name, value in request.body.items() if name not in left_out}
+    optional = {"n": draft.n if draft.n > 1 else None, "seed": draft.seed}
+    return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def _shares(texts: Sequence[str], asked: int, total: int | None) -> list[int]:
+    """Return about how many tokens each of several whole replies took: its share by length."""
+    length = sum(map(len, texts))
+    tokens = length // _CHARACTERS_A_TOKEN if total is None else total
+    return [min(asked, max(1, round(tokens * len(one) / max(1, length)))) for one in texts]
+
+
 def _text(choice: _Choice) -> str:
     message = choice.message or _Message()
     if message.reasoning_content or message.reasoning:
         raise UpstreamProtocolError(
-            "the upstream reasons before it answers, and what it continues is the answer alone; "
-            'switch reasoning off, or set continuation = "none" for this model'
+            "the upstream shows its reasoning, and only answers are chosen among; switch reasoning "
+            "off, or leave this model out of the config"
         )
     return choice.text or message.content or ""
 

@@ -2,38 +2,39 @@
 
 The prompt is rendered once by `/tokenize`; every draft is a `/v1/completions` request whose
 prompt is the array of all tokens so far, with ids in the answer (`return_token_ids`,
-`return_tokens_as_token_ids`), so that nothing is tokenized twice.
+`return_tokens_as_token_ids`), so that nothing is tokenized twice. Log-probabilities of chosen ids
+(`logprob_token_ids`) come in place of the likeliest ones, with the sampled token's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 
 from proxy.errors import UpstreamProtocolError
 from proxy.sampling.candidates import LogprobsMode
-from proxy.sampling.questions import Continuation, Drafted, TokenLogprobs
+from proxy.sampling.questions import Continuation, Drafted
 from proxy.upstream.client import decode_answer
-from proxy.upstream.continuing import ContextLimits, read_finish
-from watermark.wire.openai_requests import DialectName
+from proxy.upstream.continuing import (
+    ContextLimits,
+    TokenId,
+    check_vocabulary,
+    read_finish,
+    token_logprobs,
+    tokenize,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from proxy.sampling.questions import Draft
+    from proxy.sampling.questions import Draft, TokenLogprobs
     from proxy.upstream.client import UpstreamClient
     from watermark.wire.openai_requests import GenerationRequest
 
     Pairs = list[tuple[bytes, bytes]]
 
 _ID_LABEL: Final = "token_id:"
-_TokenId = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class _Tokens(msgspec.Struct):
-    tokens: list[_TokenId]
 
 
 class _Logprobs(msgspec.Struct):
@@ -42,7 +43,7 @@ class _Logprobs(msgspec.Struct):
 
 class _Choice(msgspec.Struct):
     index: int
-    token_ids: list[_TokenId]
+    token_ids: list[TokenId]
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
@@ -81,17 +82,7 @@ class TokenIdUpstream:
         Raises:
             UpstreamError: The upstream refused, did not answer, or not in form.
         """
-        if isinstance(request.prompt, list):
-            return list(request.prompt)
-        body: dict[str, Any] = {"model": request.model}
-        if request.dialect is DialectName.CHAT:
-            names = ("messages", "add_generation_prompt", "continue_final_message")
-            body |= {name: request.body[name] for name in names if name in request.body}
-        else:
-            body |= {"prompt": request.prompt, "add_special_tokens": True}
-        return decode_answer(
-            await self._client.post_json("/tokenize", body, headers), _Tokens
-        ).tokens
+        return await tokenize(self._client, request, headers)
 
     async def draft(
         self, request: GenerationRequest, prompt: Sequence[int], draft: Draft, headers: Pairs
@@ -119,6 +110,8 @@ class TokenIdUpstream:
         }
         if draft.logprobs:
             body |= {"logprobs": draft.logprobs, "return_tokens_as_token_ids": True}
+        if draft.chosen:
+            body["logprob_token_ids"] = list(draft.chosen)
         if draft.bias:
             body["logit_bias"] = {str(token): value for token, value in draft.bias.items()}
         if draft.seed is not None:
@@ -140,7 +133,7 @@ class TokenIdUpstream:
     def _continuation(self, choice: _Choice) -> Continuation:
         lists = choice.logprobs.top_logprobs if choice.logprobs else []
         finish = read_finish(choice.finish_reason)
-        self._check(max(choice.token_ids, default=0))
+        check_vocabulary(max(choice.token_ids, default=0), self._vocab_size)
         return Continuation(
             tokens=tuple(choice.token_ids),
             finish=finish,
@@ -150,18 +143,11 @@ class TokenIdUpstream:
     def _token_logprobs(self, listed: dict[str, float]) -> TokenLogprobs:
         skip = len(_ID_LABEL)
         try:
-            ids = np.array([int(label[skip:]) for label in listed], np.uint32)
+            found = token_logprobs((int(label[skip:]), value) for label, value in listed.items())
         except (ValueError, OverflowError):
             raise UpstreamProtocolError(
                 "the upstream's log-probabilities do not name tokens by id; it must know "
                 "return_tokens_as_token_ids"
             ) from None
-        self._check(int(ids.max(initial=0)))
-        return TokenLogprobs(ids, np.fromiter(listed.values(), np.float64, len(listed)))
-
-    def _check(self, largest: int) -> None:
-        if largest >= self._vocab_size:
-            raise UpstreamProtocolError(
-                f"the upstream names token {largest}, and the model's tokenizer ends at "
-                f"{self._vocab_size - 1}; check that tokenizer is the upstream's own"
-            )
+        check_vocabulary(int(found.ids.max(initial=0)), self._vocab_size)
+        return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.slow
 def test_every_reply_is_accounted_for_or_open(tmp_path: Path) -> None:
-    tally = run(tmp_path / "stage", rounds=4, n_streams=20)
+    *_, tally = run(tmp_path / "stage", rounds=4, n_streams=20)
     assert tally.streams > 40
     assert (tally.missing, tally.wrong) == (0, 0)
     assert tally.ended >= 20  # of those that were told to stop

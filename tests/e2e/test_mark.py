@@ -130,7 +130,7 @@ def test_text_on_other_paths_is_counted(stage: Stage, http: httpx2.Client) -> No
 
 
 def test_no_capability_no_mark(stage: Stage, builtin: BuiltinModel) -> None:
-    poor = Capabilities(continuation="none", max_n=8)
+    poor = Capabilities(continuation="none", max_n=1)
     alone = Capabilities(max_n=1)
     for able in (poor, alone):
         model = model_config(

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from benchmarks.rotation.experiments import measure_mutations, measure_rotations, measure_scopes
+from benchmarks.rotation.experiments import (
+    measure_emergency,
+    measure_mutations,
+    measure_rotations,
+    measure_scopes,
+)
 from benchmarks.rotation.stage import Stage
 
 if TYPE_CHECKING:
@@ -36,7 +41,14 @@ def test_rotations_under_load(tmp_path: Path) -> None:
     assert float(figures["longest skew between workers, ms"]) <= 1000, figures
 
 
+def test_a_key_is_replaced_at_once_while_no_authority_answers(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "stage", np.random.default_rng(8), workers=4)
+    figures = asyncio.run(measure_emergency(stage, count=2, clients=2))
+    assert figures["replies not detectable under exactly their header's key"] == 0, figures
+    assert figures["errors to clients"] == 0, figures
+
+
 def test_many_scopes(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "stage", np.random.default_rng(7))
-    figures = asyncio.run(measure_scopes(stage, scopes=1000, reloads=5, clients=1))
+    figures = asyncio.run(measure_scopes(stage, scopes=1000, reloads=5))
     assert figures["errors to clients"] == 0, figures

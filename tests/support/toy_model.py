@@ -1,7 +1,8 @@
 """A first-order Markov language model behind the flows' questions, with its exact law.
 
 It does what a server does, in a server's order: penalties and biases on the logits, temperature,
-top-k, top-p on what that leaves; then it lists and samples.
+top-k, top-p on what that leaves; then it lists and samples. `cuts_first` divides by the temperature
+last, as llama.cpp does.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class ToyModel:
         mode: Which distribution is listed.
         rng: The upstream's own randomness.
         context: Longest reply that fits, or None.
+        cuts_first: Whether top-k and top-p come before the temperature.
     """
 
     table: NDArray[np.float64]
@@ -84,6 +86,7 @@ class ToyModel:
     parameters: SamplingParameters = PLAIN
     mode: LogprobsMode = LogprobsMode.TEMPERED
     context: int | None = None
+    cuts_first: bool = False
     questions: list[Draft] = field(default_factory=list)
     _known: dict[tuple[int, tuple[tuple[int, float], ...]], Position] = field(default_factory=dict)
 
@@ -101,8 +104,14 @@ class ToyModel:
             logits = log(raw)
             for token, added in bias.items():
                 logits[token] += added
-            tempered = softmax(logits / self.parameters.temperature)
-            self._known[key] = Position(raw, tempered, truncate(tempered, self.parameters))
+            temperature = self.parameters.temperature
+            tempered = softmax(logits / temperature)
+            if self.cuts_first:
+                kept = truncate(softmax(logits), self.parameters)
+                processed = kept ** (1 / temperature) / (kept ** (1 / temperature)).sum()
+            else:
+                processed = truncate(tempered, self.parameters)
+            self._known[key] = Position(raw, tempered, processed)
         return self._known[key]
 
     def answer(self, question: Draft) -> Drafted:
@@ -122,7 +131,7 @@ class ToyModel:
             position = self.at(prefix, question.bias)
             token = self._next(position, rng, is_greedy=question.is_greedy)
             if question.logprobs:
-                lists.append(self._list(position, token, question.logprobs))
+                lists.append(self._list(position, token, question))
             prefix.append(token)
             if token == self.end:
                 finish = Finish.STOP
@@ -137,9 +146,11 @@ class ToyModel:
         drawn = rng.random() * cumulative[-1]
         return int(np.searchsorted(cumulative, drawn, side="right"))
 
-    def _list(self, position: Position, sampled: int, size: int) -> TokenLogprobs:
+    def _list(self, position: Position, sampled: int, question: Draft) -> TokenLogprobs:
         listed = position.listed(self.mode)
-        top = np.argsort(-listed, kind="stable")[:size]
+        top = np.argsort(-listed, kind="stable")[: question.logprobs]
+        if question.chosen:
+            top = np.array(question.chosen)
         if self.mode is LogprobsMode.PROCESSED:
             top = top[listed[top] > 0]
         ids = top if sampled in top else np.append(top, sampled)

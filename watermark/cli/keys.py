@@ -31,6 +31,8 @@ from watermark.keys.record import (
     DEFAULT_ACCOUNT_SHARE_Q16,
     DEFAULT_CONTEXT_WIDTH,
     DEFAULT_RHO,
+    DEFAULT_SCHEME,
+    SGLANG_NATIVE,
 )
 from watermark.text import WORDS_V1, TokenizerUnit
 
@@ -94,6 +96,13 @@ def keys() -> None:
     show_default=True,
     help="Share of the positions, in 65536ths, that carry the account.",
 )
+@click.option(
+    "--scheme",
+    type=click.Choice((DEFAULT_SCHEME, SGLANG_NATIVE)),
+    default=DEFAULT_SCHEME,
+    show_default=True,
+    help="How it marks; sglang-native: SGLang does, with a subkey that the proxy sends.",
+)
 @click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="What it marks.")
 @click.option("--not-before", type=Time(), help="It marks from this instant on.")
 @click.option("--not-after", type=Time(), help="It marks before this instant.")
@@ -126,6 +135,7 @@ def new(
     context_width: int,
     rho: float,
     account_share_q16: int,
+    scheme: str,
     scope: str,
     not_before: datetime | None,
     not_after: datetime | None,
@@ -147,6 +157,7 @@ def new(
         context_width=context_width,
         rho=rho,
         account_share_q16=account_share_q16,
+        scheme=scheme,
         scope=scope,
         not_before=not_before,
         not_after=not_after,

@@ -12,6 +12,7 @@ import click
 from watermark.cli import render
 from watermark.cli.desk import Desk, Time, dry_run_option, operator_option
 from watermark.cli.keys import file_stem
+from watermark.cli.keys_recipe import engine_recipe
 from watermark.cli.options import keys_option
 from watermark.errors import KeysConfigError
 from watermark.keys import DEFAULT_SCOPE, SECRET_BYTES, KeyState, SecretKey
@@ -105,10 +106,16 @@ def rotate(*, keys_file: Path, operator: str | None, dry_run: bool, **asked: obj
     """Make the key that comes next: its secret, its record, its commitment, in one edit.
 
     The last key gets its end, the new one begins there: no instant is without a key, and none
-    has two. With --now the new key marks from this instant on.
+    has two. With --now the new key marks from this instant on. Of a scope whose key an engine
+    holds, it prints how to restart the engines, and changes nothing.
     """
     order = _Asked(**asked)  # type: ignore[arg-type]  # click has the types
     desk = Desk(keys_file, operator)
+    recipe = engine_recipe(desk.known, order.scope)
+    if recipe:
+        render.write_data(recipe)
+        render.write_note("nothing was changed; an engine's key is rotated by restarting engines")
+        return render.EXIT_ERROR
     draft = _draft(desk, order)
     if dry_run:
         where = draft.reference

@@ -189,20 +189,31 @@ def verify(
 @click.option("--tokens", "with_tokens", is_flag=True, help="Decrypt kept tokens into it.")
 def export(*, path: Path, node: str | None, store: str | None, out: Path, with_tokens: bool) -> int:
     """Write one row a reply: who, when, by which key, and how it ended; `open` where it did not."""
-    from watermark.ledger.reading import replies_of, tables, with_plain_tokens  # noqa: PLC0415
+    from watermark.ledger.arrow import write_tables  # noqa: PLC0415
+    from watermark.ledger.reading import (  # noqa: PLC0415
+        REPLY_COLUMNS,
+        replies_of,
+        tables,
+        with_plain_tokens,
+    )
 
     settings = load_settings(path)
     place = _store(settings, store)
     verified = _verified(settings, place, node)
-    replies = replies_of(tables(place, verified))
+    columns = (*REPLY_COLUMNS, "contents") if with_tokens else REPLY_COLUMNS
+    replies = replies_of(
+        tables(place, verified, columns),
+        n_rows=sum(one.rows for one in verified),
+        folder=out.parent,
+        with_contents=with_tokens,
+    )
     if with_tokens:
         vault = _vault(settings)
-        replies = with_plain_tokens(replies, vault)
-        vault.close()
-    _write_table(replies.drop_columns(["contents"]), out)
-    counts = Counter(replies["outcome"].to_pylist())
+        replies = (with_plain_tokens(part, vault) for part in replies)
+    counts: Counter[str] = Counter()
+    n_replies = write_tables(_counted(replies, counts), out)
     told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    render.write_note(f"wrote {len(replies)} replies to {out}: {told or 'none'}")
+    render.write_note(f"wrote {n_replies} replies to {out}: {told or 'none'}")
     return render.EXIT_DONE
 
 
@@ -228,16 +239,21 @@ def contexts(
 
     It is what a supervised audit of a model filters by; keep it as secret as the key.
     """
-    from watermark.ledger.reading import count_contexts  # noqa: PLC0415
+    from watermark.ledger.arrow import write_tables  # noqa: PLC0415
+    from watermark.ledger.reading import count_contexts, of_key  # noqa: PLC0415
 
     settings = load_settings(path)
     place = _store(settings, store)
     verified = _verified(settings, place, node)
-    counted = count_contexts(_rows(settings, place, verified, keys_file))
-    if key_id is not None:
-        counted = counted.filter([one == key_id for one in counted["key_id"].to_pylist()])
-    _write_table(counted, out)
-    render.write_note(f"wrote {len(counted)} contexts to {out}")
+    rows = _rows(settings, place, verified, keys_file)
+    n_bytes = sum(header.n_bytes for one in verified for header in one.kept)
+    counted = count_contexts(
+        rows if key_id is None else (of_key(part, key_id) for part in rows),
+        n_bytes=n_bytes,
+        folder=out.parent,
+    )
+    n_contexts = write_tables(counted, out)
+    render.write_note(f"wrote {n_contexts} contexts to {out}")
     return render.EXIT_DONE
 
 
@@ -259,6 +275,13 @@ def erase(*, account: str, path: Path) -> int:
     found = "destroyed the data key of" if was_there else "there is no data key of"
     render.write_note(f"{found} account {account!a} on this machine")
     return render.EXIT_DONE
+
+
+def _counted(replies: Iterator[Any], counts: Counter[str]) -> Iterator[Any]:
+    """Yield tables of replies, and count how they ended."""
+    for part in replies:
+        counts.update(part["outcome"].to_pylist())
+        yield part
 
 
 def _rows(
@@ -360,17 +383,6 @@ def _line(facts: dict[str, Any]) -> str:
         f"{facts['node']}: {facts['segments']} segments hold ({facts['expired']} expired), "
         f"{facts['begun']} replies begun, {facts['ended']} ended; gaps: {told}\n"
     )
-
-
-def _write_table(table: Any, out: Path) -> None:  # noqa: ANN401 - pyarrow has no types
-    """Write a table, readable by its owner only.
-
-    Raises:
-        LedgerConfigError: It cannot be written, or the name is of no known kind.
-    """
-    from watermark.ledger.arrow import write_table  # noqa: PLC0415
-
-    write_table(table, out)
 
 
 def _vault(settings: LedgerSettings) -> Vault:

@@ -28,6 +28,7 @@ from watermark.corpora import DEFAULT_FDR, PooledResult, Progress, ScanResult
 from watermark.corpora import scan as scan_corpus
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1
+from watermark.text.canonical import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,6 +78,12 @@ Examples:
     help="Share of false ones expected among the documents found; fix it before looking.",
 )
 @click.option(
+    "--canonical",
+    "is_canonical",
+    is_flag=True,
+    help="Test all text in its canonical form too; every correction counts both forms.",
+)
+@click.option(
     "--processes",
     type=click.IntRange(min=1),
     default=1,
@@ -100,6 +107,7 @@ def scan(
     field: str | None,
     prompt_field: str | None,
     fdr: float,
+    is_canonical: bool,
     processes: int,
     ray_address: str | None,
     as_json: bool,
@@ -108,7 +116,7 @@ def scan(
 
     Text, JSONL and Parquet, also .gz and .zst. Documents that are discoveries at the rate --fdr go
     to the file --out; for each key an exact p-value over every distinct pair of the whole corpus is
-    printed, with its family-wise value (Holm) over the keys. A broken record is reported and
+    printed, with its family-wise value (Holm) over keys and forms. A broken record is reported and
     skipped, and the exit status is 4. After a kill, the same command goes on where it stopped.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # noqa: TID251 - --processes says how many
@@ -122,6 +130,7 @@ def scan(
             field=field,
             prompt_field=prompt_field,
             fdr=fdr,
+            is_canonical=is_canonical,
             processes=processes,
             ray_address=ray_address,
             on_progress=on_progress,
@@ -167,8 +176,9 @@ def _progress() -> Iterator[Callable[[Progress], None] | None]:
 def _line(pooled: PooledResult, result: ScanResult) -> tuple[str, ...]:
     """Return one line of the table."""
     unit = "" if pooled.unit == WORDS_V1 else f" ({pooled.unit[:_SHOWN_UNIT]})"
+    form = "" if pooled.form == RAW else f", {pooled.form}"
     return (
-        f"{result.n_files} file{'s' * (result.n_files != 1)}",
+        f"{result.n_files} file{'s' * (result.n_files != 1)}{form}",
         pooled.key_id + unit,
         str(pooled.n_tokens),
         str(pooled.n_scored),

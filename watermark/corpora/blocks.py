@@ -16,6 +16,7 @@ from watermark.corpora.cutting import Cut, cut
 from watermark.corpora.packing import pack, unpack
 from watermark.corpora.readers import Skipped, read_span
 from watermark.text import TokenizerUnit, WordsUnit
+from watermark.text.canonical import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,15 +33,17 @@ MAX_SKIPPED: Final = 100
 """Broken records of a block that are named; all are counted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Layer:
-    """One unit and one context width: what keys of both have in common.
+    """One form of the text, unit and context width: what keys of both ask of a text in common.
 
     Attributes:
+        form: `raw` or `canonical`.
         unit: Name of the unit.
         width: Context width.
     """
 
+    form: str
     unit: str
     width: int
 
@@ -51,7 +54,7 @@ class Cutter:
 
     Attributes:
         choice: Where the texts of a record stand.
-        layers: Units and context widths, those of one unit side by side.
+        layers: Forms, units and context widths; those of one form and unit side by side.
         tokenizers: The `tokenizer.json` of every unit that has one.
     """
 
@@ -183,9 +186,11 @@ class _Gathered:
 def _cut_layers(
     layers: Sequence[Layer], units: Mapping[str, Unit], documents: Sequence[Document]
 ) -> Iterator[Cut]:
-    """Yield the cut of every layer; layers of one unit stand side by side and cut text once."""
-    for name, same in groupby(layers, key=lambda layer: layer.unit):
-        yield from cut(units[name], [layer.width for layer in same], documents)
+    """Yield the cut of every layer; text is brought into a form once, and cut by a unit once."""
+    for form, alike in groupby(layers, key=lambda layer: layer.form):
+        texts = documents if form == RAW else [one.in_canonical_form() for one in documents]
+        for name, same in groupby(alike, key=lambda layer: layer.unit):
+            yield from cut(units[name], [layer.width for layer in same], texts)
 
 
 def pack_block(block: Block) -> bytes:

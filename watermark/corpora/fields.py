@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from watermark.text.canonical import canonical
+
 SEARCHED: Final = (
     "text", "content", "completion", "response", "output", "answer", "messages", "conversations",
 )  # fmt: skip
@@ -28,6 +30,10 @@ class Document:
 
     replies: tuple[str, ...]
     prompts: tuple[str, ...] = ()
+
+    def in_canonical_form(self) -> Document:
+        """Return the document with all its texts in their canonical form."""
+        return Document(tuple(map(canonical, self.replies)), tuple(map(canonical, self.prompts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from watermark.corpora.blocks import Block
     from watermark.corpora.journal import Kept
     from watermark.corpora.results import PooledResult
-    from watermark.corpora.scoring import DocumentScores
+    from watermark.corpora.scoring import DocumentScores, Scorer
     from watermark.corpora.shards import Shard
     from watermark.corpora.sources import Source
 
@@ -35,6 +35,7 @@ SCHEMA: Final = (
     ("offset", "int64"),
     ("record_index", "int64"),
     ("key_id", "string"),
+    ("form", "string"),
     ("n_tokens", "int64"),
     ("n_scored", "int64"),
     ("statistic", "double"),
@@ -44,7 +45,7 @@ SCHEMA: Final = (
 MAX_BROKEN: Final = 100
 """Broken records that a result names; all are counted."""
 _BATCH_ROWS: Final = 1 << 16
-_COLUMNS: Final = 6  # of a kept document: key, span, offset, index, n_tokens, n_scored
+_COLUMNS: Final = 6  # of a kept document: test, span, offset, index, n_tokens, n_scored
 
 
 def keep_block(
@@ -54,8 +55,8 @@ def keep_block(
 
     Args:
         block: The block.
-        layers: The layer of every key.
-        scores: What every key makes of its documents.
+        layers: The layer of every test.
+        scores: What every test makes of its documents.
     """
     header = {
         "shard": block.shard,
@@ -70,7 +71,9 @@ def keep_block(
         "n_tested": [one.n_tested for one in scores],
     }
     documents = [
-        _columns(key, block, layers[key], one) for key, one in enumerate(scores) if len(one.found)
+        _columns(test, block, layers[test], one)
+        for test, one in enumerate(scores)
+        if len(one.found)
     ]
     arrays: list[NDArray[Any]] = [
         np.concatenate([np.zeros((0, _COLUMNS), np.int64), *documents]),
@@ -82,12 +85,12 @@ def keep_block(
     return header, arrays
 
 
-def _columns(key: int, block: Block, layer: int, scores: DocumentScores) -> NDArray[np.int64]:
-    """Return the whole numbers of a key's documents, shape (k, 6)."""
+def _columns(test: int, block: Block, layer: int, scores: DocumentScores) -> NDArray[np.int64]:
+    """Return the whole numbers of a test's documents, shape (k, 6)."""
     found = scores.found
     return np.column_stack(
         [
-            np.full(len(found), key),
+            np.full(len(found), test),
             block.documents[found],
             block.cuts[layer].n_tokens[found],
             scores.found_scored,
@@ -97,10 +100,10 @@ def _columns(key: int, block: Block, layer: int, scores: DocumentScores) -> NDAr
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The discoveries, in the order of the corpus, those of a document by key.
+    """The discoveries, in the order of the corpus, those of a document by test.
 
     Attributes:
-        keys: Shape (k,).
+        tests: Shape (k,): places of key and form.
         files: Shape (k,).
         rows: Shape (k, 4): offset, record index, n_tokens, n_scored.
         statistics: Shape (k,).
@@ -108,7 +111,7 @@ class Found:
         log_pvalues_fdr: Shape (k,).
     """
 
-    keys: NDArray[np.int64]
+    tests: NDArray[np.int64]
     files: NDArray[np.int64]
     rows: NDArray[np.int64]
     statistics: NDArray[np.float64]
@@ -119,12 +122,12 @@ class Found:
 class Tally:
     """Adds up blocks, in the order of the plan."""
 
-    def __init__(self, sources: Sequence[Source], shards: Sequence[Shard], n_keys: int) -> None:
+    def __init__(self, sources: Sequence[Source], shards: Sequence[Shard], n_tests: int) -> None:
         """Begin at nothing."""
         self.sources = sources
         self.n_records = self.n_documents = self.n_broken = 0
-        self.n_tokens = [0] * n_keys
-        self.n_tested = [0] * n_keys
+        self.n_tokens = [0] * n_tests
+        self.n_tested = [0] * n_tests
         self.broken: list[BrokenRecord] = []
         self._shards = shards
         self._span_starts: dict[tuple[int, int], int] = {}
@@ -138,11 +141,11 @@ class Tally:
         self.n_records += sum(header["records"])
         self.n_documents += header["n_documents"]
         self.n_broken += header["n_skipped"]
-        for key, (n_tokens, n_tested) in enumerate(
+        for test, (n_tokens, n_tested) in enumerate(
             zip(header["n_tokens"], header["n_tested"], strict=True)
         ):
-            self.n_tokens[key] += n_tokens
-            self.n_tested[key] += n_tested
+            self.n_tokens[test] += n_tokens
+            self.n_tested[test] += n_tested
         room = MAX_BROKEN - len(self.broken)
         self.broken += [
             BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason)
@@ -181,14 +184,14 @@ class Tally:
         self._reals.append(np.column_stack(reals)[order])
 
     def discoveries(self, fdr: float) -> Found:
-        """Return the discoveries over all documents and keys."""
+        """Return the discoveries over all documents, keys and forms."""
         numbers = np.concatenate([np.zeros((0, _COLUMNS), np.int64), *self._numbers])
         reals = np.concatenate([np.zeros((0, 2)), *self._reals])
         adjusted = discoveries(reals[:, 1], sum(self.n_tested), alpha=fdr)
         kept = adjusted <= math.log(fdr)
         numbers, reals = numbers[kept], reals[kept]
         return Found(
-            keys=numbers[:, 0],
+            tests=numbers[:, 0],
             files=numbers[:, 1],
             rows=numbers[:, 2:],
             statistics=reals[:, 0],
@@ -212,15 +215,15 @@ def describe(fdr: float, tally: Tally, pooled: Sequence[PooledResult]) -> str:
 
 
 def write(
-    out: Path, found: Found, tally: Tally, key_ids: Sequence[str], notes: Mapping[str, str]
+    out: Path, found: Found, tally: Tally, scorers: Sequence[Scorer], notes: Mapping[str, str]
 ) -> None:
     """Write the file of hits, whole or not at all."""
     temporary = out.with_name(out.name + ".part")
-    tables.write_rows(temporary, SCHEMA, _batches(found, tally, key_ids), notes)
+    tables.write_rows(temporary, SCHEMA, _batches(found, tally, scorers), notes)
     temporary.replace(out)
 
 
-def _batches(found: Found, tally: Tally, key_ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _batches(found: Found, tally: Tally, scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
     for start in range(0, len(found.rows), _BATCH_ROWS):
         part = slice(start, start + _BATCH_ROWS)
         offsets, indices, n_tokens, n_scored = found.rows[part].T
@@ -228,7 +231,8 @@ def _batches(found: Found, tally: Tally, key_ids: Sequence[str]) -> Iterator[dic
             "file": [tally.sources[i].name for i in found.files[part]],
             "offset": offsets,
             "record_index": indices,
-            "key_id": [key_ids[i] for i in found.keys[part]],
+            "key_id": [scorers[i].record.key_id for i in found.tests[part]],
+            "form": [scorers[i].layer.form for i in found.tests[part]],
             "n_tokens": n_tokens,
             "n_scored": n_scored,
             "statistic": found.statistics[part],

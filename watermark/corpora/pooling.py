@@ -49,7 +49,7 @@ class Spill:
         """Read how many pairs every bucket has.
 
         Args:
-            layer: Unit and context width.
+            layer: Form, unit and context width.
             position: The layer's place among all layers.
             blocks: Every block, in the order of the plan.
 
@@ -110,30 +110,30 @@ def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 class PooledSums:
-    """Sum and number of scores of every key, over parts."""
+    """Sum and number of scores of every test, over parts."""
 
     def __init__(self, scorers: Mapping[int, Scorer]) -> None:
         """Begin at nothing.
 
         Args:
-            scorers: Of one layer, by the key's place.
+            scorers: Of one layer, by the test's place.
         """
         self._scorers = scorers
-        self._sums: dict[int, list[float]] = {key: [] for key in scorers}
+        self._sums: dict[int, list[float]] = {test: [] for test in scorers}
         self._counts = dict.fromkeys(scorers, 0)
 
     @property
-    def keys(self) -> tuple[int, ...]:
-        """Return the places of its keys."""
+    def tests(self) -> tuple[int, ...]:
+        """Return the places of its tests."""
         return tuple(self._scorers)
 
     def add(self, rows: NDArray[np.uint32]) -> None:
-        """Score a part under every key."""
-        for key, scorer in self._scorers.items():
+        """Score a part in every test."""
+        for test, scorer in self._scorers.items():
             scores, _ = scorer.scores(rows)
-            self._sums[key].append(float(scores.sum()))
-            self._counts[key] += len(scores)
+            self._sums[test].append(float(scores.sum()))
+            self._counts[test] += len(scores)
 
-    def total(self, key: int) -> tuple[float, int]:
-        """Return a key's sum of scores, in nats, and how many there are."""
-        return math.fsum(self._sums[key]), self._counts[key]
+    def total(self, test: int) -> tuple[float, int]:
+        """Return a test's sum of scores, in nats, and how many there are."""
+        return math.fsum(self._sums[test]), self._counts[test]

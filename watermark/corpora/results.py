@@ -20,18 +20,20 @@ class PooledResult:
 
     Attributes:
         key_id: The key tested.
+        form: The form of the text that was tested: `raw` or `canonical`.
         unit: The key's unit.
         context_width: Preceding units in a context.
         n_tokens: Units in the texts.
         n_scored: Distinct pairs scored; under the null the statistic is Gamma(n_scored, 1).
         statistic: Sum of the scores, in nats.
         log_pvalue: Natural log of the exact p-value of this one test.
-        log_pvalue_family: The same after Holm over the keys of the scan.
+        log_pvalue_family: The same after Holm over the keys and forms of the scan.
         n_tested: Documents that were tested one by one.
         n_hits: Those among the discoveries.
     """
 
     key_id: str
+    form: str
     unit: str
     context_width: int
     n_tokens: int
@@ -80,12 +82,12 @@ class ScanResult:
     Attributes:
         out: The file of hits.
         fdr: The expected share of false ones among them, at most.
-        pooled: One result a key, in the order given.
+        pooled: One result a key and form, keys in the order given.
         n_files: Files read.
         n_bytes: Their size, as stored.
         n_records: Records, broken ones too.
         n_documents: Records that were read.
-        n_hits: Documents and keys that are discoveries.
+        n_hits: Documents, keys and forms that are discoveries.
         n_broken: Records that could not be read.
         broken: The first of them.
     """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from watermark.corpora import cluster, hits, tables
-from watermark.corpora.blocks import Cutter, Layer
+from watermark.corpora.blocks import Cutter
 from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
 from watermark.corpora.pooling import PooledSums, Spill
@@ -26,6 +26,7 @@ from watermark.corpora.workers import Task, cut_here, cut_in_processes
 from watermark.errors import CorpusError, TokenizerFileError, UnitMismatchError
 from watermark.stats import gamma_log_sf, holm
 from watermark.text import WORDS_V1, WordsUnit, tokenizer_unit_id
+from watermark.text.canonical import CANONICAL, CANONICAL_VERSION, RAW
 from watermark.version import __version__
 
 if TYPE_CHECKING:
@@ -46,15 +47,13 @@ class _Plan:
 
     sources: tuple[Source, ...]
     shards: tuple[Shard, ...]
-    records: tuple[KeyRecord, ...]
     cutter: Cutter
     fdr: float
     scorers: tuple[Scorer, ...] = field(repr=False)
 
-    def layer_of(self, key: int) -> int:
-        """Return the place of a key's layer."""
-        record = self.records[key]
-        return self.cutter.layers.index(Layer(record.unit, record.context_width))
+    def layer_of(self, test: int) -> int:
+        """Return the place of a test's layer."""
+        return self.cutter.layers.index(self.scorers[test].layer)
 
     def describe(self) -> dict[str, Any]:
         """Return all that the result depends on."""
@@ -65,14 +64,17 @@ class _Plan:
             "fdr": self.fdr,
             "field": self.cutter.choice.field,
             "prompt_field": self.cutter.choice.prompt_field,
-            "keys": [[*_parameters(one), one.secret.fingerprint] for one in self.records],
+            "canonical": CANONICAL_VERSION,
+            "keys": [_parameters(one) for one in self.scorers],
             "files": [[one.name, one.fingerprint] for one in self.sources],
         }
 
 
-def _parameters(record: KeyRecord) -> tuple[object, ...]:
-    """Return what of a key decides its scores, beside the secret."""
-    return (record.key_id, record.unit, record.context_width, record.account_share_q16)
+def _parameters(scorer: Scorer) -> list[object]:
+    """Return what decides the scores of a test; of the secret, what tells it from others."""
+    record, layer = scorer.record, scorer.layer
+    share = record.account_share_q16
+    return [record.key_id, layer.form, layer.unit, layer.width, share, record.secret.fingerprint]
 
 
 def scan(
@@ -84,6 +86,7 @@ def scan(
     field: str | None = None,
     prompt_field: str | None = None,
     fdr: float = DEFAULT_FDR,
+    is_canonical: bool = False,
     processes: int = 1,
     ray_address: str | None = None,
     on_progress: Callable[[Progress], object] | None = None,
@@ -92,10 +95,10 @@ def scan(
 
     Two questions are answered, each with its own correction. *Does the corpus carry a key?* Every
     distinct pair of the whole corpus is scored once (`watermark.corpora.pooling` has the
-    argument), with Holm over the keys. *Which documents do?* Every document is tested under every
-    key, and those are named of which in expectation a share of at most `fdr` is false
-    (`watermark.stats.discoveries`). To test both and quote the better one is a choice after
-    looking; say beforehand which question is asked.
+    argument), with Holm over the keys and forms. *Which documents do?* Every document is tested
+    under every key in every form, and those are named of which in expectation a share of at most
+    `fdr` is false (`watermark.stats.discoveries`). To test both and quote the better one is a
+    choice after looking; say beforehand which question is asked.
 
     A scan that was cut short goes on where it stopped when it is called again as before; its
     journal lies beside `out` until the result is written. The result is the same, bit for bit,
@@ -110,6 +113,8 @@ def scan(
             usual one.
         prompt_field: Where its prompt stands, whose contexts are not scored; None for nowhere.
         fdr: Expected share of false discoveries, in (0, 1); fixed before looking.
+        is_canonical: Whether all text is held against the keys a second time, in its canonical
+            form; each form is a test of its own, and every correction counts both.
         processes: Processes that cut text; with 1 it is done in this one. On a cluster, its cores.
         ray_address: Address of a Ray cluster that cuts the text; `local` starts one here.
         on_progress: Called whenever something is done.
@@ -126,7 +131,9 @@ def scan(
     _check(records, out, fdr, processes)
     tables.need_pyarrow()
     choice = FieldChoice(field, prompt_field)
-    plan = _plan([str(path) for path in paths], records, tokenizers, choice, fdr)
+    forms = (RAW, CANONICAL) if is_canonical else (RAW,)
+    scorers = tuple(Scorer(record, form) for record in records for form in forms)
+    plan = _plan([str(path) for path in paths], scorers, tokenizers, choice, fdr)
     report = on_progress or (lambda _: None)
     journal = Journal(out.with_name(out.name + SUFFIX), plan.describe())
     with journal:
@@ -163,19 +170,17 @@ def _check(records: Sequence[KeyRecord], out: Path, fdr: float, processes: int) 
 
 def _plan(
     paths: Sequence[str],
-    records: Sequence[KeyRecord],
+    scorers: tuple[Scorer, ...],
     tokenizers: Sequence[Path],
     choice: FieldChoice,
     fdr: float,
 ) -> _Plan:
     sources = find_sources(paths)
-    layers = sorted({(record.unit, record.context_width) for record in records})
-    cutter = Cutter(
-        choice, tuple(Layer(*layer) for layer in layers), _tokenizers(records, tokenizers)
-    )
+    layers = tuple(sorted({scorer.layer for scorer in scorers}))
+    records = [scorer.record for scorer in scorers]
+    cutter = Cutter(choice, layers, _tokenizers(records, tokenizers))
     cutter.units()  # an unusable tokenizer is said before the work begins
-    scorers = tuple(Scorer(record) for record in records)
-    return _Plan(sources, plan_shards(sources), tuple(records), cutter, fdr, scorers)
+    return _Plan(sources, plan_shards(sources), cutter, fdr, scorers)
 
 
 def _tokenizers(records: Iterable[KeyRecord], files: Iterable[Path]) -> dict[str, bytes]:
@@ -213,7 +218,7 @@ def _score_blocks(
     n_broken = sum(header["n_skipped"] for header in headers)
     report(Progress(stage="scan", done=done, total=total, n_broken=n_broken))
     log_alpha = math.log(plan.fdr)
-    layers = [plan.layer_of(key) for key in range(len(plan.records))]
+    layers = [plan.layer_of(test) for test in range(len(plan.scorers))]
     for block in blocks:
         scores = [
             scorer.documents(block.cuts[layer], log_alpha)
@@ -229,13 +234,13 @@ def _finish(
     plan: _Plan, journal: Journal, out: Path, report: Callable[[Progress], object]
 ) -> ScanResult:
     """Pool, correct, and write the result."""
-    tally = hits.Tally(plan.sources, plan.shards, len(plan.records))
+    tally = hits.Tally(plan.sources, plan.shards, len(plan.scorers))
     for kept in journal.kept():
         tally.add(kept)
     found = tally.discoveries(plan.fdr)
     pooled = _pooled(plan, journal, tally, found, report)
     notes = {"output-watermark": hits.describe(plan.fdr, tally, pooled)}
-    hits.write(out, found, tally, [record.key_id for record in plan.records], notes)
+    hits.write(out, found, tally, plan.scorers, notes)
     return ScanResult(
         out=out,
         fdr=plan.fdr,
@@ -257,38 +262,39 @@ def _pooled(
     found: hits.Found,
     report: Callable[[Progress], object],
 ) -> tuple[PooledResult, ...]:
-    """Return the result of every key on the whole corpus."""
+    """Return the result of every key on every form of the whole corpus."""
     totals = dict(_sums(plan, journal, report))
-    logs = [gamma_log_sf(*totals[key]) for key in range(len(plan.records))]
+    logs = [gamma_log_sf(*totals[test]) for test in range(len(plan.scorers))]
     return tuple(
         PooledResult(
-            key_id=record.key_id,
-            unit=record.unit,
-            context_width=record.context_width,
-            n_tokens=tally.n_tokens[key],
-            n_scored=totals[key][1],
-            statistic=totals[key][0],
-            log_pvalue=logs[key],
+            key_id=scorer.record.key_id,
+            form=scorer.layer.form,
+            unit=scorer.layer.unit,
+            context_width=scorer.layer.width,
+            n_tokens=tally.n_tokens[test],
+            n_scored=totals[test][1],
+            statistic=totals[test][0],
+            log_pvalue=logs[test],
             log_pvalue_family=family,
-            n_tested=tally.n_tested[key],
-            n_hits=int((found.keys == key).sum()),
+            n_tested=tally.n_tested[test],
+            n_hits=int((found.tests == test).sum()),
         )
-        for key, (record, family) in enumerate(zip(plan.records, holm(logs), strict=True))
+        for test, (scorer, family) in enumerate(zip(plan.scorers, holm(logs), strict=True))
     )
 
 
 def _sums(
     plan: _Plan, journal: Journal, report: Callable[[Progress], object]
 ) -> Iterator[tuple[int, tuple[float, int]]]:
-    """Yield every key's sum of scores over distinct pairs, and their number."""
+    """Yield every test's sum of scores over distinct pairs, and their number."""
     blocks = list(journal.kept())
     spills = [Spill(layer, i, blocks) for i, layer in enumerate(plan.cutter.layers)]
     total, done = sum(one.n_bytes for one in spills), 0
-    keys = sorted(range(len(plan.records)), key=plan.layer_of)
-    for layer, of_layer in groupby(keys, key=plan.layer_of):
-        sums = PooledSums({key: plan.scorers[key] for key in of_layer})
+    tests = sorted(range(len(plan.scorers)), key=plan.layer_of)
+    for layer, of_layer in groupby(tests, key=plan.layer_of):
+        sums = PooledSums({test: plan.scorers[test] for test in of_layer})
         for rows, n_bytes in spills[layer].distinct_rows():
             sums.add(rows)
             done += n_bytes
             report(Progress(stage="pool", done=done, total=total, n_broken=0))
-        yield from ((key, sums.total(key)) for key in sums.keys)
+        yield from ((test, sums.total(test)) for test in sums.tests)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import special
 
+from watermark.corpora.blocks import Layer
 from watermark.errors import CorpusError
 from watermark.keys import LABEL_CONTEXT
 from watermark.schemes import scores_from_levels
@@ -51,12 +52,16 @@ class DocumentScores:
 
 
 class Scorer:
-    """One key, ready to score positions."""
+    """One key and one form of the text, ready to score positions."""
 
-    __slots__ = ("_prf", "_share_q16", "_width")
+    __slots__ = ("_prf", "layer", "record")
 
-    def __init__(self, record: KeyRecord) -> None:
+    def __init__(self, record: KeyRecord, form: str) -> None:
         """Derive the context key.
+
+        Args:
+            record: The key.
+            form: The form of the text that it is held against.
 
         Raises:
             CorpusError: The key's scheme is another than this project's own.
@@ -67,8 +72,8 @@ class Scorer:
                 "leave it out with --key-id, and use `watermark detect` for it"
             )
         self._prf = ContextPRF(record.secret.subkey(LABEL_CONTEXT, 16))
-        self._share_q16 = record.account_share_q16
-        self._width = record.context_width
+        self.record = record
+        self.layer = Layer(form, record.unit, record.context_width)
 
     def __repr__(self) -> str:
         """Show nothing of the key."""
@@ -85,11 +90,12 @@ class Scorer:
         Returns:
             Scores in nats, and a mask of shape (n,); None where every row is scored.
         """
-        streams, routes = self._prf.evaluate(rows[:, : self._width])
-        values = pair_values(streams, rows[:, self._width])
-        if not self._share_q16:
+        width, share_q16 = self.record.context_width, self.record.account_share_q16
+        streams, routes = self._prf.evaluate(rows[:, :width])
+        values = pair_values(streams, rows[:, width])
+        if not share_q16:
             return scores_from_levels(pair_levels(values)), None
-        is_epoch = ~is_account_channel(routes, self._share_q16)
+        is_epoch = ~is_account_channel(routes, share_q16)
         return scores_from_levels(pair_levels(values[is_epoch])), is_epoch
 
     def documents(self, cut: Cut, log_alpha: float) -> DocumentScores:

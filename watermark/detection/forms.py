@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from watermark.text.canonical import canonical
+from watermark.text.canonical import CANONICAL, RAW, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from watermark.text import Unit
 
     Replies = Sequence[NDArray[np.uint32]]
-
-RAW: Final = "raw"
-CANONICAL: Final = "canonical"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from watermark.detection.detector import correct_family
 from watermark.detection.engine_key import EngineKey
 from watermark.detection.family import DetectionFamily
-from watermark.detection.forms import RAW, TextForm, text_forms
+from watermark.detection.forms import TextForm, text_forms
 from watermark.detection.key_group import KeyGroup
 from watermark.errors import InputError, UnitMismatchError
 from watermark.seeding import as_token_ids
 from watermark.stats import holm
 from watermark.text import WORDS_V1, WordsUnit
+from watermark.text.canonical import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -140,7 +141,7 @@ class _Bench:
         by_unit: dict[str, list[_Keys]] = defaultdict(list)
         members: dict[tuple[str, int, int], list[int]] = defaultdict(list)
         for i, record in enumerate(records):
-            if record.is_foreign:
+            if not record.is_copula:
                 by_unit[record.unit].append(EngineKey.of(record, i))
             else:
                 kind = (record.unit, record.context_width, record.account_share_q16)

@@ -85,7 +85,7 @@ class DetectionStream:
             SchemeParameterError: The key's scheme has other scores.
             UnitMismatchError: The unit is not the one that the key was made for.
         """
-        if record.is_foreign:
+        if not record.is_copula:
             raise SchemeParameterError(
                 f"key {record.key_id!a} is of scheme {record.scheme!a}, whose scores are not bet "
                 "on one by one; use Detector.detect_each for it"

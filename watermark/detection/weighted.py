@@ -87,7 +87,7 @@ def detect_weighted(
         SchemeParameterError: The scheme is another's, or weights and units do not match.
         TextTooShortError: There is no position with a whole context before it.
     """
-    if record.is_foreign or record.account_share_q16:
+    if not record.is_copula or record.account_share_q16:
         raise SchemeParameterError(
             f"key {record.key_id!a} is an engine's or has an account share; weights serve keys "
             "of this project's scheme without one"

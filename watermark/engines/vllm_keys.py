@@ -145,7 +145,7 @@ def _only_unit(ring: KeyRing) -> str:
     Raises:
         KeysConfigError: There is none, or several.
     """
-    own = dict.fromkeys(record.unit for record in ring if not record.is_foreign)
+    own = dict.fromkeys(record.unit for record in ring if record.is_copula)
     units = [unit for unit in own if unit.startswith("tokenizer:")]
     if len(units) != 1:
         raise KeysConfigError(

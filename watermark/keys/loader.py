@@ -93,18 +93,18 @@ class KeysLoader:
                 what was recorded or loaded before.
             KeyFileError: A secret's file is missing, damaged, too open, or of another key.
         """
-        if self._secrets is not None:
-            self._secrets.look()
         ring = self.load_text(self.read(), now=now, before=self._ring)
         self._ring = ring
         return ring
 
     def read(self) -> str:
-        """Return the text of the file.
+        """Return the text of the file, and look at every secret that may have changed.
 
         Raises:
             KeysConfigError: It cannot be read safely.
         """
+        if self._secrets is not None:
+            self._secrets.look()
         path = str(self.path)
         self._stamps[path] = stamp_of(path)
         return read_text(self.path)

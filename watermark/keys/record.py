@@ -35,8 +35,12 @@ DEFAULT_SCOPE: Final = "default"
 
 MAX_CONTEXT_WIDTH: Final = 4
 MAX_ACCOUNT_SHARE_Q16: Final = 65536
-SCHEMES: Final = (DEFAULT_SCHEME, *FOREIGN_SCHEMES)
-"""This project's own scheme, and those of engines, which only detect here."""
+SGLANG_NATIVE: Final = "sglang-native"
+"""SGLang's own scheme under a subkey of an epoch of ours, which goes with every request."""
+SCHEMES: Final = (DEFAULT_SCHEME, SGLANG_NATIVE, *FOREIGN_SCHEMES)
+"""This project's own scheme, and those of engines."""
+ENGINE_MARKED: Final = frozenset({"vllm-gumbel", "sglang-gumbel", "hf-green-list"})
+"""Engines' schemes that a proxy can switch on, so that a key may stand as marking."""
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
@@ -164,15 +168,29 @@ class KeyFields:
             )
         check_scope_name(self.scope)
         self._check_times()
-        if self.is_foreign and (self.claims or self.is_dated):
-            raise KeysConfigError(
-                f"scheme {self.scheme!a} is an engine's, whose keys only detect here; set state "
-                "'detect', and leave not_before and not_after out"
-            )
-        if self.is_foreign and self.account_share_q16:
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """Refuse what an engine's key cannot be: it has no dates, carries no account."""
+        if self.is_copula:
+            return
+        if self.account_share_q16:
             raise KeysConfigError(
                 f"scheme {self.scheme!a} is an engine's and carries no account; leave "
                 "account_share_q16 out"
+            )
+        if self.scheme == SGLANG_NATIVE and not self.unit.startswith("tokenizer:"):
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} marks token ids; give the unit of the model's tokenizer"
+            )
+        if not self.is_foreign:
+            return
+        may_mark = self.scheme in ENGINE_MARKED and self.scope != DEFAULT_SCOPE
+        if self.is_dated or (self.claims and not may_mark):
+            raise KeysConfigError(
+                f"scheme {self.scheme!a} is an engine's, whose keys only detect here; set state "
+                "'detect', and leave not_before and not_after out (a key that the engine marks "
+                "with now may have state 'marking' in a scope of its own)"
             )
 
     def _check_times(self) -> None:
@@ -202,8 +220,13 @@ class KeyFields:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether an engine marks with the key, and this project only detects with it."""
+        """Whether the secret is an engine's own rather than an epoch's."""
         return self.scheme in FOREIGN_SCHEMES
+
+    @property
+    def is_copula(self) -> bool:
+        """Whether this project's own sampler marks with the key, rather than an engine's."""
+        return self.scheme == DEFAULT_SCHEME
 
     def parameter(self, name: str) -> Scalar:
         """Return a parameter of an engine's scheme: the one given, or the engine's default."""

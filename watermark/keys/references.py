@@ -103,15 +103,16 @@ class Secrets:
         store.remove(place)
 
     def look(self, most: int | None = None) -> bool:
-        """Look at the files whose turn it is; what is not as it was is opened anew when asked for.
+        """Look at the files; what is not as it was is opened anew when asked for.
 
         Args:
-            most: How many; None for all.
+            most: How many of those whose turn it is, beside those that are said to have changed;
+                None for every file that may have.
 
         Returns:
             Whether one has changed.
         """
-        found = self._watch.look(len(self._watch) if most is None else most)
+        found = self._watch.look_thoroughly() if most is None else self._watch.look(most)
         self.stale |= found
         return bool(found)
 

@@ -6,7 +6,7 @@ Source: `watermark/spec/ledger.md`, Segments.
 from __future__ import annotations
 
 import os
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
@@ -122,38 +122,62 @@ def rows_of(source: Any) -> Iterator[tuple[tuple[str, int, int], list[Row]]]:  #
         raise SegmentError(f"a segment cannot be read: {err}; restore it") from err
 
 
-def read_table(source: Any, columns: Sequence[str] | None = None) -> Any:  # noqa: ANN401 - likewise
-    """Return a segment as a table.
+def batches_of(source: Any, columns: Sequence[str] | None = None) -> Iterator[Any]:  # noqa: ANN401 - likewise
+    """Yield a segment as tables of some thousands of rows.
 
     Raises:
         SegmentError: It is no segment.
     """
     try:
-        return pq.read_table(source, columns=None if columns is None else list(columns))
+        file = pq.ParquetFile(source)
+        for batch in file.iter_batches(
+            _BATCH_ROWS, columns=None if columns is None else [*columns]
+        ):
+            yield pa.Table.from_batches([batch])
     except pa.ArrowException as err:
         raise SegmentError(f"a segment cannot be read: {err}; restore it") from err
 
 
-def write_table(table: Any, path: Path) -> None:  # noqa: ANN401 - likewise
-    """Write a table as `.parquet` or `.jsonl`, readable by its owner only; binary becomes hex.
+def write_tables(tables: Iterator[Any], path: Path) -> int:
+    """Write tables one after the other as `.parquet` or `.jsonl`, readable by its owner only.
+
+    Args:
+        tables: Tables of one schema, at least one; binary becomes hex in `.jsonl`.
+        path: The file.
+
+    Returns:
+        How many rows it has.
 
     Raises:
         LedgerConfigError: It cannot be written, or the name is of neither kind.
     """
+    if path.suffix not in {".parquet", ".jsonl", ".ndjson"}:
+        raise LedgerConfigError(f"{path} is neither .parquet nor .jsonl; choose one of them")
+    write = _write_parquet if path.suffix == ".parquet" else _write_lines
     try:
-        if path.suffix == ".parquet":
-            with _private(path) as file:
-                pq.write_table(table, file, compression="zstd")
-        elif path.suffix in {".jsonl", ".ndjson"}:
-            with _private(path) as file:
-                for batch in table.to_batches(_BATCH_ROWS):
-                    file.writelines(
-                        msgspec.json.encode(_shown(row)) + b"\n" for row in batch.to_pylist()
-                    )
-        else:
-            raise LedgerConfigError(f"{path} is neither .parquet nor .jsonl; choose one of them")
+        with _private(path) as file:
+            return write(tables, file)
     except OSError as err:
         raise LedgerConfigError(f"cannot write {path}: {err.strerror}; choose another") from err
+
+
+def _write_parquet(tables: Iterator[Any], file: BinaryIO) -> int:
+    first = next(tables)
+    with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
+        n_rows = 0
+        for table in chain([first], tables):
+            writer.write_table(table)
+            n_rows += len(table)
+    return n_rows
+
+
+def _write_lines(tables: Iterator[Any], file: BinaryIO) -> int:
+    n_rows = 0
+    for table in tables:
+        for batch in table.to_batches(_BATCH_ROWS):
+            file.writelines(msgspec.json.encode(_shown(row)) + b"\n" for row in batch.to_pylist())
+        n_rows += len(table)
+    return n_rows
 
 
 def _private(path: Path) -> BinaryIO:

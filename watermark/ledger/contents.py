@@ -23,7 +23,7 @@ from watermark.ledger.rows import Keeps
 from watermark.seeding import as_token_ids, context_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _WORD: Final = np.dtype("<u4")
 _STREAM: Final = np.dtype("<u8")
+_LARGEST: Final = np.uint64(2**64 - 1)
+_SMALL_TABLE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -180,13 +182,41 @@ def _kept_before(places: NDArray[Any], is_kept: NDArray[np.bool_]) -> NDArray[An
 
 def _distinct(streams: NDArray[np.uint64], bounds: NDArray[Any]) -> list[NDArray[np.uint64]]:
     """Return the values between each two bounds in ascending order, each once; sorts in place."""
-    for start, end in pairwise(bounds.tolist()):
-        streams[start:end].sort()
+    _sort_each(streams, bounds)
     is_first = np.ones(len(streams), np.bool_)  # np.unique has many times the fixed cost
     np.not_equal(streams[1:], streams[:-1], out=is_first[1:])
     is_first[bounds[bounds < len(streams)]] = True
     kept = streams[is_first]
     return [kept[start:end] for start, end in pairwise(_kept_before(bounds, is_first).tolist())]
+
+
+def _sort_each(streams: NDArray[np.uint64], bounds: NDArray[Any]) -> None:
+    """Sort between each two bounds, in place.
+
+    Runs of about one length are the rows of one table, filled up with the largest value: a sort
+    of its own for each would let other threads in as often, and wait for its turn again.
+    """
+    lengths = np.diff(bounds)
+    for first, last in _groups(lengths.tolist()):
+        found = streams[bounds[first] : bounds[last]]
+        own = lengths[first:last]
+        is_inside = np.arange(int(own.max())) < own[:, None]
+        table = np.full(is_inside.shape, _LARGEST, _STREAM)
+        table[is_inside] = found
+        table.sort(axis=1)
+        found[:] = table[is_inside]
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield neighbors whose table is less than half empty, or small."""
+    first = longest = total = 0
+    for place, length in enumerate(lengths):
+        longest, total = max(longest, length), total + length
+        if longest * (place + 1 - first) > 2 * total + _SMALL_TABLE:
+            yield first, place
+            first, longest, total = place, length, length
+    if lengths:
+        yield first, len(lengths)
 
 
 def pack_tokens(choices: Sequence[Sequence[int]]) -> bytes:

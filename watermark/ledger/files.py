@@ -48,7 +48,12 @@ CREATE TABLE rows (
 ) STRICT;
 CREATE TABLE closed (at_us INTEGER NOT NULL) STRICT;
 """
-_INSERT: Final = f"INSERT INTO rows VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - no value
+_VALUES: Final = f"({', '.join('?' * len(COLUMNS))})"
+_AT_ONCE: Final = 64  # rows a statement: each lets other threads run once, and waits for its turn
+_INSERT: Final = {
+    count: f"INSERT INTO rows VALUES {', '.join([_VALUES] * count)}"  # noqa: S608 - no value
+    for count in (1, _AT_ONCE)
+}
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM rows ORDER BY seq"  # noqa: S608 - our columns
 
 
@@ -157,11 +162,14 @@ class LedgerFile:
         Raises:
             LedgerFileError: They may be there or not; `abandon` the file.
         """
-        first = self.n_rows + 1
-        numbered = [(seq, *row[1:]) for seq, row in enumerate(rows, start=first)]
+        numbered = [(seq, *row[1:]) for seq, row in enumerate(rows, start=self.n_rows + 1)]
+        whole = len(rows) - len(rows) % _AT_ONCE
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_INSERT, numbered)
+            for start in range(0, whole, _AT_ONCE):
+                values = itertools.chain.from_iterable(numbered[start : start + _AT_ONCE])
+                self._db.execute(_INSERT[_AT_ONCE], tuple(values))
+            self._db.executemany(_INSERT[1], numbered[whole:])
             self._db.execute("COMMIT")
             self.n_rows += len(rows)
             if self._frames >= self._checkpoint_frames:

@@ -1,20 +1,23 @@
 """Rows on their way to the disk, each with whoever waits for it.
 
-Rule 1: who waits cannot cancel: what was handed over is written all the same. Rule 2: the contents
-of a commit's ends are made in one pass; one answer's fault is not the others'.
+Rule 1: who waits cannot cancel: what was handed over is written all the same. Rule 2: the
+contents of a commit's ends are made in one pass; one answer's fault is not the others'. Rule 3: an
+event loop waits for beginnings, so they have futures; ends have receipts, which share one
+condition, since there are as many of them and hardly anybody asks.
 """
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from watermark.ledger.rows import Kind, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    import threading
+    from collections.abc import Callable, Iterable, Sequence
 
     from watermark.ledger.contents import Answer
 
@@ -24,11 +27,63 @@ logger = logging.getLogger(__name__)
 
 
 class Ack(Future[None]):
-    """Done once a row is durable."""
+    """Done once a beginning is durable."""
 
     def cancel(self) -> bool:
         """Refuse: the row is written all the same."""
         return False
+
+
+class Receipt:
+    """Done once an end is durable; read as a future is.
+
+    Args:
+        settled: Notified whenever some are done.
+    """
+
+    __slots__ = ("_error", "_is_done", "_settled")
+
+    def __init__(self, settled: threading.Condition) -> None:
+        self._settled = settled
+        self._is_done = False
+        self._error: Exception | None = None
+
+    def done(self) -> bool:
+        """Return whether it is known what became of the row."""
+        return self._is_done
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        """Return why the row is lost, None where it is durable.
+
+        Args:
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            TimeoutError: It is not known yet.
+        """
+        if not self._is_done:
+            with self._settled:
+                if not self._settled.wait_for(self.done, timeout):
+                    raise TimeoutError
+        return self._error
+
+    def result(self, timeout: float | None = None) -> None:
+        """Wait until the row is durable, or raise why it is lost.
+
+        Args:
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            LedgerUnavailableError: It is lost.
+            TimeoutError: It is not known yet.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+
+    def settle(self, error: Exception | None) -> None:
+        """Note what became of the row; whoever waits is notified for many at a time."""
+        self._error, self._is_done = error, True
 
 
 @dataclass(slots=True, eq=False)
@@ -37,18 +92,33 @@ class Job:
 
     Attributes:
         row: The row, not yet numbered.
-        answer: What an end's contents are made of, until they are.
         done: Done once the row is durable.
+        answer: What an end's contents are made of, until they are.
     """
 
     row: Row
+    done: Ack | Receipt
     answer: Answer | None = None
-    done: Ack = field(default_factory=Ack)
 
     @property
     def is_end(self) -> bool:
         """Whether it is of a reply that has left."""
         return self.row.kind == Kind.END
+
+
+def settle(
+    jobs: Iterable[Job], settled: threading.Condition, error: Exception | None = None
+) -> None:
+    """Tell whoever waits that rows are durable, or why they are lost."""
+    for job in jobs:
+        if isinstance(job.done, Receipt):
+            job.done.settle(error)
+        elif error is None:
+            job.done.set_result(None)
+        else:
+            job.done.set_exception(error)
+    with settled:
+        settled.notify_all()
 
 
 def make_contents(jobs: Sequence[Job], contents: Contents) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from watermark.keys import SecretKey
     from watermark.ledger.contents import Delivered
+    from watermark.ledger.jobs import Receipt
     from watermark.ledger.limits import State, WriterStats
     from watermark.ledger.rows import Ending
     from watermark.ledger.settings import LedgerSettings
@@ -169,7 +170,7 @@ class Ledger:
 
     def end(
         self, entry: Entry, ending: Ending, choices: Sequence[Delivered], keyed: KeyedUniforms
-    ) -> Future[None]:
+    ) -> Receipt:
         """Write what was handed over of a reply; once for each entry.
 
         Args:

@@ -4,7 +4,8 @@ The functions on tables take and return tables, so that one machine maps them ov
 and a cluster hands them to Ray Data.
 
 Rule 1: a segment is read only as its signed header has it. Rule 2: a reply that occurs twice
-counts once, and a context once a conversation. Rule 3: only replies that ended count.
+counts once, and a context once a conversation. Rule 3: only replies that ended count. Rule 4: no
+more is in memory than a part of the rows (`spill.py`), however many were sealed.
 
 Source: `watermark/spec/ledger.md`, Reading.
 """
@@ -19,15 +20,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from watermark.errors import SegmentError
-from watermark.ledger.arrow import SCHEMA, read_table, root_of
+from watermark.ledger.arrow import SCHEMA, batches_of, root_of
 from watermark.ledger.contents import Delivered, fingerprints, unpack_tokens
 from watermark.ledger.rows import Keeps, Kind, Outcome
+from watermark.ledger.spill import in_parts
 from watermark.ledger.store import segment_name
 from watermark.seeding import KeyedUniforms
 from watermark.text import WORDS_V1
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from watermark.keys import KeyRing
     from watermark.ledger.headers import Header, SignedHeader
@@ -46,9 +51,12 @@ CONTEXT_COLUMNS: Final = (
     "contents",
 )
 TOKEN_COLUMNS: Final = (*CONTEXT_COLUMNS, "account", "reply")
+_PART_BYTES: Final = 16 << 20  # of segments: some two million contexts, 200 MiB in memory
+_PART_ROWS: Final = 1 << 18
 _CONTEXT: Final = ["key_id", "unit", "fingerprint"]
 _BEGUN: Final = ["account", "conversation", "key_id", "unit", "tokenizer", "model", "path"]
 _ENDED: Final = ["keeps", "outcome", "n_tokens", "n_bytes", "digest", "contents"]
+REPLY_COLUMNS: Final = ("node", "kind", "at_us", "reply", *_BEGUN, *_ENDED[:-1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +149,7 @@ def _verify_segment(store: SegmentStore, header: Header) -> None:
 def tables(
     store: SegmentStore, verified: Sequence[VerifiedNode], columns: Sequence[str] | None = None
 ) -> Iterator[Any]:
-    """Yield the segments of verified nodes as tables.
+    """Yield the segments of verified nodes as tables of some thousands of rows.
 
     Raises:
         SegmentError: One cannot be read.
@@ -149,7 +157,12 @@ def tables(
     for node in verified:
         for header in node.kept:
             with store.open(node.node, segment_name(header.segment)) as file:
-                yield read_table(file, columns)
+                yield from batches_of(file, columns)
+
+
+def of_key(table: Any, key_id: str) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return the rows of one key."""
+    return table.filter(pc.equal(_words(table["key_id"]), key_id))
 
 
 def contexts_of(table: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -246,22 +259,36 @@ def count_conversations(table: Any) -> Any:  # noqa: ANN401 - likewise
     return counted.rename_columns([*_CONTEXT, "conversations"])
 
 
-def count_contexts(parts: Iterator[Any]) -> Any:  # noqa: ANN401 - likewise
-    """Return how many conversations hold each context, over tables of rows.
+def count_contexts(parts: Iterable[Any], *, n_bytes: int, folder: Path) -> Iterator[Any]:
+    """Yield how many conversations hold each context, over tables of rows.
 
-    Returns:
-        A table of key_id, unit, fingerprint and conversations, in ascending order.
+    Args:
+        parts: Tables of rows.
+        n_bytes: The segments' size, from which follows in how many parts they are counted.
+        folder: Where files may lie meanwhile; they are as secret as the key.
+
+    Yields:
+        Tables of key_id, unit, fingerprint and conversations; over all of them by fingerprint,
+        key and unit, in ascending order.
     """
-    empty = pa.table(
-        {
-            "key_id": pa.array([], pa.string()),
-            "unit": pa.array([], pa.string()),
-            "fingerprint": pa.array([], pa.uint64()),
-            "conversation": pa.array([], pa.binary()),
-        }
+    schema = pa.schema(
+        [
+            ("key_id", pa.string()),
+            ("unit", pa.string()),
+            ("fingerprint", pa.uint64()),
+            ("conversation", pa.binary()),
+        ]
     )
-    found = pa.concat_tables([empty, *(contexts_of(part) for part in parts)])
-    return count_conversations(found).sort_by([(name, "ascending") for name in _CONTEXT])
+    exploded = (contexts_of(part).select(schema.names) for part in parts)
+    n_parts = 1 + n_bytes // _PART_BYTES
+    for part in in_parts(exploded, schema, _by_fingerprint, n_parts=n_parts, folder=folder):
+        order = [(name, "ascending") for name in ("fingerprint", "key_id", "unit")]
+        yield count_conversations(part).sort_by(order)
+
+
+def _by_fingerprint(table: Any) -> NDArray[np.uint64]:  # noqa: ANN401 - likewise
+    found: NDArray[np.uint64] = table["fingerprint"].to_numpy()
+    return found
 
 
 def count_contexts_with_ray(paths: Sequence[str], **options: Any) -> Any:  # noqa: ANN401 - likewise
@@ -279,19 +306,44 @@ def count_contexts_with_ray(paths: Sequence[str], **options: Any) -> Any:  # noq
     return together.map_batches(count_conversations, batch_format="pyarrow", batch_size=None)
 
 
-def replies_of(parts: Iterator[Any]) -> Any:  # noqa: ANN401 - likewise
-    """Return one row a reply: what began, and how it ended; `open` where it did not.
+def replies_of(
+    parts: Iterable[Any], *, n_rows: int, folder: Path, with_contents: bool = False
+) -> Iterator[Any]:
+    """Yield one row a reply: what began, and how it ended; `open` where it did not.
 
     Args:
-        parts: Tables of rows.
+        parts: Tables of rows, with `REPLY_COLUMNS`; and the contents, where they are wanted.
+        n_rows: How many rows there are, from which follows in how many parts they are joined.
+        folder: Where files may lie meanwhile.
+        with_contents: Whether the replies have their contents.
+
+    Yields:
+        Tables of replies, each in the order in which they began: some 100,000 replies at a time,
+        and all at once where there are no more.
     """
-    rows = pa.concat_tables([_undictionaried(part) for part in (SCHEMA.empty_table(), *parts)])
+    names = [*REPLY_COLUMNS, *(["contents"] if with_contents else [])]
+    rows = (_undictionaried(part.select(names)) for part in parts)
+    named = (part.filter(pc.is_valid(part["reply"])) for part in rows)
+    schema = _undictionaried(SCHEMA.empty_table().select(names)).schema
+    n_parts = 1 + n_rows // _PART_ROWS
+    for part in in_parts(named, schema, _by_reply, n_parts=n_parts, folder=folder):
+        yield _joined(part)
+
+
+def _by_reply(table: Any) -> NDArray[np.uint64]:  # noqa: ANN401 - likewise
+    names = b"".join(one[:8] for one in table["reply"].to_pylist())
+    return np.frombuffer(names, ">u8").astype(np.uint64)
+
+
+def _joined(rows: Any) -> Any:  # noqa: ANN401 - likewise
+    """Return replies from all the rows that they have."""
+    ends = [name for name in _ENDED if name in rows.column_names]
     begun = _first(rows.filter(pc.equal(rows["kind"], int(Kind.BEGIN))))
     ended = _first(rows.filter(pc.equal(rows["kind"], int(Kind.END))))
     begun = begun.select(["reply", "node", "at_us", *_BEGUN]).rename_columns(
         ["reply", "node", "begun_us", *_BEGUN]
     )
-    ended = ended.select(["reply", "at_us", *_ENDED]).rename_columns(["reply", "ended_us", *_ENDED])
+    ended = ended.select(["reply", "at_us", *ends]).rename_columns(["reply", "ended_us", *ends])
     joined = begun.join(ended, "reply", join_type="full outer")
     outcome = pc.fill_null(joined["outcome"], "open")
     place = joined.schema.get_field_index("outcome")
@@ -303,8 +355,10 @@ def replies_of(parts: Iterator[Any]) -> Any:  # noqa: ANN401 - likewise
 def with_plain_tokens(replies: Any, vault: Vault) -> Any:  # noqa: ANN401 - likewise
     """Return replies with a column `tokens`: of each choice, where they were kept and not erased.
 
+    It takes the place of the contents.
+
     Args:
-        replies: From `replies_of`.
+        replies: From `replies_of`, with contents.
         vault: The data keys of the node's accounts.
     """
     tokens: list[list[list[int]] | None] = []
@@ -314,7 +368,7 @@ def with_plain_tokens(replies: Any, vault: Vault) -> Any:  # noqa: ANN401 - like
             plain = vault.open(row["account"], row["reply"], row["contents"])
         tokens.append(None if plain is None else [one.tolist() for one in unpack_tokens(plain)])
     kind = pa.list_(pa.list_(pa.uint32()))
-    return replies.append_column("tokens", pa.array(tokens, kind))
+    return replies.drop_columns(["contents"]).append_column("tokens", pa.array(tokens, kind))
 
 
 def _first(rows: Any) -> Any:  # noqa: ANN401 - likewise

@@ -21,14 +21,15 @@ from msgspec import structs
 
 from watermark.errors import LedgerFileError, LedgerUnavailableError
 from watermark.ledger.files import LedgerFile
-from watermark.ledger.jobs import Job, make_contents
+from watermark.ledger.jobs import Ack, Job, Receipt, settle
 from watermark.ledger.limits import State, WriterLimits, WriterStats
+from watermark.ledger.queue import JobQueue
 from watermark.ledger.rows import Gap, Kind, Row
 from watermark.ledger.seats import Seat
 from watermark.ledger.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from watermark.ledger.jobs import Contents
     from watermark.ledger.rows import Beginning, Ending, Keeps
 
-MAX_COMMIT_ROWS: Final = 1000
 _ROW_BYTES: Final = 512  # of a row in memory beside its contents
 _IDLE_S: Final = 0.25  # how soon a disk that fills up is noticed
 
@@ -52,7 +52,7 @@ class LedgerWriter:
         now: Seconds since 1970.
         clock: Monotonic seconds.
         limits: When to commit, and what may be used up.
-        contents: Makes what is kept of the answers of a commit, on the writer's thread.
+        contents: Makes what is kept of some answers, on a thread of its own.
         vfs: SQLite's name of the file system; None for the machine's.
 
     Raises:
@@ -74,16 +74,15 @@ class LedgerWriter:
         self.limits = limits or WriterLimits()
         self._now = now
         self._clock = clock
-        self._contents = contents
         self._vfs = vfs
         self._seat = Seat(folder, node)
         # A file system of SQLite's own has not the machine's space.
         self._space = Space(folder, self.limits, clock) if vfs is None else None
-        self._jobs: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._waiting_bytes = 0
-        self._wake = threading.Condition()
-        self._is_closing = self._is_closed = False
+        self._lock = threading.Lock()
+        self._settled = threading.Condition()
+        self._is_closing = False
         self._state = State.OPEN
         self._outage: Gap | None = None
         self._refused = 0
@@ -95,6 +94,7 @@ class LedgerWriter:
         except LedgerFileError:
             self._seat.leave()
             raise
+        self._queue = JobQueue(contents, self.limits)
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
@@ -111,8 +111,8 @@ class LedgerWriter:
     @property
     def stats(self) -> WriterStats:
         """What it has done so far."""
-        with self._wake:
-            waiting = len(self._jobs) + len(self._waiting)
+        with self._lock:
+            waiting = len(self._queue) + len(self._waiting)
             held = 0 if self._space is None else self._space.held
             return replace(
                 self._stats, rows=dict(self._stats.rows), waiting=waiting, folder_bytes=held
@@ -129,11 +129,13 @@ class LedgerWriter:
             LedgerUnavailableError: Nothing can be written now.
         """
         row = beginning.row(self._now_us())
-        with self._wake:
+        with self._lock:
             if self._state is not State.OPEN or self._is_closing:
                 self._refuse()
                 raise LedgerUnavailableError(self._reason())
-        return self._submit(Job(row))
+        ack = Ack()
+        self._submit(Job(row, ack))
+        return ack
 
     def end(
         self,
@@ -141,7 +143,7 @@ class LedgerWriter:
         ending: Ending,
         keeps: Keeps,
         answer: Answer,
-    ) -> Future[None]:
+    ) -> Receipt:
         """Write what was handed over of a reply.
 
         Args:
@@ -154,52 +156,29 @@ class LedgerWriter:
             Done once the row is durable.
         """
         row = ending.row(self._now_us(), begun, keeps, None)
-        return self._submit(Job(row, answer))
+        receipt = Receipt(self._settled)
+        self._submit(Job(row, receipt, answer))
+        return receipt
 
     def close(self) -> None:
         """Write what waits, say that nothing is missing, and give the place up."""
-        with self._wake:
+        with self._lock:
             self._is_closing = True
-            self._wake.notify()
+        self._queue.close()
         self._thread.join()
         self._seat.leave()
 
-    def _submit(self, job: Job) -> Future[None]:
-        with self._wake:
-            if self._is_closed:
-                job.done.set_exception(LedgerUnavailableError(self._reason()))
-                return job.done
-            self._jobs.append(job)
-            if len(self._jobs) in (1, self.limits.rows):
-                self._wake.notify()
-        return job.done
+    def _submit(self, job: Job) -> None:
+        if not self._queue.put(job):
+            self._refuse_jobs([job])
 
     def _run(self) -> None:
-        while True:
-            jobs = self._take()
+        while not self._queue.has_ended():
+            jobs = self._queue.take(_IDLE_S)
             self._look_after()
             if jobs:
                 self._commit(jobs)
-            with self._wake:
-                self._is_closed = self._is_closing and not self._jobs
-            if self._is_closed:
-                break
         self._finish()
-
-    def _take(self) -> list[Job]:
-        """Wait for rows, then a little for more; nothing where none came for a while."""
-        limits = self.limits
-        with self._wake:
-            if not self._jobs and not self._is_closing:
-                self._wake.wait(_IDLE_S)
-            if not self._jobs:
-                return []
-            if len(self._jobs) < limits.rows and not self._is_closing:
-                self._wake.wait_for(
-                    lambda: len(self._jobs) >= limits.rows or self._is_closing, limits.linger_s
-                )
-            count = min(len(self._jobs), MAX_COMMIT_ROWS)
-            return [self._jobs.popleft() for _ in range(count)]
 
     def _commit(self, jobs: list[Job]) -> None:
         """Make the rows durable, or keep what can be kept for another file."""
@@ -207,21 +186,19 @@ class LedgerWriter:
             self._set_aside(jobs)
             return
         try:
-            make_contents(jobs, self._contents)
             self._append(self._file, [job.row for job in jobs])
         except LedgerFileError as err:
             self._break(err)
             self._set_aside(jobs)
             return
-        for job in jobs:
-            job.done.set_result(None)
+        settle(jobs, self._settled)
 
     def _append(self, file: LedgerFile, rows: list[Row]) -> None:
         start = self._clock()
         file.append(rows)
         spent = self._clock() - start
         kinds = Counter(row.kind for row in rows)
-        with self._wake:
+        with self._lock:
             for kind in Kind:
                 self._stats.rows[kind] += kinds[kind]
             self._stats = replace(
@@ -232,12 +209,11 @@ class LedgerWriter:
 
     def _set_aside(self, jobs: list[Job]) -> None:
         """Refuse beginnings; keep ends in memory as far as they may go."""
-        make_contents(jobs, self._contents)
         for job in jobs:
             if not job.is_end:
-                with self._wake:
+                with self._lock:
                     self._refuse()
-                job.done.set_exception(LedgerUnavailableError(self._reason()))
+                self._refuse_jobs([job])
                 continue
             size = _ROW_BYTES + len(job.row.contents or b"")
             if self._waiting_bytes + size > self.limits.waiting_bytes:
@@ -250,9 +226,9 @@ class LedgerWriter:
         """Count an end that nobody will read: its reply stays open."""
         if self._outage is not None:
             self._outage = structs.replace(self._outage, lost=self._outage.lost + 1)
-        with self._wake:
+        with self._lock:
             self._stats = replace(self._stats, lost=self._stats.lost + 1)
-        job.done.set_exception(LedgerUnavailableError(self._reason()))
+        self._refuse_jobs([job])
 
     def _look_after(self) -> None:
         """Begin another file where it is time, or where the last one broke; look at the space."""
@@ -293,7 +269,7 @@ class LedgerWriter:
         self._leave_open(State.BROKEN, Gap(cause="write-error", file=name, detail=_detail(err)))
 
     def _leave_open(self, state: State, gap: Gap) -> None:
-        with self._wake:
+        with self._lock:
             if self._outage is None:
                 self._outage = structs.replace(gap, since_us=self._now_us())
                 self._refused = 0
@@ -321,8 +297,7 @@ class LedgerWriter:
         self._waiting.clear()
         self._waiting_bytes = 0
         self._reopen()
-        for job in jobs:
-            job.done.set_result(None)
+        settle(jobs, self._settled)
 
     def _look_at_space(self) -> None:
         """Refuse beginnings where space runs short; say so in a row once it is there again."""
@@ -345,7 +320,7 @@ class LedgerWriter:
 
     def _reopen(self) -> None:
         logger.warning("the ledger can be written again")
-        with self._wake:
+        with self._lock:
             self._state = State.OPEN
             self._outage = None
 
@@ -364,8 +339,10 @@ class LedgerWriter:
                 self._break(err)
         if self._waiting:
             logger.error("%d ends could not be kept; their replies stay open", len(self._waiting))
-        for job in self._waiting:
-            job.done.set_exception(LedgerUnavailableError(self._reason()))
+        self._refuse_jobs(self._waiting)
+
+    def _refuse_jobs(self, jobs: Iterable[Job]) -> None:
+        settle(jobs, self._settled, LedgerUnavailableError(self._reason()))
 
     def _reason(self) -> str:
         cause = "it is closed" if self._outage is None else self._outage.cause

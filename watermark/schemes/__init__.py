@@ -24,6 +24,7 @@ from watermark.schemes.reader import (
     text_identities,
 )
 from watermark.schemes.registry import READERS, reader_of
+from watermark.schemes.sglang_gumbel import native_key
 from watermark.schemes.trie_race import Candidate, PairScores, race
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "all_windows",
     "counted",
     "join",
+    "native_key",
     "race",
     "reader_of",
     "score_sum",

@@ -24,6 +24,7 @@ READERS: Final[Mapping[str, Callable[[KeyRecord], Reader]]] = MappingProxyType(
         "hf-synthid": SynthidReader.of,
         "vllm-gumbel": VllmReader.of,
         "sglang-gumbel": SglangReader.of,
+        "sglang-native": SglangReader.of_epoch,
     }
 )
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import numpy as np
 
+from watermark.keys import LABEL_NATIVE_SGLANG, SUBKEY_BYTES
 from watermark.schemes.reader import (
     GAMMA,
     NO_CONTEXTS,
@@ -39,13 +40,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from watermark.keys import ForeignKey, KeyRecord
+    from watermark.keys import ForeignKey, KeyRecord, SecretKey
 
 MAX_CONTEXTS: Final = 4096
 
 _FIRST: Final = np.uint32(0xCC9E2D51)
 _SCALE: Final = 2.0**32
 _CHUNK: Final = 1 << 14
+
+
+def native_key(secret: SecretKey) -> int:
+    """Return the 64-bit key that an epoch has for this engine; in requests 16 hex digits."""
+    label = LABEL_NATIVE_SGLANG
+    return int.from_bytes(secret.subkey(label, SUBKEY_BYTES[label]), "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,11 @@ class SglangReader:
         """Return the reader of a key record."""
         keys = cast("ForeignKey", record.secret).integers
         return cls(record.context_width, float(record.parameter("mixing_probability")), keys)
+
+    @classmethod
+    def of_epoch(cls, record: KeyRecord) -> SglangReader:
+        """Return the reader of an epoch key that marks through the engine, by its subkey."""
+        return cls(record.context_width, 0.5, (native_key(record.secret),))
 
     def positions(self, ids: NDArray[np.uint32]) -> Positions:
         """Return every position that has a whole context before it in the reply."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from watermark.errors import SchemeParameterError
 from watermark.keys import LABEL_ACCOUNT_CODE, LABEL_ACCOUNT_TAG, SecretKey
-from watermark.seeding.prf import encrypt_blocks
+from watermark.seeding.prf import BlockCipher, encrypt_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,7 +98,7 @@ class AccountCodes:
     A code exists as soon as its name does; no registry is needed.
     """
 
-    __slots__ = ("_blocks", "_code_key")
+    __slots__ = ("_blocks", "_cipher")
 
     def __init__(self, secret: SecretKey, accounts: Iterable[str]) -> None:
         """Derive the accounts' tags.
@@ -114,7 +114,7 @@ class AccountCodes:
         data = b"".join(map(tags.tag, accounts))
         self._blocks = np.zeros((len(data) // _TAG_BYTES, 4), np.dtype("<u4"))
         self._blocks[:, :2] = np.frombuffer(data, np.dtype("<u4")).reshape(-1, 2)
-        self._code_key = secret.subkey(LABEL_ACCOUNT_CODE, 16)
+        self._cipher = BlockCipher(secret.subkey(LABEL_ACCOUNT_CODE, 16))
 
     def __len__(self) -> int:
         """Return the number of accounts."""
@@ -125,7 +125,9 @@ class AccountCodes:
         return f"<AccountCodes of {len(self)}>"
 
     def words(self, block: int) -> NDArray[np.uint64]:
-        """Return the bits of 128 code positions for every account; not for two threads at once.
+        """Return the bits of 128 code positions for every account; the next call overwrites them.
+
+        Not for two threads at once.
 
         Args:
             block: Code position // 128, 0..511.
@@ -134,7 +136,7 @@ class AccountCodes:
             Shape (2, n): bit b of word w is that of code position 128 block + 64 w + b.
         """
         self._blocks[:, 2] = block  # the high half of the uint64 block number stays 0
-        return encrypt_blocks(self._code_key, self._blocks).T
+        return self._cipher.encrypt(self._blocks).T
 
     def bits(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return the code bit of every account at every position, shape (n, m).
@@ -146,9 +148,8 @@ class AccountCodes:
         blocks = positions // CODE_BLOCK_BITS
         for block in np.unique(blocks).tolist():
             here = np.flatnonzero(blocks == block)
-            word, bit = np.divmod(positions[here] % CODE_BLOCK_BITS, 64)
-            shifted = self.words(block)[word] >> bit.astype(np.uint64)[:, None]
-            found[here] = (shifted & np.uint64(1)).astype(np.bool_)
+            code = np.unpackbits(self.words(block).T.view(np.uint8), axis=1, bitorder="little")
+            found[here] = code[:, positions[here] % CODE_BLOCK_BITS].T
         return found.T
 
 

@@ -21,7 +21,41 @@ if TYPE_CHECKING:
 
 BLOCK_WORDS: Final = MAX_CONTEXT_WIDTH
 BLOCK_BYTES: Final = 16
-CHUNK_POSITIONS: Final = 1 << 14  # 256 KiB of blocks: in and out stay in a core's second cache
+CHUNK_POSITIONS: Final = 1 << 16  # a mebibyte of blocks; few steps, so that threads seldom meet
+
+
+class BlockCipher:
+    """AES-128 of many blocks, again and again: one key schedule and one output for all calls."""
+
+    __slots__ = ("_encryptor", "_out")
+
+    def __init__(self, key: bytes) -> None:
+        """Expand a key of 16 bytes."""
+        # ECB is the point here: every block is one evaluation of the permutation.
+        self._encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
+        self._out = np.empty(0, np.uint8)
+
+    def __repr__(self) -> str:
+        """Show nothing of the key."""
+        return "<BlockCipher>"
+
+    def encrypt(self, blocks: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Return AES-128 of every block; the next call writes over it.
+
+        Args:
+            blocks: Shape (n, 4), little-endian uint32, C order.
+
+        Returns:
+            Shape (n, 2), little-endian uint64.
+        """
+        if not len(blocks):  # a memoryview of nothing cannot be cast
+            return np.zeros((0, 2), np.dtype("<u8"))
+        # cryptography asks for room for one block less a byte beyond the input.
+        size = len(blocks) * BLOCK_BYTES + BLOCK_BYTES - 1
+        if len(self._out) < size:
+            self._out = np.empty(size, np.uint8)
+        written = self._encryptor.update_into(blocks.data.cast("B"), self._out.data)
+        return self._out[:written].view(np.dtype("<u8")).reshape(-1, 2)
 
 
 def encrypt_blocks(key: bytes, blocks: NDArray[np.uint32]) -> NDArray[np.uint64]:
@@ -34,14 +68,7 @@ def encrypt_blocks(key: bytes, blocks: NDArray[np.uint32]) -> NDArray[np.uint64]
     Returns:
         Shape (n, 2), little-endian uint64.
     """
-    if not len(blocks):  # a memoryview of nothing cannot be cast
-        return np.zeros((0, 2), np.dtype("<u8"))
-    # ECB is the point here: every block is one evaluation of the permutation.
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
-    # cryptography asks for room for one block less a byte beyond the input.
-    out = np.empty(len(blocks) * BLOCK_BYTES + BLOCK_BYTES - 1, np.uint8)
-    written = encryptor.update_into(blocks.data.cast("B"), out.data)
-    return out[:written].view(np.dtype("<u8")).reshape(-1, 2)
+    return BlockCipher(key).encrypt(blocks)
 
 
 class ContextPRF:
@@ -79,9 +106,10 @@ class ContextPRF:
             return words[:, 0], words[:, 1]
         streams = np.empty(n, np.dtype("<u8"))
         routes = np.empty(n, np.dtype("<u8"))
+        cipher = BlockCipher(self._key)
         for start in range(0, n, CHUNK_POSITIONS):
             chunk = contexts[start : start + CHUNK_POSITIONS]
-            words = encrypt_blocks(self._key, _filled(blocks[: len(chunk)], chunk))
+            words = cipher.encrypt(_filled(blocks[: len(chunk)], chunk))
             streams[start : start + len(chunk)] = words[:, 0]
             routes[start : start + len(chunk)] = words[:, 1]
         return streams, routes

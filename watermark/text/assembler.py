@@ -30,12 +30,12 @@ class StopCutter:
         self._stop = tuple(stop)
         self._held = ""
         self.length = 0  # characters decoded so far, held ones included
-        self._is_stopped = False
+        self.stopped_by: str | None = None  # the stop string that has come
 
     @property
     def is_stopped(self) -> bool:
         """Whether a stop string has come; the text ended before it."""
-        return self._is_stopped
+        return self.stopped_by is not None
 
     def add_text(self, fresh: str) -> str:
         """Take some more characters and return the text that is now certain."""
@@ -43,11 +43,11 @@ class StopCutter:
         if not self._stop:
             return fresh
         text = self._held + fresh
-        found = [place for place in map(text.find, self._stop) if place >= 0]
+        found = [(text.find(string), string) for string in self._stop if string in text]
         if found:
-            self._is_stopped = True
+            place, self.stopped_by = min(found)
             self._held = ""
-            return text[: min(found)]
+            return text[:place]
         keep = _possible_stop(text, self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -52,11 +52,13 @@ if TYPE_CHECKING:
 
     from watermark.tracing.codes import CodeSums
 
-CHUNK_ACCOUNTS: Final = 8192
-MOST_BODIES: Final = 256  # counted at once: their counts are 40 MiB a thread
+CHUNK_ACCOUNTS: Final = 16384  # long steps, so that threads seldom meet at the interpreter
+MOST_BODIES: Final = 256  # counted at once: their counts are 64 MiB a thread
 MOST_KEPT: Final = 2048  # with C equally active accounts no z exceeds sqrt(65536 / C)
 _WORD_BITS: Final = 64
 _PER_BLOCK: Final = CODE_BLOCK_BITS // _WORD_BITS
+_BYTE: Final = 255
+_REFINED_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ def trace_accounts(
         rademacher_log_sf(best.statistics.astype(np.float64), body.sums.astype(np.float64))
         for body, best in zip(bodies, found, strict=True)
     ]
-    found, logs = _refined(bodies, found, logs, accounts)
+    found, logs = _refined(bodies, found, logs, accounts, over)
     family = len(bodies) * len(accounts)
     adjusted = iter(holm(np.concatenate([[], *logs]).tolist(), family_size=family))
     return [
@@ -207,16 +209,29 @@ def _refined(
     found: Sequence[_Best],
     logs: Sequence[NDArray[np.float64]],
     accounts: Sequence[str],
+    over: Callable[..., Iterable[Any]],
 ) -> tuple[list[_Best], list[NDArray[np.float64]]]:
     """Return the accounts by both tests, smallest p-value first."""
+
+    def second(part: tuple[CodeSums, NDArray[np.int64]]) -> NDArray[np.float64]:
+        body, numbers = part
+        names = [accounts[number] for number in numbers.tolist()]
+        return segment_log_pvalues(AccountCodes(body.record.secret, names), body.segments)
+
+    tested = [len(body.segments.starts) > 1 for body in bodies]
+    parts = [
+        (body, one.numbers[start : start + _REFINED_AT_ONCE])
+        for body, one, is_tested in zip(bodies, found, tested, strict=True)
+        for start in range(0, len(one.numbers) if is_tested else 0, _REFINED_AT_ONCE)
+    ]
+    seconds = iter(over(second, parts))
     best, both = [], []
-    for body, one, first in zip(bodies, found, logs, strict=True):
+    for one, first, is_tested in zip(found, logs, tested, strict=True):
         log = first
-        if len(body.segments.starts) > 1 and len(one.numbers):
-            names = [accounts[number] for number in one.numbers.tolist()]
-            codes = AccountCodes(body.record.secret, names)
-            second = segment_log_pvalues(codes, body.segments)
-            log = np.minimum(np.minimum(first, second) + math.log(2.0), 0.0)
+        if is_tested and len(first):
+            n_parts = -(-len(first) // _REFINED_AT_ONCE)
+            log = np.minimum(first, np.concatenate(list(islice(seconds, n_parts))))
+            log = np.minimum(log + math.log(2.0), 0.0)
         order = np.lexsort((-one.statistics, log))
         best.append(_Best(one.numbers[order], one.statistics[order]))
         both.append(log[order])
@@ -256,6 +271,64 @@ def _mask(bits: NDArray[np.uint64]) -> np.uint64:
     return np.uint64(np.bitwise_or.reduce(bits, initial=np.uint64(0)))
 
 
+class _Count:
+    """What disagrees with one body, account by account.
+
+    Each binary digit has a count of bytes, added to its whole before a byte can overflow: bytes
+    are added at a tenth of what mixed widths take.
+    """
+
+    __slots__ = ("_bytes", "_held", "_plan", "_whole")
+
+    def __init__(self, plan: _Plan, n: int) -> None:
+        self._plan = plan
+        self._whole = np.zeros(n, np.int64)
+        self._bytes: dict[int, NDArray[np.uint8]] = {}
+        self._held: dict[int, int] = {}
+
+    def add(self, place: int, word: NDArray[np.uint64], buffers: _Buffers) -> None:
+        """Add the disagreeing positions of one code word."""
+        found = self._plan.words.get(place)
+        if found is None:
+            return
+        negative, digits = found
+        np.bitwise_xor(word, negative, out=buffers.signed)
+        for digit, mask in digits:
+            np.bitwise_and(buffers.signed, mask, out=buffers.disagreeing)
+            np.bitwise_count(buffers.disagreeing, out=buffers.counted)
+            self._hold(digit, int(mask).bit_count(), buffers.counted)
+
+    def _hold(self, digit: int, most: int, counted: NDArray[np.uint8]) -> None:
+        """Add counts of at most so many to a digit's bytes."""
+        if digit not in self._bytes:
+            self._bytes[digit], self._held[digit] = counted.copy(), most
+            return
+        if self._held[digit] + most > _BYTE:
+            self._whole += self._bytes[digit].astype(np.int64) << digit
+            self._bytes[digit][:], self._held[digit] = counted, most
+            return
+        np.add(self._bytes[digit], counted, out=self._bytes[digit])
+        self._held[digit] += most
+
+    def statistics(self) -> NDArray[np.int64]:
+        """Return T of every account, shape (n,)."""
+        against = self._whole
+        for digit, held in self._bytes.items():
+            against = against + (held.astype(np.int64) << digit)
+        statistics: NDArray[np.int64] = self._plan.total - 2 * against
+        return statistics
+
+
+class _Buffers:
+    """Room for the steps of a count, shape (n,) each."""
+
+    __slots__ = ("counted", "disagreeing", "signed")
+
+    def __init__(self, n: int) -> None:
+        self.signed, self.disagreeing = np.empty((2, n), np.uint64)
+        self.counted = np.empty(n, np.uint8)
+
+
 def statistics_of(codes: AccountCodes, plans: Sequence[_Plan]) -> list[NDArray[np.int64]]:
     """Return T of every account, shape (n,), plan by plan.
 
@@ -263,45 +336,17 @@ def statistics_of(codes: AccountCodes, plans: Sequence[_Plan]) -> list[NDArray[n
     sum), and that sum is counted by binary digit: 2^digit times the number of such positions.
     Each block of the codes is made once, and used while it is in the cache.
     """
-    counts: list[dict[int, NDArray[np.uint32]]] = [{} for _ in plans]
-    users: dict[int, list[int]] = {}
-    for number, plan in enumerate(plans):
-        for block in sorted({place // _PER_BLOCK for place in plan.words}):
-            users.setdefault(block, []).append(number)
-    buffers = np.empty((2, len(codes)), np.uint64), np.empty(len(codes), np.uint8)
+    counts = [_Count(plan, len(codes)) for plan in plans]
+    users: dict[int, list[_Count]] = {}
+    for count, plan in zip(counts, plans, strict=True):
+        for block in {place // _PER_BLOCK for place in plan.words}:
+            users.setdefault(block, []).append(count)
+    buffers = _Buffers(len(codes))
     for block in sorted(users):
-        words = codes.words(block)
-        for number, place in product(users[block], range(_PER_BLOCK)):
-            found = plans[number].words.get(_PER_BLOCK * block + place)
-            if found is not None:
-                _count(words[place], found, counts[number], buffers)
-    return [_combined(plan, one, len(codes)) for plan, one in zip(plans, counts, strict=True)]
-
-
-def _count(
-    word: NDArray[np.uint64],
-    masks: tuple[np.uint64, list[tuple[int, np.uint64]]],
-    counts: dict[int, NDArray[np.uint32]],
-    buffers: tuple[NDArray[np.uint64], NDArray[np.uint8]],
-) -> None:
-    """Add the disagreeing positions of one word to the counts by binary digit."""
-    (signed, disagreeing), count = buffers
-    negative, digits = masks
-    np.bitwise_xor(word, negative, out=signed)
-    for digit, mask in digits:
-        np.bitwise_and(signed, mask, out=disagreeing)
-        np.bitwise_count(disagreeing, out=count)
-        if digit not in counts:
-            counts[digit] = np.zeros(len(word), np.uint32)
-        np.add(counts[digit], count, out=counts[digit])
-
-
-def _combined(plan: _Plan, counts: dict[int, NDArray[np.uint32]], n: int) -> NDArray[np.int64]:
-    against = np.zeros(n, np.int64)
-    for digit, total in counts.items():
-        against += total.astype(np.int64) << digit
-    statistics: NDArray[np.int64] = plan.total - 2 * against
-    return statistics
+        for within, word in enumerate(codes.words(block)):
+            for count in users[block]:
+                count.add(_PER_BLOCK * block + within, word, buffers)
+    return [count.statistics() for count in counts]
 
 
 def _trace(

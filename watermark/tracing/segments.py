@@ -19,7 +19,7 @@ Source: Vovk and Wang, Ann. Stat. 49 (2021), e-values and their averages.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _LARGEST: Final = float(SCORES[-1] + 1)
 STRENGTHS: Final = (0.5 / _LARGEST, 1.0 / _LARGEST)  # h; the story model's best is 1.1 / 8
 SHARES: Final = (0.3, 0.1, 0.03, 0.01)  # w
-_ROWS: Final = 256
 
 
 def segment_log_pvalues(codes: AccountCodes, segments: SegmentSums) -> NDArray[np.float64]:
@@ -48,31 +47,35 @@ def segment_log_pvalues(codes: AccountCodes, segments: SegmentSums) -> NDArray[n
         segments: The body by segments, two or more.
     """
     weights = segments.sums.astype(np.float64)
-    bits = codes.bits(segments.positions)
-    logs = [
-        _log_e(np.where(bits[row : row + _ROWS], -weights, weights), weights, segments.starts)
-        for row in range(0, len(bits), _ROWS)
-    ]
-    found: NDArray[np.float64] = -np.maximum(np.concatenate([np.zeros(0), *logs]), 0.0)
+    bits = codes.bits(segments.positions).T  # C order: positions, then accounts
+    bounds = [*segments.starts.tolist(), len(weights)]
+    sums = np.array(
+        [
+            weights[start:end].sum() - 2.0 * (weights[start:end] @ bits[start:end])
+            for start, end in pairwise(bounds)
+        ]
+    )
+    found: NDArray[np.float64] = -np.maximum(_log_e(sums, weights, segments.starts), 0.0)
     return found
 
 
 def _log_e(
-    signed: NDArray[np.float64], weights: NDArray[np.float64], starts: NDArray[np.int64]
+    sums: NDArray[np.float64], weights: NDArray[np.float64], starts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return log E by account, shape (n,).
 
     Args:
-        signed: e_j S_j by account and position, shape (n, m).
+        sums: Sums of e_j S_j by segment and account, shape (s, n); of whole numbers, exact.
         weights: S_j, shape (m,).
         starts: Where segments begin, shape (s,).
     """
-    sums = np.add.reduceat(signed, starts, axis=1)
     parts = []
-    for strength, share in product(STRENGTHS, SHARES):
+    for strength in STRENGTHS:
         norm = np.add.reduceat(_log_cosh(strength * weights), starts)
-        ratio = strength * sums - norm
-        parts.append(np.logaddexp(np.log1p(-share), np.log(share) + ratio).sum(axis=1))
+        ratio = strength * sums - norm[:, None]
+        parts += [
+            np.logaddexp(np.log1p(-share), np.log(share) + ratio).sum(axis=0) for share in SHARES
+        ]
     return _log_mean_exp(parts)
 
 

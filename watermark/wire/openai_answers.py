@@ -7,12 +7,12 @@ token is among the ids and in the count of completion tokens, and not in the tex
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from watermark.wire.openai_requests import DialectName
+from watermark.wire.sse import DONE, json_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -45,7 +45,8 @@ class Piece:
         text: Text that became certain with it, often none.
         text_offset: Characters of the reply decoded before this token.
         report: Log-probabilities at the position, where asked for.
-        finish_reason: Set on the last piece, in the API's words.
+        finish_reason: Set on the last piece, in the OpenAI dialects' words.
+        stop_string: Which stop string ended the text, on the last piece.
         n_tokens: How many tokens it counts for.
     """
 
@@ -55,6 +56,7 @@ class Piece:
     text_offset: int
     report: TokenReport | None = None
     finish_reason: str | None = None
+    stop_string: str | None = None
     n_tokens: int = 1
 
 
@@ -153,6 +155,7 @@ class AnswerFrame:
         writer: Writes reports; None where none were asked for.
         with_token_ids: Return ids beside the text.
         with_usage: End a stream with a chunk of usage.
+        asked: The request in the client's words, where the dialect repeats it.
     """
 
     answer_id: str
@@ -163,6 +166,7 @@ class AnswerFrame:
     writer: LogprobsWriter | None = None
     with_token_ids: bool = False
     with_usage: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def prompt_of(self, choice: int) -> Sequence[int]:
         """Return the prompt that a choice answers."""
@@ -170,28 +174,33 @@ class AnswerFrame:
 
 
 class Dialect(Protocol):
-    """How one endpoint writes an answer."""
+    """How one endpoint writes an answer.
+
+    Attributes:
+        END: What closes a stream after its last event.
+    """
+
+    END: ClassVar[bytes]
 
     def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
         """Return the body of an answer that is not streamed."""
         ...
 
-    def opening(self) -> list[dict[str, Any]]:
-        """Return the chunks that come before any text."""
+    def opening(self, usage: Usage) -> list[dict[str, Any]]:
+        """Return the events that come before any text."""
         ...
 
-    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """Return the chunk with some more pieces of one choice."""
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
+        """Return the events with some more pieces of one choice; none where they hold nothing."""
         ...
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
-        """Return the chunks that come after all text."""
+        """Return the events that come after all text."""
         ...
 
-
-def answer_dialect(name: DialectName, frame: AnswerFrame) -> Dialect:
-    """Return the writer of one answer."""
-    return ChatDialect(frame) if name is DialectName.CHAT else TextDialect(frame)
+    def encode(self, event: dict[str, Any]) -> bytes:
+        """Return one event as it is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,7 @@ class ChatDialect:
     """POST /v1/chat/completions."""
 
     frame: AnswerFrame
+    END: ClassVar[bytes] = DONE
 
     def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
         """Return a `chat.completion`."""
@@ -213,7 +223,7 @@ class ChatDialect:
             body["prompt_token_ids"] = self.frame.prompts[0]
         return body
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self, usage: Usage) -> list[dict[str, Any]]:  # noqa: ARG002 - told at the end
         """Return one chunk with the role for every choice."""
         chunks = [
             self._chunk([self._choice(place, "delta", {"role": "assistant"}, [])])
@@ -223,15 +233,19 @@ class ChatDialect:
             chunks[0]["prompt_token_ids"] = self.frame.prompts[0]
         return chunks
 
-    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Return a `chat.completion.chunk` with some more pieces of one choice."""
-        return self._chunk([self._choice(choice, "delta", {}, pieces)])
+        return [self._chunk([self._choice(choice, "delta", {}, pieces)])]
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
         """Return the chunk of usage, if asked for."""
         if not self.frame.with_usage:
             return []
         return [self._chunk([]) | {"usage": usage.to_json()}]
+
+    def encode(self, event: dict[str, Any]) -> bytes:
+        """Return one event."""
+        return json_event(event)
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         return {
@@ -269,6 +283,7 @@ class TextDialect:
 
     frame: AnswerFrame
     _begun: set[int] = field(default_factory=set)
+    END: ClassVar[bytes] = DONE
 
     def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
         """Return a `text_completion`."""
@@ -277,24 +292,28 @@ class TextDialect:
         ]
         return self._envelope(written) | {"usage": usage.to_json()}
 
-    def opening(self) -> list[dict[str, Any]]:
+    def opening(self, usage: Usage) -> list[dict[str, Any]]:  # noqa: ARG002 - told at the end
         """Return nothing: the first chunk of a choice has text."""
         return []
 
-    def chunk(self, choice: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def chunk(self, choice: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         """Return a `text_completion` chunk with some more pieces of one choice."""
         first = choice not in self._begun
         self._begun.add(choice)
         body = self._envelope([self._choice(choice, pieces, with_prompt=first)])
         if self.frame.with_usage:
             body["usage"] = None
-        return body
+        return [body]
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
         """Return the chunk of usage, if asked for."""
         if not self.frame.with_usage:
             return []
         return [self._envelope([]) | {"usage": usage.to_json()}]
+
+    def encode(self, event: dict[str, Any]) -> bytes:
+        """Return one event."""
+        return json_event(event)
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

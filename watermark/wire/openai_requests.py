@@ -1,7 +1,9 @@
-"""Requests of the OpenAI dialects: what a client asks of the sampler.
+"""Requests for text: what a client asks of the sampler, in the terms of the OpenAI dialects.
 
-Only fields that bear on the reply's text are read; everything else is counted as unknown, so that
-whoever marks can decline what it does not understand.
+Whatever dialect the client speaks, the upstream is asked in chat completions or completions;
+`client_body` keeps the client's own words. Only fields that bear on the reply's text are read;
+everything else is counted as unknown, so that whoever marks can decline what it does not
+understand.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from watermark.errors import WireError
+from watermark.wire.features import Feature, features_of
+from watermark.wire.messages_requests import chat_of_messages
+from watermark.wire.responses_requests import chat_of_responses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,10 +34,12 @@ NumberT = TypeVar("NumberT", int, float)
 
 
 class DialectName(enum.Enum):
-    """The two generation endpoints."""
+    """The generation endpoints, by their paths."""
 
     CHAT = "/v1/chat/completions"
     TEXT = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
 
 
 class _StreamOptions(msgspec.Struct, frozen=True):
@@ -93,6 +100,10 @@ class _Chat(_Common, frozen=True, kw_only=True):
     continue_final_message: bool | None = None
 
 
+_TRANSLATIONS: Final = {
+    DialectName.MESSAGES: chat_of_messages,
+    DialectName.RESPONSES: chat_of_responses,
+}
 # No bearing on the reply's text: who asks, and what to keep of it.
 _IGNORED: Final = frozenset(
     {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"}
@@ -123,8 +134,11 @@ class GenerationRequest:
     """A request for text, read as far as marking needs it.
 
     Attributes:
-        dialect: The endpoint.
-        body: The whole JSON object, as it came.
+        dialect: In whose terms `body` is: chat completions or completions.
+        body: The JSON object that asks for the reply in those terms.
+        client_dialect: The endpoint that the client asked.
+        client_body: The whole JSON object, as it came.
+        features: What is asked for besides text.
         model: The model asked for; empty where the upstream shall choose.
         is_streamed: Whether the reply is a stream of events.
         wants_usage: Whether a stream ends with a chunk of usage.
@@ -146,6 +160,9 @@ class GenerationRequest:
 
     dialect: DialectName
     body: Mapping[str, Any]
+    client_dialect: DialectName
+    client_body: Mapping[str, Any]
+    features: frozenset[Feature]
     model: str
     is_streamed: bool
     wants_usage: bool
@@ -211,18 +228,41 @@ def parse_request(dialect: DialectName, data: bytes) -> GenerationRequest:
     """
     try:
         body = msgspec.json.decode(data, type=dict[str, Any])
-        kind = _Chat if dialect is DialectName.CHAT else _Text
-        fields: Any = msgspec.convert(body, kind)
-        return _build(dialect, body, fields)
+        return _read(dialect, body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as err:
         raise WireError(f"the request body cannot be read: {err}") from err
 
 
-def _build(dialect: DialectName, body: dict[str, Any], fields: Any) -> GenerationRequest:  # noqa: ANN401
-    is_chat = dialect is DialectName.CHAT
+def _read(dialect: DialectName, body: dict[str, Any]) -> GenerationRequest:
+    """Read a request in its own dialect.
+
+    Raises:
+        msgspec.ValidationError: A field has another type than the dialect gives it.
+        WireError: A field has a value that no upstream should accept.
+    """
+    translate = _TRANSLATIONS.get(dialect)
+    asked, unknown = (body, None) if translate is None else translate(body)
+    kind = _Text if dialect is DialectName.TEXT else _Chat
+    # A number or a switch in quotes is one to most upstreams: it must not be a way around the mark.
+    fields: Any = msgspec.convert(asked, kind, strict=False)
+    request = _build(asked, fields, is_chat=kind is _Chat)
+    return replace(
+        request,
+        client_dialect=dialect,
+        client_body=body,
+        features=features_of(body, is_stateful=dialect is DialectName.RESPONSES),
+        unknown=request.unknown if unknown is None else unknown,
+    )
+
+
+def _build(body: dict[str, Any], fields: Any, *, is_chat: bool) -> GenerationRequest:  # noqa: ANN401
+    dialect = DialectName.CHAT if is_chat else DialectName.TEXT
     return GenerationRequest(
         dialect=dialect,
         body=body,
+        client_dialect=dialect,
+        client_body=body,
+        features=frozenset(),
         model=fields.model or "",
         is_streamed=bool(fields.stream),
         wants_usage=_wants_usage(fields),

@@ -18,7 +18,15 @@ import msgspec
 from watermark.errors import WireError
 
 DONE: Final = b"data: [DONE]\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"  # a comment: no event, to whoever reads
 CONTENT_TYPE: Final = b"text/event-stream; charset=utf-8"
+EVENT_ENDS: Final = (
+    b"\n\n",
+    b"\r\r",
+    b"\r\n\r\n",
+    b"\n\r\n",
+    b"\r\n\n",
+)  # a line end, a blank line
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # a list of the whole vocabulary takes some megabytes
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
@@ -28,6 +36,11 @@ _encoder = msgspec.json.Encoder()
 def json_event(body: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return one event whose data is a JSON value; JSON has no line ends, so it is one line."""
     return b"data: " + _encoder.encode(body) + b"\n\n"
+
+
+def typed_event(body: dict[str, Any]) -> bytes:
+    """Return one event of a dialect that names its events by the `type` of their data."""
+    return b"event: " + str(body["type"]).encode() + b"\n" + json_event(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +29,23 @@ LENGTH = 3
 COUNTS = [500, pytest.param(6000, marks=pytest.mark.slow)]
 
 
-def make_plan(model: ToyModel, *, size: int, drafts: int, draft_tokens: int = 3) -> SplicePlan:
+def make_plan(
+    model: ToyModel, *, size: int, drafts: int, draft_tokens: int = 3, chosen: int = 0
+) -> SplicePlan:
     reader = ListReader(
-        parameters=model.parameters, mode=model.mode, size=size, vocab_size=model.vocab_size
+        parameters=model.parameters,
+        mode=model.mode,
+        size=size,
+        vocab_size=model.vocab_size,
+        cuts_first=model.cuts_first,
     )
-    end_ids = frozenset() if model.end is None else frozenset({model.end})
-    return SplicePlan(reader=reader, draft_tokens=draft_tokens, drafts=drafts, end_ids=end_ids)
+    return SplicePlan(
+        reader=reader,
+        draft_tokens=draft_tokens,
+        drafts=drafts,
+        end_ids=frozenset() if model.end is None else frozenset({model.end}),
+        chosen=chosen,
+    )
 
 
 def run_one(model: ToyModel, plan: SplicePlan, seed: int, **reply: Any) -> Driven:
@@ -85,6 +97,89 @@ def test_the_law_of_replies_is_the_upstreams(
     plan = make_plan(model, size=size, drafts=drafts)
     sequences = sample(model, plan, count, max_tokens=LENGTH)
     assert law_pvalue(sequences, model.law(LENGTH)) > SIGNIFICANCE
+
+
+CHOSEN = [
+    pytest.param({}, TEMPERED, 2, 0, id="greedy"),
+    pytest.param({}, TEMPERED, 2, 2, id="sampled"),
+    pytest.param({"temperature": 1.4}, RAW, 2, 2, id="raw-warmed-sampled"),
+    pytest.param({"logit_bias": {1: 1.0, 3: -100.0}}, TEMPERED, 2, 0, id="biased"),
+    pytest.param({"top_p": 0.8}, TEMPERED, 2, 2, id="truncated-asks-for-none"),
+    pytest.param({"frequency_penalty": 0.7}, TEMPERED, 2, 1, id="penalties"),
+]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize(("parameters", "mode", "size", "drafts"), CHOSEN)
+def test_chosen_tokens_outside_the_list_are_raced_without_bias(
+    parameters: dict[str, Any], mode: LogprobsMode, size: int, drafts: int, count: int
+) -> None:
+    given = SamplingParameters(max_tokens=LENGTH, **parameters)
+    model = ToyModel(TABLE, END, np.random.default_rng(size), given, mode)
+    plan = make_plan(model, size=size, drafts=drafts, chosen=2)
+    sequences = sample(model, plan, count, max_tokens=LENGTH)
+    assert law_pvalue(sequences, model.law(LENGTH)) > SIGNIFICANCE
+    asked = any(question.chosen for question in model.questions)
+    assert asked == (not given.is_truncated)
+
+
+def test_a_race_without_the_honest_draw_would_be_seen() -> None:
+    """Negative control: outside the list the upstream draws the likeliest, so others are lost."""
+    model = ToyModel(TABLE, END, np.random.default_rng(0))
+
+    def eager(question: Draft) -> Drafted:
+        return model.answer(replace(question, is_greedy=bool(question.chosen)))
+
+    plan = make_plan(model, size=2, drafts=0, chosen=2)
+    sequences = []
+    for seed in range(500):
+        reply = make_reply(seed, max_tokens=LENGTH)
+        flow = splice(reply, plan, Budget(BudgetLimits(), no_clock))
+        sequences.append(drive(flow, eager).sequence)
+    assert law_pvalue(sequences, model.law(LENGTH)) < SIGNIFICANCE
+
+
+def test_an_upstream_that_does_not_list_what_was_chosen_is_refused() -> None:
+    model = ToyModel(TABLE, None, np.random.default_rng(3))
+
+    def deaf(question: Draft) -> Drafted:
+        return model.answer(replace(question, chosen=()))
+
+    plan = make_plan(model, size=2, drafts=0, chosen=3)
+    flow = splice(make_reply(0, max_tokens=200), plan, Budget(BudgetLimits(), no_clock))
+    with pytest.raises(UpstreamProtocolError, match="chosen_logprobs = 0"):
+        drive(flow, deaf)
+
+
+CUTS_FIRST = [
+    pytest.param({"temperature": 0.6, "top_p": 0.8}, 6, 0, id="cooled-top-p"),
+    pytest.param({"temperature": 1.6, "top_p": 0.7}, 6, 0, id="warmed-top-p"),
+    pytest.param({"temperature": 1.6, "top_k": 3}, 6, 0, id="warmed-top-k"),
+    pytest.param({"temperature": 0.6, "logit_bias": {0: -1.5, 4: 2.0}}, 6, 0, id="biased"),
+    pytest.param({"temperature": 1.6, "top_p": 0.7}, 3, 2, id="short-list"),
+]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize(("parameters", "size", "drafts"), CUTS_FIRST)
+def test_a_temperature_that_divides_last_is_redone(
+    parameters: dict[str, Any], size: int, drafts: int, count: int
+) -> None:
+    given = SamplingParameters(max_tokens=LENGTH, **parameters)
+    model = ToyModel(TABLE, END, np.random.default_rng(size), given, RAW, cuts_first=True)
+    plan = make_plan(model, size=size, drafts=drafts)
+    sequences = sample(model, plan, count, max_tokens=LENGTH)
+    assert law_pvalue(sequences, model.law(LENGTH)) > SIGNIFICANCE
+
+
+def test_the_other_order_would_be_seen() -> None:
+    """Negative control: the engine cuts first, and the reader believes that it cuts last."""
+    given = SamplingParameters(max_tokens=LENGTH, temperature=1.6, top_p=0.7)
+    model = ToyModel(TABLE, END, np.random.default_rng(0), given, RAW, cuts_first=True)
+    plan = make_plan(model, size=6, drafts=0)
+    plan = replace(plan, reader=replace(plan.reader, cuts_first=False))
+    sequences = sample(model, plan, 500, max_tokens=LENGTH)
+    assert law_pvalue(sequences, model.law(LENGTH)) < SIGNIFICANCE
 
 
 def test_a_law_that_is_slightly_off_would_be_seen() -> None:

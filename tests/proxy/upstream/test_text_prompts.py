@@ -240,7 +240,7 @@ def test_an_upstream_that_repeats_now_and_then_is_refused() -> None:
 def test_an_upstream_that_reasons_is_refused() -> None:
     answer = message("the")
     answer["choices"][0]["message"]["reasoning_content"] = "hm"
-    with pytest.raises(UpstreamProtocolError, match="reasons"):
+    with pytest.raises(UpstreamProtocolError, match="shows its reasoning"):
         Vendor(answer).draft((chat(), ask()))
 
 

@@ -12,6 +12,7 @@ from watermark import Detector, WordsUnit
 from watermark.corpora.cutting import BUCKETS, bucket_of, context_hashes, cut, pair_hashes
 from watermark.corpora.fields import Document
 from watermark.corpora.scoring import Scorer
+from watermark.text.canonical import RAW
 
 UNIT = WordsUnit()
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=40).map(" ".join)
@@ -85,7 +86,7 @@ def test_a_document_has_the_p_value_that_the_detector_gives(options: dict[str, i
     record = key(3, **options)
     texts = [plain(seed, 5 + 37 * seed) for seed in range(12)] + ["one", ""]
     (found,) = cut(UNIT, [record.context_width], [Document((text,)) for text in texts])
-    scores = Scorer(record).documents(found, 0.0)
+    scores = Scorer(record, RAW).documents(found, 0.0)
     detector = Detector(record, UNIT)
     results = [detector.detect(text) for text in texts[:12]]
     assert scores.found.tolist() == list(range(12))
@@ -98,7 +99,7 @@ def test_a_document_has_the_p_value_that_the_detector_gives(options: dict[str, i
 def test_only_p_values_up_to_the_level_are_kept(marked: str) -> None:
     texts = [plain(seed) for seed in range(40)] + [marked]
     (found,) = cut(UNIT, [2], [Document((text,)) for text in texts])
-    scorer = Scorer(key())
+    scorer = Scorer(key(), RAW)
     every, few = scorer.documents(found, 0.0), scorer.documents(found, np.log(0.2))
     kept = every.log_pvalues <= np.log(0.2)
     assert few.found.tolist() == every.found[kept].tolist()

@@ -22,6 +22,7 @@ from watermark.corpora import Progress, blocks, scan, shards
 from watermark.corpora import journal as journal_module
 from watermark.corpora.journal import Journal
 from watermark.errors import CorpusError, ScanJournalError, UnitMismatchError
+from watermark.text.canonical import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +94,32 @@ def test_the_corpus_and_its_documents_are_tested(
     assert done == sorted(done)
     assert done[-1] == seen[0].total
     assert not list(tmp_path.glob("*.scan"))
+
+
+def test_disguised_text_is_found_in_its_canonical_form(
+    tmp_path: Path, jsonl: Callable[..., Path], marked: str
+) -> None:
+    disguised = marked.translate(str.maketrans("aeiopcyxs", "аеіорсухѕ"))
+    texts = [plain(0), disguised, plain(1)]
+    path = jsonl("a.jsonl", [{"text": text} for text in texts])
+    raw = scan([path], [key()], out=tmp_path / "raw.parquet")
+    assert raw.n_hits == 0
+    keys = [key(), key(1)]
+    result = scan([path], keys, out=tmp_path / "both.parquet", is_canonical=True)
+    assert [(one.key_id, one.form) for one in result.pooled] == [
+        (record.key_id, form) for record in keys for form in ("raw", "canonical")
+    ]
+    (hit,) = pq.read_table(result.out).to_pylist()
+    assert (hit["record_index"], hit["key_id"], hit["form"]) == (1, key().key_id, "canonical")
+    alone = Detector(key(), WordsUnit()).detect(canonical(disguised))
+    assert hit["n_scored"] == alone.n_scored
+    np.testing.assert_allclose(hit["log_pvalue"], alone.log_pvalue, rtol=1e-10)
+    # 12 tests of documents and 4 of the corpus: both forms are counted.
+    np.testing.assert_allclose(hit["log_pvalue_fdr"], alone.log_pvalue + np.log(12), rtol=1e-10)
+    pooled = Detector(key(), WordsUnit()).detect_pooled(list(map(canonical, texts)))
+    np.testing.assert_allclose(
+        result.pooled[1].log_pvalue_family, pooled.log_pvalue + np.log(4), rtol=1e-8
+    )
 
 
 def _pieces(path: Path) -> list[str]:

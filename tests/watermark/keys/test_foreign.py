@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from watermark.keys import (
     write_key_file,
 )
 from watermark.keys.history import _fields_of, _plain
+from watermark.schemes import native_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +115,10 @@ def test_parameters_are_checked(scheme: str, parameters: Any, says: str) -> None
     ("changes", "says"),
     [
         ({"state": KeyState.MARKING}, "only detect here; set state 'detect'"),
+        (
+            {"state": KeyState.MARKING, "scheme": "hf-synthid", "scope": "own"},
+            "only detect here",
+        ),
         ({"state": KeyState.SUSPENDED}, "only detect here"),
         ({"not_after": datetime(2026, 1, 1, tzinfo=UTC)}, "leave not_before and not_after out"),
         ({"account_share_q16": 9}, "carries no account"),
@@ -171,3 +177,31 @@ def test_the_history_pins_the_parameters() -> None:
     line = json.loads(msgspec.json.encode(_plain(record)))
     assert line["parameters"] == {"vocab_size": 1000}
     assert _fields_of(line) == record.public
+
+
+def test_an_engines_key_marks_in_a_scope_of_its_own_and_without_dates() -> None:
+    record = KeyRecord(
+        key_id="k",
+        unit=TOKENIZER,
+        scheme="vllm-gumbel",
+        context_width=4,
+        scope="engine",
+        secret=ForeignKey("k", [1]),
+    )
+    assert record.claims
+    assert not record.is_copula
+    with pytest.raises(KeysConfigError, match="leave not_before and not_after out"):
+        replace(record, not_after=datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(KeysConfigError, match="in a scope of its own"):
+        replace(record, scope="default")
+
+
+def test_an_epoch_marks_through_sglang_by_its_subkey() -> None:
+    secret = SecretKey("k", b"k" * 32)
+    record = KeyRecord(key_id="k", unit=TOKENIZER, scheme="sglang-native", secret=secret)
+    assert not record.is_foreign
+    assert native_key(secret) == int(secret.subkey("native-sglang", 8).hex(), 16)
+    with pytest.raises(KeysConfigError, match="marks token ids"):
+        replace(record, unit="words/v1")
+    with pytest.raises(KeysConfigError, match="carries no account"):
+        replace(record, account_share_q16=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from watermark.ledger import (
     unpack_fingerprints,
     unpack_tokens,
 )
+from watermark.ledger.contents import _sort_each
 from watermark.ledger.headers import NO_DIGEST, Header, open_header, sign_header
 from watermark.ledger.rows import Gap
 from watermark.log import NoteSigner
@@ -76,6 +78,17 @@ def test_fingerprints_are_the_streams_of_new_contexts(
         }
         assert streams.tolist() == streams_one_by_one(one, contexts - earlier)
         assert unpack_fingerprints(streams.tobytes()).tolist() == streams.tolist()
+
+
+@given(st.lists(st.one_of(st.integers(0, 9), st.sampled_from([700, 70_000])), max_size=12))
+def test_each_run_is_sorted_by_itself(lengths: list[int]) -> None:
+    """Whatever the lengths are: long ones beside short ones share no table."""
+    streams = np.random.default_rng(0).integers(0, 1 << 63, sum(lengths), np.uint64) << np.uint64(1)
+    bounds = np.cumsum([0, *lengths])
+    expected = [np.sort(streams[a:b]) for a, b in pairwise(bounds.tolist())]
+    _sort_each(streams, bounds)
+    for run, (a, b) in zip(expected, pairwise(bounds.tolist()), strict=True):
+        assert (streams[a:b] == run).all()
 
 
 @pytest.mark.parametrize("bad", [[-1], [2**32 - 1], [2**32], [0.5], np.array([2**32 - 1])])

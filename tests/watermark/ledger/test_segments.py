@@ -84,9 +84,22 @@ def seal(
 def counted(settings: LedgerSettings) -> dict[int, int]:
     store = SegmentStore(settings.store)
     verified = [verify_node(store, node, settings.verifier) for node in store.nodes()]
-    table = count_contexts(tables(store, verified))
-    pairs = zip(table["fingerprint"].to_pylist(), table["conversations"].to_pylist(), strict=True)
-    return dict(pairs)
+    found = []
+    for n_bytes in (0, 60 << 20):  # in one part and in four
+        parts = count_contexts(
+            tables(store, verified), n_bytes=n_bytes, folder=settings.path.parent
+        )
+        found.append(
+            [
+                pair
+                for part in parts
+                for pair in zip(
+                    part["fingerprint"].to_pylist(), part["conversations"].to_pylist(), strict=True
+                )
+            ]
+        )
+    assert found[0] == found[1] == sorted(found[0])
+    return dict(found[0])
 
 
 def prints(tokens: Sequence[int]) -> list[int]:
@@ -101,7 +114,7 @@ def settings(tmp_path: Path) -> LedgerSettings:
 
 
 def test_two_workers_become_one_segment_and_contexts_count_conversations(
-    settings: LedgerSettings,
+    settings: LedgerSettings, tmp_path: Path
 ) -> None:
     first, second = open_ledger(settings), open_ledger(settings)
     deliver(first, [1, 2, 3, 4], opening=b"a")
@@ -127,8 +140,17 @@ def test_two_workers_become_one_segment_and_contexts_count_conversations(
         one: 2 if one in prints([1, 2, 3, 9]) else 1 for one in prints([1, 2, 3, 4])
     }
     store = SegmentStore(settings.store)
-    replies = replies_of(tables(store, [verify_node(store, "node", settings.verifier)]))
-    assert sorted(replies["outcome"].to_pylist()) == ["abort", "finish", "finish", "open", "void"]
+    verified = verify_node(store, "node", settings.verifier)
+    found = []
+    for n_rows in (0, 1 << 20):  # in one part and in five
+        parts = [*replies_of(tables(store, [verified]), n_rows=n_rows, folder=tmp_path)]
+        found.append([row for part in parts for row in part.to_pylist()])
+    assert sorted(row["outcome"] for row in found[0]) == [
+        "abort", "finish", "finish", "open", "void",
+    ]  # fmt: skip
+    assert [row["begun_us"] for row in found[0]] == sorted(row["begun_us"] for row in found[0])
+    assert sorted(map(str, found[0])) == sorted(map(str, found[1]))
+    assert not [*tmp_path.glob(".ledger-*")]
     assert seal(settings).segment is None
 
 

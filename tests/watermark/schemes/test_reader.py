@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,8 @@ KEY = 1311768467463790320
 
 def record_of(scheme: str) -> KeyRecord:
     """Return a key of any scheme, context width 2 where the scheme has a choice."""
+    if scheme == "sglang-native":
+        return replace(make_record(0, width=2), unit="tokenizer:sha256:" + "0" * 64, scheme=scheme)
     if scheme not in FOREIGN_SCHEMES:
         return make_record(0, width=2)
     parameters = {"vocab_size": 100} if scheme == "hf-green-list" else {}

@@ -33,7 +33,8 @@ def all_signs(n: int) -> NDArray[np.float64]:
 def test_the_mean_over_all_codes_is_one(sums: list[int], data: st.DataObject) -> None:
     cuts = data.draw(st.sets(st.integers(1, len(sums) - 1), max_size=3))
     weights, starts = np.array(sums, float), np.array([0, *sorted(cuts)])
-    logs = _log_e(all_signs(len(sums)) * weights, weights, starts)
+    signed = all_signs(len(sums)) * weights
+    logs = _log_e(np.add.reduceat(signed, starts, axis=1).T, weights, starts)
     assert math.isclose(np.exp(logs).mean(), 1.0, rel_tol=1e-9)
 
 
@@ -41,7 +42,7 @@ def test_a_position_in_many_segments_would_break_it() -> None:
     """A negative control: the same coin in many segments gives a mean above 1."""
     weights = np.full(20, 14.0)
     signed = np.array([weights, -weights])
-    assert np.exp(_log_e(signed, weights, np.arange(20))).mean() > 10
+    assert np.exp(_log_e(signed.T, weights, np.arange(20))).mean() > 10
 
 
 def test_every_position_is_in_one_segment() -> None:
@@ -58,6 +59,14 @@ def test_one_reply_is_one_segment_and_has_one_test() -> None:
     sums = code_sums(RECORD, [ids])
     assert len(sums.segments.starts) == 1
     assert sums.segments.sums.tolist() == sums.sums.tolist()
+
+
+def test_segments_are_summed_by_the_accounts_signs() -> None:
+    sums = code_sums(RECORD, [marked_ids(RECORD, range(50), 700, seed) for seed in (0, 1)]).segments
+    codes, weights = AccountCodes(RECORD.secret, INNOCENT[:20]), sums.sums.astype(float)
+    signed = np.where(codes.bits(sums.positions), -weights, weights)
+    logs = _log_e(np.add.reduceat(signed, sums.starts, axis=1).T, weights, sums.starts)
+    np.testing.assert_allclose(segment_log_pvalues(codes, sums), -np.maximum(logs, 0.0))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from watermark.text import TokenTable
+from watermark.wire.answers import answer_dialect
 from watermark.wire.openai_answers import (
     AnswerFrame,
     LogprobsWriter,
     Piece,
     TokenReport,
     Usage,
-    answer_dialect,
     error_body,
 )
 from watermark.wire.openai_requests import DialectName
@@ -30,6 +30,8 @@ def report(logprob: float, ids: list[int], values: list[float]) -> TokenReport:
     return TokenReport(logprob, np.array(ids), np.array(values))
 
 
+NOTHING = Usage(prompt_tokens=2, completion_tokens=0)
+OPENAI = (DialectName.CHAT, DialectName.TEXT)
 PIECES = [
     Piece(choice=0, token=1, text="a", text_offset=0, report=report(-1.0, [1, 4], [-1.0, -2.0])),
     Piece(choice=0, token=2, text="", text_offset=1, report=report(-3.0, [3, 1], [-0.5, -1.5])),
@@ -83,12 +85,12 @@ def test_whole_answers() -> None:
 
 
 def test_streams_hold_the_same_text() -> None:
-    for name in DialectName:
+    for name in OPENAI:
         dialect = answer_dialect(name, frame(with_usage=True, with_token_ids=True))
         chunks = [
-            *dialect.opening(),
-            dialect.chunk(0, PIECES[:2]),
-            dialect.chunk(0, PIECES[2:]),
+            *dialect.opening(NOTHING),
+            *dialect.chunk(0, PIECES[:2]),
+            *dialect.chunk(0, PIECES[2:]),
             *dialect.closing(Usage(prompt_tokens=2, completion_tokens=3, cached_tokens=1)),
         ]
         *said, last = chunks
@@ -105,10 +107,10 @@ def test_streams_hold_the_same_text() -> None:
 
 
 def test_without_being_asked_no_usage() -> None:
-    for name in DialectName:
+    for name in OPENAI:
         dialect = answer_dialect(name, frame())
         assert dialect.closing(Usage(prompt_tokens=1, completion_tokens=1)) == []
-        assert "usage" not in dialect.chunk(0, PIECES)
+        assert "usage" not in dialect.chunk(0, PIECES)[0]
 
 
 def test_reports_of_completions() -> None:

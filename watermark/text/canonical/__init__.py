@@ -8,6 +8,13 @@ takes such changes back; a detector tests both forms and pays for looking twice
 Source: `watermark/spec/canonical.md`.
 """
 
+from typing import Final
+
 from watermark.text.canonical.normalizer import CANONICAL_VERSION, canonical, canonical_digest
 
-__all__ = ["CANONICAL_VERSION", "canonical", "canonical_digest"]
+RAW: Final = "raw"
+"""The name of the form in which a text came."""
+CANONICAL: Final = "canonical"
+"""The name of the other one."""
+
+__all__ = ["CANONICAL", "CANONICAL_VERSION", "RAW", "canonical", "canonical_digest"]

@@ -1,0 +1,1 @@
+"""Replies that are not marked against the upstream's bytes."""

@@ -1,0 +1,141 @@
+"""What of a request is the proxy's to say: fields that switch the mark off, or choose its key.
+
+Engines that mark take such fields from whoever asks, and leave it to what stands before them to
+strip or check them. Rule 1: they are looked for in every body that can be read as JSON, whatever
+its label, on any path. Rule 2: a body is changed only where a rule changes it; every other goes on
+byte for byte. Rule 3: what only lenient readers take for JSON (NaN, UTF-16, half a surrogate pair)
+is refused: an upstream might read fields in it that are not seen here.
+
+Source: vLLM 0.33 ("restrict this field to trusted callers, or strip and validate it at the ingress
+boundary") and SGLang 0.5.23, whose `watermark` takes a key of the client's own.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from proxy.errors import BadRequestError
+from proxy.routes.exchange import LEADING
+
+if TYPE_CHECKING:
+    from proxy.config import IngressConfig
+    from proxy.telemetry.metrics import Metrics
+
+OWNED: Final = (
+    *("watermarking", "watermark", "custom_logit_processor", "custom_params"),
+    *("vllm_xargs", "generation_config", "use_beam_search"),
+)
+NESTED: Final = "sampling_params"  # SGLang's `/generate` has some of them in here
+# What asks for nothing is taken out, and not refused.
+_NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+    "watermarking": (None, True),
+    "use_beam_search": (None, False),
+}
+_FEWEST: Final = 4  # bytes that tell a byte order mark
+_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+
+
+def may_be_json(begun: bytes) -> bool | None:
+    """Return whether a body that begins like this may be a JSON object; None where unclear yet.
+
+    Its label is not asked: some servers read any body as JSON.
+
+    Args:
+        begun: Its beginning, without blanks before it (`LEADING`).
+    """
+    if len(begun) < _FEWEST:
+        return None
+    return begun.startswith((b"{", *_MARKS))
+
+
+class Ingress:
+    """The operator's rules, at work."""
+
+    def __init__(self, config: IngressConfig, metrics: Metrics) -> None:
+        """Apply rules and count."""
+        self._rules: dict[str, str] = {name: getattr(config, name) for name in OWNED}
+        self._reserved = frozenset(config.reserved)
+        self._metrics = metrics
+
+    def admit(self, body: bytes) -> bytes:
+        """Return a body as it may go on: the same object where no rule changes it.
+
+        Raises:
+            BadRequestError: It holds a field that is refused, or is JSON to lenient readers only.
+        """
+        if not may_be_json(body.lstrip(LEADING)):
+            return body
+        try:
+            asked = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            _refuse_lenient(body)
+            return body
+        if not isinstance(asked, dict):
+            return body
+        changed = self._apply(asked, body)
+        nested = asked.get(NESTED)
+        if isinstance(nested, dict):
+            fields = _fields(changed)
+            inner = bytes(fields[NESTED])
+            kept = self._apply(nested, inner)
+            if kept is not inner:
+                changed = msgspec.json.encode(fields | {NESTED: msgspec.Raw(kept)})
+        return changed
+
+    def _apply(self, asked: dict[str, Any], data: bytes) -> bytes:
+        """Return an object as the rules leave it; what they do not name keeps its bytes."""
+        named = [name for name in OWNED if name in asked and self._rules[name] != "pass"]
+        if not named:
+            return data
+        fields = _fields(data)
+        before = dict(fields)
+        for name in named:
+            self._rule(fields, name, asked[name])
+        return data if fields == before else msgspec.json.encode(fields)
+
+    def _rule(self, fields: dict[str, msgspec.Raw], name: str, value: object) -> None:
+        """Apply the rule of one field that the client has set."""
+        rule = self._rules[name]
+        if rule == "merge" and isinstance(value, dict):
+            if self._reserved & value.keys():
+                self._metrics.owned(name, rule)
+                fields[name] = self._without_reserved(fields[name])
+            return
+        self._metrics.owned(name, rule)
+        if rule == "refuse" and value not in _NEUTRAL.get(name, (None,)):
+            raise BadRequestError(
+                f"{name} is not the client's to set here; leave it out", param=name
+            )
+        del fields[name]
+
+    def _without_reserved(self, entries: msgspec.Raw) -> msgspec.Raw:
+        """Return a client's entries without those that are the operator's."""
+        kept = {k: v for k, v in _fields(bytes(entries)).items() if k not in self._reserved}
+        return msgspec.Raw(msgspec.json.encode(kept))
+
+
+def _fields(data: bytes) -> dict[str, msgspec.Raw]:
+    """Return an object's fields, their values as they are written."""
+    return msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+
+
+def _refuse_lenient(body: bytes) -> None:
+    """Refuse what Python's own reader takes for an object, and a strict one does not.
+
+    Raises:
+        BadRequestError: It does.
+    """
+    try:
+        is_object = isinstance(json.loads(body), dict)
+    except RecursionError:  # a reader without a limit would not stop here
+        is_object = True
+    except ValueError:
+        return
+    if is_object:
+        raise BadRequestError(
+            "the request body is JSON to lenient readers only; send it in UTF-8, without NaN, "
+            "Infinity or half a surrogate pair, and not nested without end"
+        )
