@@ -17,6 +17,7 @@ import numpy as np
 
 from watermark.errors import AuditDesignError
 from watermark.radioactivity import Choices, Passage, Path
+from watermark.radioactivity.pairs import MOST_MASS
 from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def read_passage(
         for place, one in zip(places, asked, strict=True)
         if one is not None
     ]
-    known = [(place, said) for place, said in kept if said]
+    known = [(place, said) for place, said in kept if said and sum(said.values()) <= MOST_MASS]
     return Reading(
         passage=read.id,
         places=tuple(place for place, _ in known),

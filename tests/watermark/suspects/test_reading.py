@@ -182,3 +182,11 @@ def test_a_folder_of_weights_is_read_and_asked() -> None:
     suspect.ask([Prompt(id="p", prompt="Once upon a time")], kept.append)
     assert kept[0].counts
     assert kept[0].completion_tokens <= 12
+
+
+def test_a_distribution_that_is_none_is_left_out() -> None:
+    class Liar:
+        def next_tokens(self, _text: str, places: Any) -> list[list[tuple[str, float]] | None]:
+            return [[(" cat", 0.9), (" dog", 0.9)] for _ in places]
+
+    assert read_passage(Liar(), READ, cut(READ, UNIT), [2, 3], UnitMap(UNIT)).places == ()
