@@ -29,6 +29,7 @@ from watermark.suspects import (
     begin,
     write_plan,
 )
+from watermark.suspects.conversations import Conversation, Message, prefixes
 from watermark.suspects.figures import encode_result, figures
 from watermark.suspects.planning import check_records
 from watermark.text import WordsUnit
@@ -410,3 +411,23 @@ def test_what_failed_is_asked_once_a_session(tmp_path: Path) -> None:
     assert audit.findings().kinds == {"empty": 22, "failed": 2}
     audit.run(speaker([plain_text(1), plain_text(2)]))
     assert audit.findings().is_complete
+
+
+def test_beginnings_of_replies_are_cut_where_the_rest_had_no_say() -> None:
+    def delivered(path: str, **fields: object) -> Conversation:
+        turn = Message("assistant", "one two three four five six")
+        return Conversation(messages=(turn,), account="probe", path=path, **fields)  # type: ignore[arg-type]
+
+    def begun(*conversations: Conversation, n_units: int = 4) -> list[str]:
+        found = prefixes(
+            conversations, frozenset({"probe"}), UNIT, n_units=n_units, count=9, seed="1"
+        )
+        return [one.prompt.strip() for one in found]
+
+    assert begun(delivered("splice")) == ["one two three four"]
+    assert begun(delivered("select", chunk_ends=(7, 13))) == ["one two three"]
+    for conversation in (delivered("reply"), delivered("select"), delivered("")):
+        with pytest.raises(AuditPlanError, match="may be read"):
+            begun(conversation)
+    with pytest.raises(AuditPlanError, match="shorter beginnings"):
+        begun(delivered("splice"), n_units=6)
