@@ -137,6 +137,7 @@ def test_a_gguf_file_is_read_and_asked() -> None:
         suspect.ask([Prompt(id="p", prompt="x" * 50)], kept.append)
 
 
+@pytest.mark.slow  # torch takes seconds to come up
 def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(SuspectError, match="cannot be loaded"):
