@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from watermark.radioactivity import scores_for_fixed_n, stakes_for
-from watermark.stats import tilted_log_growth
+from watermark.radioactivity import stakes_for
+from watermark.stats import gamma_log_sf, tilted_log_growth
 
 ALPHA = 1e-6
 STEP = 8
@@ -27,6 +27,16 @@ def first(growths: np.ndarray) -> int:
     return STEP * (int(reached.argmax()) + 1 if reached.any() else len(reached))
 
 
+def fixed_n(effect: float) -> int:
+    """Return the number of scores at which a sum of the expected size has p = alpha, exactly."""
+    low, high = 1, 1 << 20
+    while low < high:
+        n = (low + high) // 2
+        is_enough = gamma_log_sf(n * (1.0 + effect), n) <= math.log(ALPHA)
+        low, high = (low, n) if is_enough else (n + 1, high)
+    return low
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,7 +45,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     print(f"{'effect':>7} {'share':>6} {'guess':>6} {'fixed n':>8} {'tilted':>7} {'linear':>7}")
     for effect, share in ((0.13, 0.15), (0.13, 1.0), (0.05, 0.1)):
-        fixed = scores_for_fixed_n(effect, alpha=ALPHA, power=0.5)
+        fixed = fixed_n(effect)
         n = 4 * fixed // STEP * STEP
         for guess in (0.5, 1.0, 2.0):
             stakes = stakes_for(guess * effect)
