@@ -4,7 +4,7 @@ Everything that marks or tests text lives here; nothing here opens a socket. The
 importing only from those before it::
 
     text, stats ┐
-    keys        ├─> seeding ─> schemes ─> detection ─> cli
+    keys        ├─> seeding ─> schemes ─> detection ─> radioactivity ─> suspects ─> cli
     wire        ┘                      └> engines
 
 From a text to a p-value::

@@ -243,34 +243,40 @@ def _choices(chain: Chain, ids: Tokens, offset: int) -> list[Choices | None]:
     return found
 
 
-def table(n_keys: int) -> list[tuple[Trial, float, float, float, float]]:
-    """Return of each trial: rate of p, of e, uniformity of p, uniformity of ranks."""
-    rows: list[tuple[Trial, float, float, float, float]] = []
-    for trial in Trial:
-        outcomes = [run(trial, seed) for seed in range(n_keys)]
-        p = np.exp([one.log_pvalue for one in outcomes])
-        e = np.array([one.log_evalue_peak for one in outcomes])
-        rows.append(
-            (
-                trial,
-                float(np.mean(p <= ALPHA)),
-                float(np.mean(e >= -math.log(ALPHA))),
-                float(stats.kstest(p, "uniform").pvalue),
-                float(np.mean([one.decoy_pvalue <= ALPHA + 1e-9 for one in outcomes])),
-            )
-        )
-    return rows
+@dataclass(frozen=True)
+class Rates:
+    """How often a trial rejected at `ALPHA`, and whether p was uniform (Kolmogorov-Smirnov)."""
+
+    by_p: float
+    by_e: float
+    by_decoys: float
+    uniform: float
+
+
+def rates(trial: Trial, n_keys: int) -> Rates:
+    """Return what a trial says under keys 0..n-1."""
+    outcomes = [run(trial, seed) for seed in range(n_keys)]
+    p = np.exp([one.log_pvalue for one in outcomes])
+    return Rates(
+        float(np.mean(p <= ALPHA)),
+        float(np.mean([one.log_evalue_peak >= -math.log(ALPHA) for one in outcomes])),
+        float(np.mean([one.decoy_pvalue <= ALPHA + 1e-9 for one in outcomes])),
+        float(stats.kstest(p, "uniform").pvalue),
+    )
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, a trial at a time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=500)
+    parser.add_argument("--trial", choices=[one.name for one in Trial], help="This one only.")
     options = parser.parse_args()
     print(f"nominal {ALPHA}, {options.keys} keys, n-gram teacher")
     print(f"{'trial':62} {'p':>6} {'e':>6} {'decoys':>6} {'KS':>8}")
-    for trial, by_p, by_e, uniform, by_decoys in table(options.keys):
-        print(f"{trial.value:62} {by_p:6.3f} {by_e:6.3f} {by_decoys:6.3f} {uniform:8.2g}")
+    for trial in Trial if options.trial is None else [Trial[options.trial]]:
+        r = rates(trial, options.keys)
+        row = f"{r.by_p:6.3f} {r.by_e:6.3f} {r.by_decoys:6.3f} {r.uniform:8.2g}"
+        print(f"{trial.value:62} {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from watermark.suspects.conversations import (
     agreeing_accounts,
     first_turns,
     passages,
+    prefixes,
     read_conversations,
     repeated,
     seed_prompts,
@@ -99,6 +100,11 @@ def audit() -> None:
     type=click.Path(path_type=Path),
     help="accounts.toml: first prompts of accounts with audit_prompts are sent, of --delivered.",
 )
+@click.option(
+    "--prefix-units",
+    type=click.IntRange(1),
+    help="Send beginnings of delivered replies of those accounts instead, so long in units.",
+)
 @click.option("--seed", default="1", show_default=True, help="Draws prompts or passages.")
 @click.option(
     "--weights",
@@ -162,6 +168,7 @@ def plan(
     delivered: Path | None,
     ledger_contexts: Path | None,
     accounts: Path | None,
+    prefix_units: int | None,
     seed: str,
     weights: str,
     full_at: int,
@@ -194,9 +201,22 @@ def plan(
     if ledger_contexts is not None:
         traffic += read_contexts(ledger_contexts, ring, records[0].unit)
     kind = Access(access)
+    if prefix_units is not None and (accounts is None or kind.is_open):
+        raise click.UsageError("--prefix-units goes with --accounts, and with closed access")
     source, rows = _rows(
         kind, conversations, prompts_file, accounts=accounts, count=requests, seed=seed
     )
+    if prefix_units is not None and accounts is not None:
+        source = PromptSource.PREFIXES
+        begun = prefixes(
+            conversations,
+            agreeing_accounts(accounts),
+            unit,
+            n_units=prefix_units,
+            count=requests,
+            seed=seed,
+        )
+        rows = repeated(begun, requests)
     wishes = Wishes(
         suspect=suspect,
         model=model,

@@ -6,11 +6,13 @@ import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 
 from watermark.cli import render
 from watermark.cli.options import keys_option, tokenizer_option
+from watermark.errors import AuditPlanError
 from watermark.suspects.api import ApiSettings, ApiSuspect
 from watermark.suspects.callables import CollectedSuspect
 from watermark.suspects.dialects import Dialect, Sampling
@@ -89,6 +91,8 @@ def run(
         raise click.UsageError("give one of --url, --folder, --gguf and --answers")
     audit = open_audit(path, keys_file, tokenizers)
     plan, sampling = audit.plan, _sampling(audit.plan)
+    if plan.access.is_open and as_control:
+        raise click.UsageError("--as-control goes with a closed audit")
     suspect: Suspect | Reader
     if url is not None:
         api_key = _api_key(api_key_env)
@@ -102,9 +106,11 @@ def run(
             requests_per_minute=plan.budget.requests_per_minute,
             timeout_s=timeout_s,
         )
+        if not plan.model:
+            raise AuditPlanError("the plan names no model to ask for; plan with --model")
         is_open = plan.access.is_open
         suspect = HttpReader(url, plan.model, api_key=api_key) if is_open else ApiSuspect(settings)
-        asked = f"{url} {dialect}"
+        asked = f"{urlsplit(url).netloc.rpartition('@')[2]} {dialect}"
     elif weights is not None:
         suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)
         asked = f"folder {weights.name}"

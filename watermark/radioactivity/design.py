@@ -21,7 +21,7 @@ class Design:
 
     Attributes:
         alpha: Level of the anytime-valid test, in (0, 1).
-        lambdas: Stakes of the bet, each in [0, 1]; one that stands twice has twice the capital.
+        lambdas: Stakes of the bet, each in [0, 1); one that stands twice has twice the capital.
         n_decoys: Decoy keys, >= 1: there is no audit without.
         weights: How much a context counts.
         n_answers: Answers that are planned for, >= 1; tunes the interval of the dose.
@@ -39,8 +39,8 @@ class Design:
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha < 1.0:
             raise AuditDesignError(f"alpha must lie in (0, 1), found {self.alpha}")
-        if not self.lambdas or not all(0.0 <= one <= 1.0 for one in self.lambdas):
-            raise AuditDesignError(f"stakes lie in 0..1, found {self.lambdas}")
+        if not self.lambdas or not all(0.0 <= one < 1.0 for one in self.lambdas):
+            raise AuditDesignError(f"stakes lie in [0, 1), found {self.lambdas}")
         if self.n_decoys < 1 or self.n_answers < 1:
             raise AuditDesignError(
                 f"an audit needs decoy keys and answers, found {self.n_decoys} and "
@@ -56,9 +56,9 @@ class Design:
 def stakes_for(effect: float) -> tuple[float, ...]:
     """Return the stakes of a bet on an effect that is known to a factor of two or so.
 
-    The best stake on scores of variance 1 is the effect itself. Half of the capital is staked
-    there, a quarter each on half and on twice of it: against the best stake that loses log 2 at
-    most where the guess is right, and little where it is wrong by a factor of two.
+    The best stake against a mean of 1 + e is e / (1 + e) (`stats.tilted`). Half of the capital is
+    staked there, a quarter each against half and twice the effect: against the best stake that
+    loses log 2 at most where the guess is right, and little where it is wrong by a factor of two.
 
     Args:
         effect: Mean excess of a score, in standard deviations, > 0.
@@ -68,7 +68,8 @@ def stakes_for(effect: float) -> tuple[float, ...]:
     """
     if not 0.0 < effect < math.inf:
         raise AuditDesignError(f"an effect is above 0, found {effect}; plan for a smaller dose")
-    return tuple(min(1.0, effect * factor) for factor in (0.5, 1.0, 1.0, 2.0))
+    supposed = (factor * effect for factor in (0.5, 1.0, 1.0, 2.0))
+    return tuple(one / (1.0 + one) for one in supposed)
 
 
 def decoys_of(alpha: float) -> int:

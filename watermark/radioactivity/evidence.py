@@ -4,8 +4,8 @@ Null hypothesis: the suspect is independent of all keys of the audit. Then all s
 and keys, are independent Exp(1) (see `view`), so that
 
 - the bet on all of them in the order of the audit, with a stake that is the pair's weight times
-  one of the plan's, is a non-negative martingale: P(sup E >= 1 / alpha) <= alpha, whenever one
-  looks and stops. It is the test of the audit;
+  one of the plan's (`stats.tilted`), is a non-negative martingale: P(sup E >= 1 / alpha) <= alpha,
+  whenever one looks and stops. It is the test of the audit;
 - T = sum of w (s - 1) plus the sum of the weights is a weighted sum of independent Exp(1), with
   an exact tail, for a number of answers fixed beforehand;
 - the rank of T among the same under decoy keys is a p-value without any formula.
@@ -29,9 +29,9 @@ from watermark.detection.result import DecoyRank
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.scoring import Scorer
 from watermark.stats import (
-    BettingEvalue,
     decoys_reached,
     holm,
+    tilted_log_growth,
     weighted_exponentials_log_sf,
 )
 
@@ -122,11 +122,11 @@ def weigh_evidence(
     scorer = Scorer(records, observations, design.weights)
     per_key = [scorer.scores(index) for index in range(len(records))]
     pooled = _pooled(per_key)
-    bet, path = _bet(pooled, len(observations), design.lambdas)
+    path = _bet(pooled, len(observations), design.lambdas)
     statistic = float(pooled.weights @ (pooled.scores - 1.0))
     decoys = scorer.decoy_statistics(scorer.n_decoys(design.n_decoys))
     (reached,) = decoys_reached(np.array([statistic]), decoys)
-    capitals = [log_evalue for _, log_evalue in path]
+    log_evalues = [0.0, *(log_evalue for _, log_evalue in path)]
     return Evidence(
         n_answers=len(observations),
         n_units=sum(one.n_units for one in observations),
@@ -134,9 +134,9 @@ def weigh_evidence(
         statistic=statistic,
         log_pvalue=_log_pvalue(pooled),
         effect=_effect(pooled),
-        log_evalue=bet.log_evalue,
-        log_evalue_peak=bet.log_evalue_peak,
-        peak_after=1 + int(np.argmax(capitals)) if bet.log_evalue_peak > 0 else 0,
+        log_evalue=log_evalues[-1],
+        log_evalue_peak=max(log_evalues),
+        peak_after=int(np.argmax(log_evalues)),
         path=tuple(path),
         decoys=DecoyRank.of(len(decoys), int(reached)),
         decoy_statistics=tuple(decoys.tolist()),
@@ -157,7 +157,7 @@ def bet_path(
     """
     scorer = Scorer(records, observations, design.weights)
     pooled = _pooled([scorer.scores(index) for index in range(len(records))])
-    return _bet(pooled, len(observations), design.lambdas)[1]
+    return _bet(pooled, len(observations), design.lambdas)
 
 
 def _pooled(parts: Sequence[KeyScores]) -> KeyScores:
@@ -169,18 +169,18 @@ def _pooled(parts: Sequence[KeyScores]) -> KeyScores:
     return type(parts[0])(scores, weights, answers[order])
 
 
-def _bet(
-    pooled: KeyScores, n_answers: int, lambdas: tuple[float, ...]
-) -> tuple[BettingEvalue, list[tuple[int, float]]]:
-    bet = BettingEvalue(lambdas=lambdas)
+def _bet(pooled: KeyScores, n_answers: int, lambdas: tuple[float, ...]) -> list[tuple[int, float]]:
+    """Return after each answer: scores so far, and natural log of the mixture of bets."""
     ends = np.searchsorted(pooled.answers, np.arange(n_answers), side="right").tolist()
+    capitals = np.full(len(lambdas), -math.log(len(lambdas)))
     path: list[tuple[int, float]] = []
     start = 0
     for end in ends:
-        bet = bet.update(pooled.scores[start:end], pooled.weights[start:end])
-        path.append((end, bet.log_evalue))
+        scores, weights = pooled.scores[start:end], pooled.weights[start:end]
+        capitals = capitals + tilted_log_growth(lambdas, scores, weights)
+        path.append((end, float(np.logaddexp.reduce(capitals))))
         start = end
-    return bet, path
+    return path
 
 
 def _log_pvalue(part: KeyScores) -> float:

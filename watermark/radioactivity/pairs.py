@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LEVELS: Final = 32
 """Different weights that a pair can have: few keep the exact tail fast, and lose nothing."""
 
+MOST_MASS: Final = 1.001
+"""Of a distribution as a suspect tells it, rounded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Observation:
@@ -70,7 +73,7 @@ class Choices:
     def __post_init__(self) -> None:
         fits = len(self.tokens) == len(self.probabilities) == len(set(self.tokens.tolist()))
         p = self.probabilities
-        if not fits or not ((p >= 0) & (p <= 1)).all() or p.sum() > 1.0 + 1e-6:
+        if not fits or not ((p >= 0) & (p <= 1)).all() or p.sum() > MOST_MASS:
             raise AuditDesignError(
                 "a suspect's choices are distinct tokens with probabilities of sum 1 at most; "
                 "this one's are not, so leave the position out"

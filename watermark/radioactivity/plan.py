@@ -56,6 +56,8 @@ class PromptSource(enum.StrEnum):
     """Written for the purpose, and no one's."""
     FIRST_TURNS = "first-turns"
     """First-turn user prompts, rows drawn by a committed seed."""
+    PREFIXES = "prefixes"
+    """Beginnings of delivered replies, cut where what comes after had no say in them."""
     PASSAGES = "passages"
     """Delivered replies, to be read (open access)."""
 

@@ -2,7 +2,7 @@
 
 Source: normal approximation of a sum of n scores of mean excess `effect` and standard deviation
 1; for the bet, its log-capital at the best stake drifts by effect^2 / 2 a score with variance
-effect^2.
+effect^2 (`stats.tilted`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ scores inside it, so that only the ends of chunks are left; `reply` chooses by t
 that nothing is.
 
 Of rule 3, `select`: candidates that lost were scored too, at contexts that nobody kept. A cut at
-the end of a chunk is free of what was delivered later, not of those; measured, that is nothing.
+the end of a chunk is free of what was delivered later, not of those. They lost because their scores
+were low, so that p errs upward where a suspect says the like: measured, .03 at a nominal .05.
 
 Source: the project's design; `tests/watermark/radioactivity/test_null.py` breaks each rule.
 """

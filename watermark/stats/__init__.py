@@ -17,6 +17,7 @@ from watermark.stats.multiplicity import holm
 from watermark.stats.nulls import gamma_log_sf, gamma_log_sfs
 from watermark.stats.rademacher import rademacher_log_sf
 from watermark.stats.rotation import RotationPrice, rotation_price, tokens_needed
+from watermark.stats.tilted import tilted_log_growth
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "rademacher_log_sf",
     "rotation_price",
     "smallest_log_pvalue",
+    "tilted_log_growth",
     "tokens_needed",
     "weighted_exponentials_log_sf",
     "weighted_gammas_log_sf",

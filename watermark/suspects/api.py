@@ -97,7 +97,6 @@ class ApiSuspect:
 
     async def _ask_all(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:
         waiting = list(reversed(prompts))
-        self._next_start = 0.0  # of this loop's clock
         headers = headers_of(self._settings.dialect, self._settings.api_key)
         async with httpx2.AsyncClient(
             base_url=self._settings.url,
@@ -152,7 +151,7 @@ class ApiSuspect:
         """Wait until the rate allows another request."""
         if not self._settings.requests_per_minute:
             return
-        now = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()  # the same clock in every session
         start = max(now, self._next_start)
         self._next_start = start + 60.0 / self._settings.requests_per_minute
         await asyncio.sleep(start - now)

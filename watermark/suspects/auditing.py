@@ -156,10 +156,11 @@ class Audit:
         prompts = self.folder.prompts()
         if is_control:
             prompts = self._asked(prompts)
-        look = self._look(journal.entries, len(prompts))
+        look, before = self._look(journal.entries, len(prompts)), len(journal.entries)
         while True:
             tell(look)
-            waiting = _waiting(prompts, journal.entries)
+            had = {one.prompt for one in journal.entries[before:]}  # once a session, failed or not
+            waiting = [one for one in _waiting(prompts, journal.entries) if one.id not in had]
             if not waiting or self._is_over(look, is_control=is_control):
                 return look
             self._wave(suspect, waiting[: max(8, len(prompts) // _LOOKS)], journal)

@@ -24,7 +24,7 @@ from watermark.errors import AuditPlanError
 from watermark.radioactivity import Path as MarkPath
 from watermark.radioactivity import Traffic
 from watermark.suspects.answers import Prompt
-from watermark.suspects.reading import ReadText
+from watermark.suspects.reading import ReadText, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -165,6 +165,53 @@ def passages(conversations: Sequence[Conversation], *, count: int, seed: str) ->
         )
         for i in drawn(len(ready), count, seed)
     ]
+
+
+def prefixes(
+    conversations: Sequence[Conversation],
+    accounts: frozenset[str],
+    unit: Unit,
+    *,
+    n_units: int,
+    count: int,
+    seed: str,
+) -> list[Prompt]:
+    """Return beginnings of delivered replies of accounts that agreed (rules 1 and 2).
+
+    Args:
+        conversations: What was delivered.
+        accounts: Those that agreed.
+        unit: How text is cut.
+        n_units: Units of a beginning; of `select` at most, up to the end of a chunk.
+        count: At most so many.
+        seed: Draws the rows.
+
+    Raises:
+        AuditPlanError: There is none.
+        AuditDesignError: A reply cannot be cut there.
+    """
+    agreed = [one for one in conversations if one.account in accounts]
+    reads = passages(agreed, count=len(agreed), seed=seed)
+    texts = [(one.id, _beginning(one, unit, n_units)) for one in reads]
+    found = [Prompt(id=name, prompt=text) for name, text in texts if text.strip()][:count]
+    if not found:
+        raise AuditPlanError(
+            f"no delivered reply is longer than {n_units} units, or of `select` with a chunk "
+            "within them; plan shorter beginnings"
+        )
+    return found
+
+
+def _beginning(read: ReadText, unit: Unit, n_units: int) -> str:
+    """Return the first units of a reply as text; empty where it is too short."""
+    cut_text = cut(read, unit)
+    place = n_units
+    if cut_text.passage.path is MarkPath.SELECT:
+        place = max((end for end in cut_text.passage.chunk_ends if end <= n_units), default=0)
+    if not 0 < place < len(cut_text.starts):
+        return ""
+    cut_text.passage.prefix(place)  # refuses what must not be cut
+    return read.text[: cut_text.starts[place]]
 
 
 def drawn(n: int, count: int, seed: str) -> list[int]:

@@ -24,6 +24,7 @@ from watermark.radioactivity import (
 )
 from watermark.radioactivity.plan import (
     DeliveredFile,
+    Forecast,
     PlanFile,
     PlanKey,
     encode_plan,
@@ -136,8 +137,24 @@ def write_plan(
     delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
     data = pack_rows(rows)
     write_file(folder / PROMPTS, data)
-    controls = ["decoys", *(["undelivered"] if traffic else [])]
-    plan = AuditPlan(
+    prompts = PlanFile(name=PROMPTS, sha256=_digest(data), rows=len(rows))
+    plan = _plan_of(wishes, keys, prompts, delivered=delivered, expected=expected, now=now)
+    encoded = encode_plan(plan)
+    write_file(folder / PLAN, encoded)
+    return plan, plan_digest(encoded)
+
+
+def _plan_of(
+    wishes: Wishes,
+    keys: Sequence[KeyRecord],
+    prompts: PlanFile,
+    *,
+    delivered: tuple[DeliveredFile, ...],
+    expected: Forecast,
+    now: datetime,
+) -> AuditPlan:
+    controls = ["decoys", *(["undelivered"] if delivered else [])]
+    return AuditPlan(
         suspect=wishes.suspect,
         model=wishes.model,
         access=wishes.access,
@@ -150,7 +167,7 @@ def write_plan(
         delivered=delivered,
         prompt_source=wishes.prompt_source,
         prompt_seed=wishes.prompt_seed,
-        prompts=PlanFile(name=PROMPTS, sha256=_digest(data), rows=len(rows)),
+        prompts=prompts,
         system=wishes.system,
         temperature=wishes.temperature,
         alpha=wishes.alpha,
@@ -161,9 +178,6 @@ def write_plan(
         controls=(*controls, *(["clean-model"] if wishes.has_control else [])),
         forecast=expected,
     )
-    encoded = encode_plan(plan)
-    write_file(folder / PLAN, encoded)
-    return plan, plan_digest(encoded)
 
 
 def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyRecord]:

@@ -17,6 +17,8 @@ import numpy as np
 
 from watermark.errors import AuditDesignError
 from watermark.radioactivity import Choices, Passage, Path
+from watermark.radioactivity.pairs import MOST_MASS
+from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -146,7 +148,7 @@ class UnitMap:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._known: dict[str, int | None] = {}
+        self._known: dict[str, int | None] = _spellings(unit)
 
     def choices(self, candidates: Iterable[tuple[str, float]]) -> dict[int, float]:
         """Return units and how likely each is; what is no unit is left to chance."""
@@ -162,6 +164,22 @@ class UnitMap:
             ids = [] if not text or _UNREADABLE in text else self._unit.encode(text).tolist()
             self._known[text] = int(ids[0]) if len(ids) == 1 else None
         return self._known[text]
+
+
+def _spellings(unit: Unit) -> dict[str, int | None]:
+    """Return every token of a tokenizer as it stands inside a text, with the space before it.
+
+    Cut by itself a token may become others: some tokenizers put a space before every text.
+    """
+    if not isinstance(unit, TokenizerUnit):
+        return {}
+    found: dict[str, int | None] = {}
+    decode = unit.tokenizer.decode
+    for token in range(unit.vocab_size):
+        inside = decode([token, token])[len(decode([token])) :]
+        if inside and _UNREADABLE not in inside:
+            found.setdefault(inside, token)
+    return found
 
 
 def read_passage(
@@ -187,7 +205,7 @@ def read_passage(
         for place, one in zip(places, asked, strict=True)
         if one is not None
     ]
-    known = [(place, said) for place, said in kept if said]
+    known = [(place, said) for place, said in kept if said and sum(said.values()) <= MOST_MASS]
     return Reading(
         passage=read.id,
         places=tuple(place for place, _ in known),

@@ -149,6 +149,14 @@ def test_delivered_conversations_weigh_and_first_prompts_need_consent(
     ]
     assert len(sent) == 30
     assert all(int(text.split()[1]) % 2 for text in sent)
+    begun = plan(
+        shell, keys, "p", "--delivered", delivered, "--accounts", accounts, "--prefix-units", "9"
+    )
+    sent = [
+        json.loads(line)["prompt"] for line in (begun / "prompts.jsonl").read_text().splitlines()
+    ]
+    assert {len(text.split()) for text in sent} == {9}
+    assert '"prompt_source": "prefixes"' in (begun / "plan.json").read_text()
     accounts.write_text('schema = 1\n[[account]]\nname = "probe"\n')
     refused = shell(
         "audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",

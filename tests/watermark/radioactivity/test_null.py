@@ -32,24 +32,23 @@ def check_broken(trial: Trial, n_keys: int) -> None:
     assert stats.binom.sf(count - 1, n_keys, ALPHA) < 1e-3, (trial, count)
 
 
-@pytest.mark.parametrize("trial", [Trial.CLOSED, Trial.ARGMAX], ids=lambda one: one.name)
-def test_a_clean_suspect_that_copies_marked_text_is_left_alone(trial: Trial) -> None:
-    check_kept(trial, 25)
+def test_a_clean_suspect_that_copies_marked_text_is_left_alone() -> None:
+    check_kept(Trial.CLOSED, 15)
 
 
 @pytest.mark.parametrize(
-    "trial",
-    [Trial.BROKEN_VIEW, Trial.BROKEN_PAIRS, Trial.BROKEN_READING],
-    ids=lambda one: one.name,
+    ("trial", "n_keys"),
+    [(Trial.BROKEN_VIEW, 8), (Trial.BROKEN_PAIRS, 4)],
+    ids=lambda one: getattr(one, "name", ""),
 )
-def test_a_broken_rule_is_seen(trial: Trial) -> None:
-    check_broken(trial, 8)
+def test_a_broken_rule_is_seen(trial: Trial, n_keys: int) -> None:
+    check_broken(trial, n_keys)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trial", KEPT, ids=lambda one: one.name)
 def test_every_design_keeps_its_level(trial: Trial) -> None:
-    check_kept(trial, 60)
+    check_kept(trial, 40)
 
 
 @pytest.mark.slow

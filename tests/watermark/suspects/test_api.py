@@ -135,7 +135,7 @@ def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(api_module.asyncio, "sleep", sleep)
+    monkeypatch.setattr("watermark.suspects.api.asyncio.sleep", sleep)
     ask(lambda _: chat("Once"), requests_per_minute=60.0, concurrency=2)
     assert len(slept) == len(PROMPTS)
     assert max(slept) == pytest.approx(5.0, abs=0.5)

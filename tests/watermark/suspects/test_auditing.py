@@ -29,6 +29,7 @@ from watermark.suspects import (
     begin,
     write_plan,
 )
+from watermark.suspects.conversations import Conversation, Message, prefixes
 from watermark.suspects.figures import encode_result, figures
 from watermark.suspects.planning import check_records
 from watermark.text import WordsUnit
@@ -151,7 +152,12 @@ def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) ->
     with pytest.raises(AuditRunError, match="middle of a line"):
         audit.findings()
     again: list[str] = []
-    audit.run(CallableSuspect(lambda ps: [again.append(p) or plain_text(99) for p in ps]))  # type: ignore[func-returns-value]
+
+    def answer_again(prompts: list[str]) -> list[str]:
+        again.extend(prompts)
+        return [plain_text(99)] * len(prompts)
+
+    audit.run(CallableSuspect(answer_again))
     assert path.read_bytes().startswith(kept)
     assert len(again) == 24 - kept.count(b"\n")
     assert audit.findings().is_complete
@@ -386,3 +392,42 @@ def test_text_of_whole_replies_is_never_read(tmp_path: Path) -> None:
     audit = Audit(folder, [key()], UNIT)
     audit.read(Parrot([rows[0].text]))
     assert audit.findings().evidence.n_scored == 0
+
+
+def test_what_failed_is_asked_once_a_session(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    asked: list[str] = []
+
+    class Fickle:
+        def ask(self, prompts: Sequence[Prompt], keep: object) -> None:
+            assert callable(keep)
+            for one in prompts:
+                asked.append(one.id)
+                outcome = Outcome.FAILED if one.id in {"p1", "p9"} else Outcome.EMPTY
+                keep(Attempt(prompt=one.id, outcome=outcome))
+
+    audit.run(Fickle())
+    assert sorted(asked) == sorted(f"p{i}" for i in range(24))
+    assert audit.findings().kinds == {"empty": 22, "failed": 2}
+    audit.run(speaker([plain_text(1), plain_text(2)]))
+    assert audit.findings().is_complete
+
+
+def test_beginnings_of_replies_are_cut_where_the_rest_had_no_say() -> None:
+    def delivered(path: str, **fields: object) -> Conversation:
+        turn = Message("assistant", "one two three four five six")
+        return Conversation(messages=(turn,), account="probe", path=path, **fields)  # type: ignore[arg-type]
+
+    def begun(*conversations: Conversation, n_units: int = 4) -> list[str]:
+        found = prefixes(
+            conversations, frozenset({"probe"}), UNIT, n_units=n_units, count=9, seed="1"
+        )
+        return [one.prompt.strip() for one in found]
+
+    assert begun(delivered("splice")) == ["one two three four"]
+    assert begun(delivered("select", chunk_ends=(7, 13))) == ["one two three"]
+    for conversation in (delivered("reply"), delivered("select"), delivered("")):
+        with pytest.raises(AuditPlanError, match="may be read"):
+            begun(conversation)
+    with pytest.raises(AuditPlanError, match="shorter beginnings"):
+        begun(delivered("splice"), n_units=6)
