@@ -10,8 +10,6 @@ import msgspec
 
 from watermark.cli import render
 from watermark.cli.audit_page import audit_page
-from watermark.cli.audit_run import open_audit
-from watermark.cli.detect import units_of
 from watermark.cli.options import keys_option, tokenizer_option
 from watermark.errors import AuditRunError, LogError
 from watermark.keys import KeyRecord, KeyState
@@ -23,12 +21,13 @@ from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
 from watermark.suspects.auditing import Audit
 from watermark.suspects.figures import encode_result, figures
 from watermark.suspects.folder import REPORT, RESULT, AuditFolder, RunFacts
+from watermark.suspects.opening import log_of, open_audit, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watermark.cli.desk import Desk
     from watermark.keys.disclosure import Disclosure
+    from watermark.keys.keylog import KeyLog
     from watermark.radioactivity.plan import PlanKey
 
 
@@ -43,8 +42,8 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
     At any time: the e-value is valid whenever one looks. Every plan for the suspect that the log
     of keys holds is named.
     """
-    audit, desk = open_audit(path, keys_file, tokenizers)
-    result = _figures(audit) | {"plans": _plans(audit, desk)}
+    audit = open_audit(path, keys_file, tokenizers)
+    result = _figures(audit) | {"plans": _plans(audit, log_of(keys_file))}
     data = encode_result(result)
     audit.folder.write(RESULT, data)
     audit.folder.write(REPORT, audit_page(audit.plan, msgspec.json.decode(data)).encode())
@@ -80,8 +79,7 @@ def replay(
     """
     folder = AuditFolder(path)
     records, others = _disclosed(folder, subkeys)
-    (unit,) = units_of(records, tokenizers).values()
-    audit = Audit(folder, records, unit, others)
+    audit = Audit(folder, records, unit_of(records[0].unit, tokenizers), others)
     facts = _facts(folder)
     lines = [_proof_line(folder, facts, verifier)]
     stored = folder.read_result()
@@ -120,9 +118,9 @@ def _decoded(data: bytes, folder: AuditFolder) -> dict[str, Any]:
         raise AuditRunError(f"{folder.path / RESULT} was changed; ask for it again") from None
 
 
-def _plans(audit: Audit, desk: Desk) -> list[dict[str, Any]]:
+def _plans(audit: Audit, log: KeyLog | None) -> list[dict[str, Any]]:
     """Return every plan for the suspect that the log holds, and this one."""
-    log, tag = desk.log(), suspect_tag(audit.plan.suspect)
+    tag = suspect_tag(audit.plan.suspect)
     found = []
     for entry, index in sorted((log.read().index if log else {}).items(), key=lambda one: one[1]):
         known = read_entry(entry)

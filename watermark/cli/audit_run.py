@@ -8,28 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from watermark.cli import render
-from watermark.cli.desk import Desk
-from watermark.cli.detect import units_of
 from watermark.cli.options import keys_option, tokenizer_option
-from watermark.errors import AuditPlanError
-from watermark.radioactivity.plan import plan_entry
 from watermark.suspects.api import ApiSettings, ApiSuspect
-from watermark.suspects.auditing import Audit
 from watermark.suspects.callables import CollectedSuspect
 from watermark.suspects.dialects import Dialect, Sampling
-from watermark.suspects.folder import RUN, AuditFolder, RunFacts
 from watermark.suspects.gguf import load_gguf
 from watermark.suspects.http_reading import HttpReader
 from watermark.suspects.huggingface import FolderSuspect
-from watermark.suspects.planning import check_records
+from watermark.suspects.opening import begin, log_of, open_audit
 
 if TYPE_CHECKING:
     from watermark.radioactivity import AuditPlan
     from watermark.suspects.answers import Suspect
-    from watermark.suspects.auditing import Look
+    from watermark.suspects.auditing import Audit, Look
     from watermark.suspects.gguf import GgufSuspect
     from watermark.suspects.reading import Reader
 
@@ -43,21 +36,6 @@ Examples:
   watermark audit run audit --keys KEYS.toml --folder models/suspect
   watermark audit run audit --keys KEYS.toml --folder models/clean --as-control
 """
-
-
-def open_audit(path: Path, keys_file: Path, tokenizers: tuple[Path, ...]) -> tuple[Audit, Desk]:
-    """Return an audit with the keys of its plan.
-
-    Raises:
-        AuditPlanError: The folder or a key is not the one of the plan.
-    """
-    folder, desk = AuditFolder(path), Desk(keys_file)
-    ring = desk.ring()
-    every = [one for one in ring if not one.is_foreign]
-    records = check_records(folder.plan, every)
-    (unit,) = units_of(records, tokenizers).values()
-    others = [one for one in every if one.unit == records[0].unit]
-    return Audit(folder, records, unit, others), desk
 
 
 @click.command(epilog=_EPILOG, short_help="Ask a suspect what a plan says.")
@@ -109,7 +87,7 @@ def run(
     """
     if sum(one is not None for one in (url, weights, gguf, collected)) != 1:
         raise click.UsageError("give one of --url, --folder, --gguf and --answers")
-    audit, desk = open_audit(path, keys_file, tokenizers)
+    audit = open_audit(path, keys_file, tokenizers)
     plan, sampling = audit.plan, _sampling(audit.plan)
     suspect: Suspect | Reader
     if url is not None:
@@ -134,7 +112,13 @@ def run(
         suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name}"
     else:
         suspect, asked = _collected(audit, collected), "answers collected before"
-    _record(audit, desk, asked, as_control=as_control, exploratory=exploratory)
+    begin(
+        audit.folder,
+        log_of(keys_file),
+        asked,
+        is_control=as_control,
+        is_exploratory=exploratory,
+    )
     return _execute(audit, suspect, as_control=as_control)
 
 
@@ -169,33 +153,6 @@ def _collected(audit: Audit, path: Path | None) -> CollectedSuspect:
     if path is None or audit.plan.access.is_open:
         raise click.UsageError("--answers goes with a closed audit")
     return CollectedSuspect(path, audit.folder.digest)
-
-
-def _record(audit: Audit, desk: Desk, asked: str, *, as_control: bool, exploratory: bool) -> None:
-    """Hold the plan against the log before anything is sent, and write down how it runs.
-
-    Raises:
-        AuditPlanError: It is not logged, and was not called exploratory.
-    """
-    folder, log = audit.folder, desk.log()
-    known = folder.facts()
-    entry = plan_entry(folder.digest, audit.plan.suspect)
-    is_logged = log is not None and entry in log.read().index
-    if known is not None and not known.is_logged:
-        is_logged = False  # what began exploratory stays so, whatever is logged afterwards
-    if not is_logged and not exploratory:
-        raise AuditPlanError(
-            f"plan {folder.digest[:12]} was not in the log before its first query: it was edited, "
-            "or never logged; run the plan that was logged, or say --exploratory, which the report "
-            "repeats on every page"
-        )
-    facts = known or RunFacts(plan=folder.digest, is_logged=is_logged)
-    if is_logged and log is not None:
-        proof = log.prove(entry).format().decode("utf-8", "replace")
-        facts = msgspec.structs.replace(facts, proof=proof, log_verifier=str(log.verifier))
-    name = "control" if as_control else "suspect"
-    facts = msgspec.structs.replace(facts, **{name: asked})
-    folder.write(RUN, msgspec.json.format(msgspec.json.encode(facts, order="sorted")) + b"\n")
 
 
 def _tell(look: Look) -> None:

@@ -1,5 +1,40 @@
-"""Other people's models, asked over the network."""
+"""Other people's models: asked over the network or by their weights, and audited."""
 
+from watermark.suspects.answers import Attempt, Outcome, Prompt, Suspect
+from watermark.suspects.api import ApiSettings, ApiSuspect
+from watermark.suspects.auditing import Audit, Findings, Look
+from watermark.suspects.callables import CallableSuspect, CollectedSuspect
+from watermark.suspects.dialects import Dialect, Sampling
 from watermark.suspects.distributions import PromptDistributions
+from watermark.suspects.folder import AuditFolder
+from watermark.suspects.http_reading import HttpReader
+from watermark.suspects.opening import begin, log_of, open_audit
+from watermark.suspects.planning import Wishes, write_plan
+from watermark.suspects.reading import Reader, Reading, ReadText
 
-__all__ = ["PromptDistributions"]
+__all__ = [
+    "ApiSettings",
+    "ApiSuspect",
+    "Attempt",
+    "Audit",
+    "AuditFolder",
+    "CallableSuspect",
+    "CollectedSuspect",
+    "Dialect",
+    "Findings",
+    "HttpReader",
+    "Look",
+    "Outcome",
+    "Prompt",
+    "PromptDistributions",
+    "ReadText",
+    "Reader",
+    "Reading",
+    "Sampling",
+    "Suspect",
+    "Wishes",
+    "begin",
+    "log_of",
+    "open_audit",
+    "write_plan",
+]

@@ -151,6 +151,7 @@ class Audit:
         """
         if self.plan.access.is_open:
             raise AuditRunError("the plan reads weights or distributions; give a suspect to read")
+        self._check_begun()
         journal = self._journal(CONTROL if is_control else ANSWERS)
         prompts = self.folder.prompts()
         if is_control:
@@ -173,6 +174,7 @@ class Audit:
         """
         if not self.plan.access.is_open:
             raise AuditRunError("the plan asks for answers; give a suspect to ask")
+        self._check_begun()
         journal = self._readings(ANSWERS)
         passages, units = self.folder.passages(), UnitMap(self._unit)
         view, look = View(self._records[0].context_width), self._look_open(journal.entries)
@@ -237,6 +239,13 @@ class Audit:
 
     def _readings(self, name: str) -> Journal[Reading]:
         return Journal(self.folder.path / name, self.folder.digest, Reading)
+
+    def _check_begun(self) -> None:
+        if self.folder.facts() is None:
+            raise AuditRunError(
+                f"{self.folder.path} has not begun: hold its plan against the log with `begin` "
+                "first"
+            )
 
     def _asked(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return the prompts that the suspect has had."""
@@ -352,7 +361,7 @@ class Audit:
         return weigh_evidence(self._records, observations, self._design), kinds
 
     def _undelivered(self, observations: Sequence[Observation]) -> Evidence | None:
-        if not self.plan.delivered:
+        if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered
             return None
         return weigh_evidence(self._records, observations, undelivered(self._design))
 

@@ -131,17 +131,21 @@ def claim(plan: AuditPlan, findings: Findings) -> str:
     """Return what the result says, in a sentence or two."""
     dose = findings.evidence.dose
     if findings.look.is_rejected:
+        interval = (
+            f"95% interval {dose.low:.3g} to {dose.high:.3g}"
+            if math.isfinite(dose.high)
+            else "too few answers for an interval"
+        )
         return (
             f"{plan.suspect} learned from, quotes, or is, text that carries the keys of this plan. "
-            f"Dose {dose.estimate:.3g} (95% interval {_end(dose.low)} to {_end(dose.high)}) of "
-            "what the marked text itself shows."
+            f"Dose {dose.estimate:.3g} ({interval}) of what the marked text itself shows."
         )
-    largest = _end(dose.high)
-    return (
-        f"The null hypothesis stands: nothing was shown. At 95% a dose above {largest} is excluded."
+    bound = (
+        f"at 95% a dose above {dose.high:.3g} is excluded"
         if math.isfinite(dose.high)
-        else "The null hypothesis stands: nothing was shown, and too few answers to bound the dose."
+        else "there are too few answers to bound the dose"
     )
+    return f"The null hypothesis stands: nothing was shown, and {bound}."
 
 
 def limits(plan: AuditPlan, findings: Findings) -> list[str]:
@@ -198,10 +202,6 @@ def _histogram(one: Evidence) -> dict[str, Any]:
     counts, _ = np.histogram(z, _BINS, (-edge, edge))
     own = one.statistic / spread
     return {"edge": edge, "counts": counts.tolist(), "own": _rounded(own)}
-
-
-def _end(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "unknown"
 
 
 def _rounded(value: float) -> float | None:

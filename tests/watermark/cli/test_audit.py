@@ -1,0 +1,197 @@
+"""`watermark audit`: planned, logged, run, reported and replayed, and refused where it must be."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.watermark.suspects.test_auditing import marked_text, plain_text
+from watermark.keys import load_keys
+from watermark.suspects import AuditFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.watermark.cli.shell import Shell
+
+
+@pytest.fixture
+def keys(shell: Shell, tmp_path: Path) -> Path:
+    file = tmp_path / "KEYS.toml"
+    made = shell("keys", "new", "--id", "k", "--dir", tmp_path, "--rho", "1")
+    file.write_text("schema = 1\n" + made.stdout)
+    assert shell("keys", "commit", "--keys", file, "--create-log", "example.com/log").exit_code == 0
+    prompts = [{"id": f"p{i}", "prompt": f"Write number {i}"} for i in range(30)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    return file
+
+
+def plan(shell: Shell, keys: Path, name: str, *options: str | Path) -> Path:
+    folder = keys.parent / name
+    made = shell(
+        "audit", "plan", "-o", folder, "--keys", keys, "--suspect", "Example", "--model", "m",
+        "--prompts", keys.parent / "prompts.jsonl", "--requests", "30", "--max-tokens", "60",
+        "--effect", "0.5", "--alpha", "0.001", *options,
+    )  # fmt: skip
+    assert made.exit_code == 0, made.stderr
+    return folder
+
+
+def collect(keys: Path, folder: Path, *, is_marked: bool) -> Path:
+    """Write answers, as somebody has collected them."""
+    record = load_keys(keys).by_id("k")[0]
+    digest = AuditFolder(folder).digest
+    path = keys.parent / "collected.jsonl"
+    rows = [
+        {
+            "id": f"p{i}",
+            "plan": digest,
+            "answer": marked_text(record, i) if is_marked else plain_text(i),
+        }
+        for i in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_from_plan_to_replay(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    plan(shell, keys, "b")
+    answers = collect(keys, folder, is_marked=True)
+    ran = shell("audit", "run", folder, "--keys", keys, "--answers", answers)
+    assert ran.exit_code == 0, ran.stderr
+    assert "the null hypothesis is rejected" in ran.stderr
+    said = shell("audit", "report", folder, "--keys", keys, "--json")
+    result = json.loads(said.stdout)
+    assert result["is_rejected"]
+    assert not result["is_exploratory"]
+    assert [one["is_this"] for one in result["plans"]] == [True, False]
+    page = (folder / "report.html").read_text()
+    assert "Every plan for this suspect" in page
+    assert "Exploratory" not in page
+    assert "<script" not in page
+    shell.check_leaks(page)
+    disclosed = disclose(shell, keys)
+    again = shell("audit", "replay", folder, "--subkey", disclosed)
+    assert again.exit_code == 0, again.stderr
+    assert "every figure" in again.stdout
+    for name in ("plan.json", "prompts.jsonl", "answers.jsonl", "run.json", "result.json",
+                 "report.html"):  # fmt: skip
+        path = folder / name
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[len(whole) // 2] ^= 4
+        path.write_bytes(bytes(changed))
+        assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, name
+        path.write_bytes(whole)
+    assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 0
+
+
+def disclose(shell: Shell, keys: Path) -> Path:
+    path = keys.parent / "k.context"
+    assert shell("keys", "rotate", "--keys", keys, "--now").exit_code == 0
+    done = shell("keys", "disclose", "k", "--keys", keys, "--output", path)
+    assert done.exit_code == 0, done.stderr
+    return path
+
+
+def test_a_plan_that_is_not_logged_runs_as_exploratory_only(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a", "--no-log")
+    answers = collect(keys, folder, is_marked=False)
+    refused = shell("audit", "run", folder, "--keys", keys, "--answers", answers)
+    assert refused.exit_code == 1
+    assert "never logged" in refused.stderr
+    assert not (folder / "answers.jsonl").exists()
+    ran = shell("audit", "run", folder, "--keys", keys, "--answers", answers, "--exploratory")
+    assert ran.exit_code == 0
+    assert "EXPLORATORY" in shell("audit", "report", folder, "--keys", keys).stdout
+    page = (folder / "report.html").read_text()
+    assert page.count("<strong>Exploratory:") == page.count("<section>")
+
+
+def test_a_plan_that_was_edited_is_refused(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    path = folder / "plan.json"
+    path.write_text(path.read_text().replace('"alpha": 0.001', '"alpha": 0.1'))
+    answers = collect(keys, folder, is_marked=False)
+    refused = shell("audit", "run", folder, "--keys", keys, "--answers", answers)
+    assert refused.exit_code == 1
+    assert "edited" in refused.stderr
+
+
+def test_delivered_conversations_weigh_and_first_prompts_need_consent(
+    shell: Shell, keys: Path
+) -> None:
+    record = load_keys(keys).by_id("k")[0]
+    delivered, accounts = keys.parent / "delivered.jsonl", keys.parent / "accounts.toml"
+    rows = [
+        {
+            "account": "probe" if i % 2 else "customer",
+            "key_id": "k",
+            "path": "splice",
+            "messages": [
+                {"role": "user", "content": f"question {i}"},
+                {"role": "assistant", "content": marked_text(record, i)},
+            ],
+        }
+        for i in range(40)
+    ]
+    delivered.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    accounts.write_text('schema = 1\n[[account]]\nname = "probe"\naudit_prompts = true\n')
+    folder = plan(
+        shell, keys, "a", "--delivered", delivered, "--accounts", accounts,
+        "--weights", "all-keys", "--full-at", "1",
+    )  # fmt: skip
+    sent = [
+        json.loads(line)["prompt"] for line in (folder / "prompts.jsonl").read_text().splitlines()
+    ]
+    assert len(sent) == 30
+    assert all(int(text.split()[1]) % 2 for text in sent)
+    accounts.write_text('schema = 1\n[[account]]\nname = "probe"\n')
+    refused = shell(
+        "audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",
+        "--delivered", delivered, "--accounts", accounts, "--requests", "30",
+    )  # fmt: skip
+    assert refused.exit_code == 1
+    assert "agreed" in refused.stderr
+    opened = plan(shell, keys, "c", "--access", "open-argmax", "--delivered", delivered,
+                  "--effect", "1")  # fmt: skip
+    assert "splice" in (opened / "prompts.jsonl").read_text()
+
+
+def test_a_ledgers_contexts_are_those_of_a_key_at_hand(shell: Shell, keys: Path) -> None:
+    contexts = keys.parent / "contexts.jsonl"
+    row = {"key_id": "k", "unit": "words/v1", "fingerprint": 7, "conversations": 2}
+    contexts.write_text(json.dumps(row) + "\n")
+    folder = plan(shell, keys, "a", "--ledger-contexts", contexts, "--weights", "all-keys")
+    assert (folder / "delivered-0.bin").stat().st_size == 16
+    for changes, message in (
+        ({"key_id": "another"}, "not at hand"),
+        ({"unit": "tokenizer:sha256:00"}, "another deployment"),
+        ({"fingerprint": "x"}, "holds no contexts"),
+    ):
+        contexts.write_text(json.dumps(row | changes) + "\n")
+        refused = shell(
+            "audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",
+            "--ledger-contexts", contexts, "--requests", "30",
+            "--prompts", keys.parent / "prompts.jsonl",
+        )  # fmt: skip
+        assert refused.exit_code == 1
+        assert message in refused.stderr
+
+
+def test_usage(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    assert shell("audit", "run", folder, "--keys", keys).exit_code == 2
+    both = shell("audit", "run", folder, "--keys", keys, "--url", "x", "--gguf", "y")
+    assert both.exit_code == 2
+    unset = shell(
+        "audit", "run", folder, "--keys", keys, "--url", "http://x", "--api-key-env", "UNSET_7"
+    )
+    assert unset.exit_code == 2
+    assert "not set" in unset.stderr
+    missing = shell("audit", "report", folder, "--keys", keys)
+    assert missing.exit_code == 1
+    assert "was not run" in missing.stderr or "no answers" in missing.stderr

@@ -1,0 +1,167 @@
+"""Suspects that refuse, fail, lie about their name, say nothing or too much: counted, in bounds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import httpx2
+import pytest
+
+from watermark.errors import SuspectError
+from watermark.suspects import ApiSettings, ApiSuspect, Attempt, Dialect, Outcome, Prompt, Sampling
+from watermark.suspects import api as api_module
+from watermark.suspects.answers import count_kinds, is_refusal, script_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROMPTS = [Prompt(id=f"p{i}", prompt=f"Tell story {i}") for i in range(6)]
+Answer = httpx2.Response
+
+
+def chat(text: str | None, model: str = "m") -> Answer:
+    usage = {"prompt_tokens": 3, "completion_tokens": 5}
+    choice = {"message": {"role": "assistant", "content": text}}
+    return Answer(200, json={"model": model, "choices": [choice], "usage": usage})
+
+
+def ask(
+    handler: Callable[[httpx2.Request], Answer], prompts: list[Prompt] = PROMPTS, **changes: object
+) -> list[Attempt]:
+    settings = {"url": "http://suspect", "model": "m", "first_wait_s": 0.0, "tries": 3}
+    suspect = ApiSuspect(
+        ApiSettings(**(settings | changes)),  # type: ignore[arg-type]
+        transport=httpx2.MockTransport(handler),
+    )
+    kept: list[Attempt] = []
+    suspect.ask(prompts, kept.append)
+    return sorted(kept, key=lambda one: one.prompt)
+
+
+@pytest.mark.parametrize("dialect", list(Dialect))
+def test_every_dialect_is_asked_in_its_own_way(dialect: Dialect) -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> Answer:
+        seen.append(request)
+        if dialect is Dialect.MESSAGES:
+            content = [{"type": "thinking", "thinking": "x"}, {"type": "text", "text": "Once"}]
+            usage = {"input_tokens": 3, "output_tokens": 5}
+            return Answer(200, json={"model": "m", "content": content, "usage": usage})
+        if dialect is Dialect.CHAT:
+            return chat("Once")
+        body = {"model": "m", "choices": [{"text": "Once"}], "usage": {"completion_tokens": 5}}
+        return Answer(200, json=body)
+
+    sampling = Sampling(temperature=0.5, max_tokens=9, system="Be brief.")
+    kept = ask(handler, PROMPTS[:1], dialect=dialect, sampling=sampling, api_key="secret")
+    assert [(one.outcome, one.text, one.completion_tokens) for one in kept] == [
+        (Outcome.ANSWER, "Once", 5)
+    ]
+    body = json.loads(seen[0].content)
+    assert (body["model"], body["max_tokens"], body["temperature"]) == ("m", 9, 0.5)
+    assert "Tell story 0" in str(body)
+    assert "Be brief." in str(body)
+    header = "x-api-key" if dialect is Dialect.MESSAGES else "authorization"
+    assert seen[0].headers[header].endswith("secret")
+    assert seen[0].url.path == dialect.path
+
+
+def test_what_fails_for_a_while_is_tried_again_and_billed() -> None:
+    calls = 0
+
+    def handler(_request: httpx2.Request) -> Answer:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            return Answer(429, headers={"retry-after": "0"})
+        if calls == 2:
+            raise httpx2.ReadError("cut off in the middle")
+        return chat("At last")
+
+    (kept,) = ask(handler, PROMPTS[:1])
+    assert (kept.outcome, kept.tries, kept.text) == (Outcome.ANSWER, 3, "At last")
+
+
+def test_empty_answers_are_asked_again_in_bounds_and_paid_for() -> None:
+    (kept,) = ask(lambda _: chat("  "), PROMPTS[:1])
+    assert (kept.outcome, kept.tries, kept.counts) == (Outcome.EMPTY, 3, False)
+    assert kept.completion_tokens == 15
+    assert kept.is_final
+
+
+def test_an_enormous_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "MAX_BYTES", 1000)
+    (kept,) = ask(lambda _: chat("word " * 1000), PROMPTS[:1])
+    assert (kept.outcome, kept.text, kept.counts) == (Outcome.TOO_LARGE, "", False)
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[]", b'{"choices": []}', b"\xff", b"<html>"])
+def test_an_answer_that_cannot_be_read_is_no_answer(broken: bytes) -> None:
+    (kept,) = ask(lambda _: Answer(200, content=broken), PROMPTS[:1])
+    assert (kept.outcome, kept.is_final) == (Outcome.FAILED, False)
+
+
+def test_a_suspect_that_is_down_ends_the_session_and_keeps_what_came() -> None:
+    calls = 0
+
+    def handler(_request: httpx2.Request) -> Answer:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            return chat("Once")
+        raise httpx2.ConnectError("down")
+
+    kept: list[Attempt] = []
+    settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=1, first_wait_s=0.0)
+    many = [Prompt(id=f"p{i}", prompt="x") for i in range(20)]
+    with pytest.raises(SuspectError, match="no answer to 5 prompts"):
+        ApiSuspect(settings, transport=httpx2.MockTransport(handler)).ask(many, kept.append)
+    assert [one.outcome for one in kept[:2]] == [Outcome.ANSWER] * 2
+    assert len(kept) == 7
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_what_fails_for_good_ends_at_once_without_the_prompt(status: int) -> None:
+    with pytest.raises(SuspectError, match=f"status {status}") as caught:
+        ask(lambda _: Answer(status, text="Tell story"))
+    assert "Tell" not in str(caught.value)
+
+
+def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(api_module.asyncio, "sleep", sleep)
+    ask(lambda _: chat("Once"), requests_per_minute=60.0, concurrency=2)
+    assert len(slept) == len(PROMPTS)
+    assert max(slept) == pytest.approx(5.0, abs=0.5)
+
+
+def test_kinds_of_answers_are_counted_and_all_of_them_count() -> None:
+    texts = [
+        "I'm sorry, I can't help.",
+        "Once",
+        "Once",
+        "\u0416\u0438\u043b \u0431\u044b\u043b",
+        "",
+    ]
+    attempts = [
+        Attempt(
+            prompt=f"p{i}",
+            outcome=Outcome.ANSWER if text else Outcome.EMPTY,
+            text=text,
+            tries=1 + (i == 1),
+        )
+        for i, text in enumerate(texts)
+    ]
+    assert count_kinds(PROMPTS, attempts) == {
+        "answer": 4, "empty": 1, "other-script": 1, "refusal": 1, "repeated": 1, "retried": 1,
+    }  # fmt: skip
+    assert sum(one.counts for one in attempts) == 4
+    assert is_refusal("As an AI, I")
+    assert not is_refusal("I can tell you")
+    assert script_of("123") == ""

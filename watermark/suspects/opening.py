@@ -1,0 +1,123 @@
+"""An audit's folder with its keys, and the log that holds its plan: how runs and reports begin.
+
+Rule 1: an audit begins once: whether its plan stood in the log before the first prompt went out
+is written down then, and never set to more afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from watermark.errors import AuditPlanError, AuditRunError, UnitMismatchError
+from watermark.keys import KeysLoader
+from watermark.keys.keylog import KeyLog
+from watermark.radioactivity.plan import plan_entry
+from watermark.suspects.auditing import Audit
+from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts
+from watermark.suspects.planning import check_records
+from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from watermark.text import Unit
+
+
+def open_audit(path: Path, keys_file: Path, tokenizers: Sequence[Path] = ()) -> Audit:
+    """Return an audit with the keys of its plan.
+
+    Args:
+        path: Its folder.
+        keys_file: The `KEYS.toml` that the plan was made with.
+        tokenizers: The tokenizer.json of the keys' unit, where that is one.
+
+    Raises:
+        AuditPlanError: The folder or a key is not the one of the plan.
+        KeysError: The keys cannot be read.
+        UnitError: No tokenizer fits.
+    """
+    folder = AuditFolder(path)
+    every = [one for one in KeysLoader(keys_file).load() if not one.is_foreign]
+    records = check_records(folder.plan, every)
+    others = [one for one in every if one.unit == records[0].unit]
+    return Audit(folder, records, unit_of(records[0].unit, tokenizers), others)
+
+
+def log_of(keys_file: Path) -> KeyLog | None:
+    """Return the log that a `KEYS.toml` names; None where it names none.
+
+    Raises:
+        KeysError: The file or the log cannot be read.
+    """
+    loader = KeysLoader(keys_file)
+    loader.load()
+    document = loader.document
+    if document is None or document.options.log is None:
+        return None
+    return KeyLog(keys_file.parent, document.options)
+
+
+def begin(
+    folder: AuditFolder,
+    log: KeyLog | None,
+    asked: str,
+    *,
+    is_control: bool = False,
+    is_exploratory: bool = False,
+) -> RunFacts:
+    """Hold the plan against the log before anything is sent, and write down how it runs (rule 1).
+
+    Args:
+        folder: The audit.
+        log: The log of keys; None for none.
+        asked: How the suspect is asked, for the report.
+        is_control: It is the clean model.
+        is_exploratory: Run it although it is not logged; the report says so on every page.
+
+    Raises:
+        AuditPlanError: It is not logged, and was not called exploratory.
+        AuditRunError: There are answers already, and nothing says how they came about.
+    """
+    known = folder.facts()
+    if known is None and (folder.path / ANSWERS).exists():
+        raise AuditRunError(
+            f"{folder.path} holds answers and no {RUN}, so that nobody knows whether the plan was "
+            f"logged before them; restore {RUN}, or plan again"
+        )
+    entry = plan_entry(folder.digest, folder.plan.suspect)
+    is_logged = log is not None and entry in log.read().index
+    if not (known or RunFacts(plan="", is_logged=True)).is_logged:
+        is_logged = False
+    if not is_logged and not is_exploratory:
+        raise AuditPlanError(
+            f"plan {folder.digest[:12]} was not in the log before its first query: it was edited, "
+            "or never logged; run the plan that was logged, or say --exploratory, which the report "
+            "repeats on every page"
+        )
+    facts = known or RunFacts(plan=folder.digest, is_logged=is_logged)
+    if is_logged and log is not None:
+        proof = log.prove(entry).format().decode("utf-8", "replace")
+        facts = msgspec.structs.replace(facts, proof=proof, log_verifier=str(log.verifier))
+    facts = msgspec.structs.replace(facts, **{"control" if is_control else "suspect": asked})
+    folder.write(RUN, msgspec.json.format(msgspec.json.encode(facts, order="sorted")) + b"\n")
+    return facts
+
+
+def unit_of(unit_id: str, tokenizers: Sequence[Path]) -> Unit:
+    """Return the unit of a plan's keys.
+
+    Raises:
+        TokenizerFileError: A tokenizer cannot be loaded.
+        UnitMismatchError: None has the digest that the keys ask for.
+    """
+    if unit_id == WORDS_V1:
+        return WordsUnit()
+    for one in map(TokenizerUnit.read, tokenizers):
+        if one.unit_id == unit_id:
+            return one
+    raise UnitMismatchError(
+        f"the plan's keys need --tokenizer with the file of {unit_id}, byte for byte"
+    )
