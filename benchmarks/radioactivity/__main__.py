@@ -35,6 +35,7 @@ from benchmarks.radioactivity.nulls import measure_clean, measure_story, print_c
 from benchmarks.radioactivity.plots import plot
 from benchmarks.radioactivity.results import RESULTS, Results, identity
 from benchmarks.radioactivity.tables import print_figure
+from benchmarks.story import shared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     scale = _scale(options)
+    options.models = options.models or shared() / "models"
     options.keys = options.keys or (40 if options.quick else 500)
     options.story_keys = options.story_keys or (10 if options.quick else 50)
     results = Results(options.results, "quick" if options.quick else "full")
-    laboratory = Laboratory(options.cache, device=options.device)
+    laboratory = Laboratory(options.cache, options.models, options.device)
     if not options.print_only:
         helpers = [_helper(arguments) for _ in range(1, options.jobs)]
         for figure in options.figures:
@@ -129,10 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--is-helper", action="store_true", help=argparse.SUPPRESS)
     add("--keys", type=int, help="keys of figure 1, n-gram teacher (500; quick: 40)")
     add("--story-keys", type=int, help="the same, story model (50; quick: 10)")
+    add("--models", type=Path, help="folder of the models; by default of the shared ones")
     add("--device", default="cpu")
     add("--threads", type=int, default=1)
-    add("--teacher", help="a folder under models/")
-    add("--base", help="the student's folder under models/")
+    add("--teacher", help="its folder there")
+    add("--base", help="the student's folder there")
     add("--from-scratch", action="store_true", default=None)
     for name in ("replies", "tokens", "epochs", "batch", "answers", "seeds", "other-seeds"):
         add(f"--{name}", type=int)

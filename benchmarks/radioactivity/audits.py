@@ -285,12 +285,12 @@ def reading(laboratory: Laboratory, recipe: StudentRecipe, *, argmax: bool) -> M
     return _ours(records, observations, FLAT, by_context=True)
 
 
-@torch.inference_mode()
 def _choices(network: Network, row: NDArray[np.int64], begin: int) -> list[Choices]:
     """Return what a network would say at each position of a reply, the reply itself unseen."""
     ids = torch.from_numpy(row[None, :-1]).to(network.device)
-    logits = network.module(input_ids=ids, use_cache=False).logits[0, begin - 1 :]
-    best = torch.softmax(logits.double(), dim=-1).topk(TOP, dim=-1)
+    with torch.inference_mode():
+        logits = network.module(input_ids=ids, use_cache=False).logits[0, begin - 1 :]
+        best = torch.softmax(logits.double(), dim=-1).topk(TOP, dim=-1)
     tokens, p = best.indices.cpu().numpy().astype(np.uint32), best.values.cpu().numpy()
     kept = p >= 1.0 / TOP
     return [

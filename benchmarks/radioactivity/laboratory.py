@@ -26,7 +26,7 @@ from benchmarks.radioactivity.recipes import (
     digest,
 )
 from benchmarks.radioactivity.select_text import SelectSampling, select_replies
-from benchmarks.story import shared, stories
+from benchmarks.story import stories
 from watermark.text import WORDS_V1
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Laboratory:
     """
 
     cache: Path
-    models: Path = field(default_factory=lambda: shared() / "models")
+    models: Path
     device: str = "cpu"
     _networks: dict[str, Network] = field(default_factory=dict, repr=False)
 
@@ -268,7 +268,7 @@ def held(path: Path, *, waits: bool = True) -> Iterator[bool]:
             yield True
 
 
-def _write_whole(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _write_whole(path: Path, arrays: Any) -> None:
     unfinished = path.with_suffix(".partial")
     with unfinished.open("wb") as file:
         np.savez(file, **arrays)

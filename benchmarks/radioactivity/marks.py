@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from watermark.keys import LABEL_CONTEXT, ForeignKey, KeyRecord, SecretKey
+from watermark.keys import LABEL_CONTEXT, ForeignKey, KeyRecord, KeyState, SecretKey
 from watermark.schemes import Positions, reader_of
 from watermark.seeding import ContextPRF, levels_to_uniforms, pair_levels, pair_values
 from watermark.stats import binomial_log_sf
@@ -51,6 +51,7 @@ def _record(recipe: TextRecipe, unit: str, index: int) -> KeyRecord:
             unit=unit,
             context_width=recipe.context_width,
             scheme="hf-synthid",
+            state=KeyState.DETECT,
             secret=ForeignKey(key_id, keys),
             parameters=(("sampling_table_seed", 0), ("sampling_table_size", 2**16)),
         )
@@ -191,7 +192,8 @@ def peer_scores(record: KeyRecord, contexts: Tokens, tokens: Tokens) -> PeerScor
         tokens: Theirs, shape (n,).
     """
     if record.scheme != "hf-synthid":
-        excess = (is_green(record, contexts, tokens) - GAMMA) / math.sqrt(GAMMA * (1 - GAMMA))
+        green = is_green(record, contexts, tokens).astype(np.float64)
+        excess = (green - GAMMA) / math.sqrt(GAMMA * (1 - GAMMA))
         return PeerScores(excess, record, contexts, tokens)
     processor = _synthid(record, torch.device("cpu"))
     ngrams = torch.from_numpy(np.column_stack([contexts, tokens]).astype(np.int64))
@@ -199,7 +201,8 @@ def peer_scores(record: KeyRecord, contexts: Tokens, tokens: Tokens) -> PeerScor
     weights = np.linspace(10.0, 1.0, DEPTH)
     share = float(processor.sampling_table.double().mean())
     spread = math.sqrt(share * (1.0 - share) * float(weights @ weights))
-    return PeerScores((g - share) @ weights / spread, record, contexts, tokens)
+    excess = np.asarray((g - share) @ weights / spread, np.float64)
+    return PeerScores(excess, record, contexts, tokens)
 
 
 def _synthid(record: KeyRecord, device: torch.device) -> Any:

@@ -91,7 +91,6 @@ class Network:
         return scores
 
 
-@torch.inference_mode()
 def draw(
     network: Network,
     prompts: torch.Tensor,
@@ -116,13 +115,14 @@ def draw(
     cache = DynamicCache() if cache is None else cache
     ids = prompts
     read = cache.get_seq_length()
-    for _ in range(tokens):
-        out = network.module(
-            input_ids=ids[:, read:], past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        read = ids.shape[1]
-        chosen = chooser(ids, network.scores(out.logits[:, -1], temperature, top_k))
-        ids = torch.cat([ids, chosen[:, None]], dim=1)
+    with torch.inference_mode():
+        for _ in range(tokens):
+            out = network.module(
+                input_ids=ids[:, read:], past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            read = ids.shape[1]
+            chosen = chooser(ids, network.scores(out.logits[:, -1], temperature, top_k))
+            ids = torch.cat([ids, chosen[:, None]], dim=1)
     return ids
 
 

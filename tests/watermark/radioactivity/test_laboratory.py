@@ -27,6 +27,7 @@ from benchmarks.radioactivity.marks import (
 from benchmarks.radioactivity.recipes import AnswersRecipe, StudentRecipe, TextRecipe, digest
 from benchmarks.radioactivity.results import Results
 from benchmarks.radioactivity.tables import Pooled, pool, print_figure, ratio_of_tokens
+from benchmarks.story import shared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,11 +195,12 @@ def test_from_a_teacher_to_an_audit(tmp_path: Path) -> None:
         widths=(2,),
     )
     torch.set_num_threads(1)
-    laboratory = Laboratory(tmp_path / "cache")
+    laboratory = Laboratory(tmp_path / "cache", shared() / "models")
     first = next(Grid(laboratory, scale).cells(2))
     found = first.audit(laboratory, first.recipe)
     assert found.log10_p < -6
     assert found.reached is not None
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert first.audit(Laboratory(tmp_path / "cache"), first.recipe) == found
+    again = Laboratory(tmp_path / "cache", shared() / "models")
+    assert first.audit(again, first.recipe) == found
     assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
