@@ -149,8 +149,7 @@ def traffic_of(
     laboratory: Laboratory, recipe: StudentRecipe, records: Sequence[KeyRecord]
 ) -> tuple[Traffic, ...]:
     """Return the contexts that were delivered under each key."""
-    rows, n_marked = laboratory.delivered(recipe)
-    ids = _reply_units(laboratory, recipe.text, rows[:n_marked], records[0])
+    ids = _reply_units(laboratory, recipe.text, laboratory.ledger(recipe), records[0])
     return tuple(
         Traffic.of_conversations(
             [[one] for one in ids[turn :: len(records)]],
@@ -268,11 +267,10 @@ def reading(laboratory: Laboratory, recipe: StudentRecipe, *, argmax: bool) -> M
     text = recipe.text
     records = laboratory.records(text)
     network = laboratory.student(recipe)
-    rows, n_marked = laboratory.delivered(recipe)
     collector = PairCollector(View(text.context_width))
     begin = 1 + text.prompt_tokens
     observations = []
-    for row in rows[:n_marked]:
+    for row in laboratory.ledger(recipe):
         choices = _choices(network, row, begin)
         if argmax:
             choices = [one.likeliest() for one in choices]

@@ -37,7 +37,7 @@ class Scale:
         seeds: Student seeds in the main cells, of width 2.
         other_seeds: In the others.
         widths: Context widths of the grid.
-        shares: Of marked training text, in the main cells.
+        shares: Of marked training text, in the main cells; 0 is the control.
         other_shares: In the others.
         rotations: Numbers of keys in rotation.
     """
@@ -55,7 +55,7 @@ class Scale:
     seeds: int = 5
     other_seeds: int = 2
     widths: tuple[int, ...] = (1, 2, 4)
-    shares: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05)
+    shares: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.0)
     other_shares: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05)
     rotations: tuple[int, ...] = (2, 4, 8)
 
@@ -70,7 +70,7 @@ QUICK: Final = Scale(
     answer_tokens=100,
     seeds=3,
     other_seeds=1,
-    shares=(1.0, 0.2),
+    shares=(1.0, 0.2, 0.0),
     other_shares=(1.0,),
     rotations=(4,),
 )

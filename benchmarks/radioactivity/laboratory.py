@@ -140,14 +140,22 @@ class Laboratory:
             top_k=recipe.top_k,
         )
 
-    def delivered(self, recipe: StudentRecipe) -> tuple[Ids, int]:
-        """Return the training text in the teacher's tokens; the first so many rows are marked."""
+    def training_text(self, recipe: StudentRecipe) -> Ids:
+        """Return the training text in the teacher's tokens, the marked rows first."""
         marked = self.text(recipe.text)
         n_marked = round(recipe.share * len(marked))
         if n_marked == len(marked):
-            return marked, n_marked
+            return marked
         clean = self.text(recipe.text.unmarked())
-        return np.concatenate([marked[:n_marked], clean[n_marked:]]), n_marked
+        return np.concatenate([marked[:n_marked], clean[n_marked:]])
+
+    def ledger(self, recipe: StudentRecipe) -> Ids:
+        """Return the marked replies that an audit of a student knows of, with their prompts.
+
+        A student of no marked text is a control: it is audited by replies that others were given.
+        """
+        marked = self.text(recipe.text)
+        return marked[: round(recipe.share * len(marked))] if recipe.share else marked
 
     def student(self, recipe: StudentRecipe) -> Network:
         """Return a trained student."""
@@ -163,7 +171,7 @@ class Laboratory:
     def _train(self, recipe: StudentRecipe, network: Network) -> dict[str, NDArray[Any]]:
         rng = np.random.default_rng([recipe.seed, 23])
         skip = 1 + recipe.text.prompt_tokens
-        rounds = [(self.delivered(recipe)[0], recipe.replaced, recipe.epochs)]
+        rounds = [(self.training_text(recipe), recipe.replaced, recipe.epochs)]
         if recipe.clean_epochs:
             other = recipe.text.replies + recipe.text.skip_prompts
             unmarked = recipe.text.unmarked()

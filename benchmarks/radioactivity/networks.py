@@ -6,6 +6,7 @@ is seeded, and runs on a GPU where it is told to.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -113,12 +114,15 @@ def draw(
         cache: What the network has read of the prompts already, all but their last tokens.
     """
     cache = DynamicCache() if cache is None else cache
+    # transformers 5.24 calls it `cache`; older ones, and code that folders bring, do not.
+    takes = inspect.signature(network.module.forward).parameters
+    name = "cache" if "cache" in takes else "past_key_values"
     ids = prompts
     read = cache.get_seq_length()
     with torch.inference_mode():
         for _ in range(tokens):
             out = network.module(
-                input_ids=ids[:, read:], past_key_values=cache, use_cache=True, logits_to_keep=1
+                input_ids=ids[:, read:], use_cache=True, logits_to_keep=1, **{name: cache}
             )
             read = ids.shape[1]
             chosen = chooser(ids, network.scores(out.logits[:, -1], temperature, top_k))

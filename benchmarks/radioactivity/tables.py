@@ -152,7 +152,7 @@ def half_at(effect: float) -> str:
 
 def _print_ratios(lines: Sequence[Pooled]) -> None:
     rows: list[list[object]] = []
-    for ours in (one for one in lines if one.labels["scheme"] == "copula"):
+    for ours in (one for one in lines if one.labels["scheme"] == "copula" and one.labels["marked"]):
         where = {key: ours.labels[key] for key in ("width", "marked")}
         peers = [
             one
