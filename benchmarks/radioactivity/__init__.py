@@ -1,1 +1,1 @@
-"""The laboratory of the radioactivity audit."""
+"""Figures of the radioactivity audit: see `python -m benchmarks.radioactivity --help`."""
