@@ -168,4 +168,5 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
             [*where.values(), best.labels["scheme"], f"{ratio:.2f} [{low:.2f}, {high:.2f}]", met]
         )
     head = ["width", "marked", "better peer", "our tokens / its tokens [95%]", f"at most {BAR}"]
-    print_table("Ours against the better of the two", head, rows)
+    if rows:
+        print_table("Ours against the better of the two", head, rows)
