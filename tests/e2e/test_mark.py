@@ -124,7 +124,7 @@ def test_what_is_not_marked_passes_as_it_is_and_is_counted(
 def test_text_on_other_paths_is_counted(stage: Stage, http: httpx2.Client) -> None:
     url = stage.proxies["splice-greedy"]
     before = decisions(http, url).get("other-path", 0)
-    http.post(f"{url}/v1/messages", json={})
+    http.post(f"{url}/v1/generate", json={})
     http.get(f"{url}/v1/models")
     assert decisions(http, url)["other-path"] == before + 1
 

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from proxy.app import create_app
-from proxy.config import Capabilities, ModelConfig, SelectConfig, SpliceConfig
+from proxy.config import Capabilities, ModelConfig, ReplyConfig, SelectConfig, SpliceConfig
 from proxy.embedded.server import create_app as create_model_app
 from tests.support.servers import SELECT_ONLY, Backstage, key_record, key_ring, proxy_config
 from watermark.detection import Detector
@@ -43,7 +43,11 @@ def able(**fields: Any) -> Capabilities:
 def configurations(builtin: BuiltinModel) -> dict[str, ModelConfig]:
     tokenizer = str(builtin.tokenizer_path)
     select = SelectConfig(chunk_tokens=4, candidates=8)
-    common: dict[str, Any] = {"name": "builtin", "select": select}
+    common: dict[str, Any] = {
+        "name": "builtin",
+        "select": select,
+        "reply": ReplyConfig(enabled=False),  # what it can do hides what the others cannot
+    }
     words = common | {"unit": WORDS_V1, "capabilities": able(logprobs=0)}  # and no tokenizer
     return {
         "splice": ModelConfig(tokenizer=tokenizer, capabilities=able(), splice=SPLICE, **common),

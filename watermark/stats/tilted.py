@@ -11,8 +11,8 @@ their averages over several theta (Ville: P(sup E >= 1 / alpha) <= alpha).
 Against a mean of 1 + e the best theta is e / (1 + e), and the logarithm grows by e - log(1 + e) a
 score, whatever else the law of the scores is: the rate at which the tail of their sum falls. The
 linear bet of `evalues`, which asks for no more than a mean of 1, pays for the spread: where 15% of
-the scores carry all of an excess of .13, its median is 1.27 times the scores at which the sum's tail
-is 1e-6, that of this one 1.11 (`benchmarks/radioactivity/bets.py`).
+the scores carry all of an excess of .13, its median is 1.27 times the scores at which the tail of
+the sum is 1e-6, that of this one 1.11 (`benchmarks/radioactivity/bets.py`).
 
 Scores are discrete, at midpoints of 2^52 cells of u; the factor is convex in u, so that its mean is
 below 1, never above.
