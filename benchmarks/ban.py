@@ -4,10 +4,12 @@
 
 Every run starts `watermark-proxy serve`, opens the marked streams of one account, and a tenth as
 many that are passed through, and bans the account with `watermark-proxy accounts ban` once each of
-them has had a first event and the last ones have come to rest. The upstream is slow, so that a thousand streams run at a time on two
-cores: a draft takes 10 to 30 s, an event that is passed through comes every 2 s. Measured: from the
-instant at which the command has replaced the file (its time stamp) to the last byte of every
-stream. Each must end with an error event, without `[DONE]`; a stream of another account must go on.
+them has had a first event and the last ones have come to rest. The upstream is slow, so that a
+thousand streams run at a time on two cores: a draft takes 10 to 30 s, an event that is passed
+through comes every 2 s. Measured: from the instant at which the command has replaced the file (its
+time stamp) to the last byte of every stream. Each must end with an error event, without `[DONE]`; a
+stream of another account must go on. How long the proxy takes to say that it is well, just before,
+says how busy the machine is.
 """
 
 from __future__ import annotations
