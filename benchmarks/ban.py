@@ -4,10 +4,12 @@
 
 Every run starts `watermark-proxy serve`, opens the marked streams of one account, and a tenth as
 many that are passed through, and bans the account with `watermark-proxy accounts ban` once each of
-them has had a first event and the last ones have come to rest. The upstream is slow, so that a thousand streams run at a time on two
-cores: a draft takes 10 to 30 s, an event that is passed through comes every 2 s. Measured: from the
-instant at which the command has replaced the file (its time stamp) to the last byte of every
-stream. Each must end with an error event, without `[DONE]`; a stream of another account must go on.
+them has had a first event and the last ones have come to rest. The upstream is slow, so that a
+thousand streams run at a time on two cores: a draft takes 10 to 30 s, an event that is passed
+through comes every 2 s. Measured: from the instant at which the command has replaced the file (its
+time stamp) to the last byte of every stream. Each must end with an error event, without `[DONE]`; a
+stream of another account must go on. How long the proxy takes to say that it is well, just before,
+says how busy the machine is.
 """
 
 from __future__ import annotations
@@ -197,9 +199,10 @@ async def one_run(folder: Path, n_streams: int, workers: int) -> tuple[np.ndarra
                 await asyncio.sleep(BETWEEN_S)
             kept = asyncio.ensure_future(other.run(address, OTHER, is_marked=False))
             begun = asyncio.gather(*(one.has_begun.wait() for one in (*streams, other)))
-            done, _ = await asyncio.wait((begun, *tasks), return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()  # a stream that could not begin says why
+            watched: list[asyncio.Future[Any]] = [begun, *tasks]
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()  # a stream that could not begin says why
             await asyncio.sleep(REST_S)
             assert not any(task.done() for task in tasks), "a stream ended by itself"
             healthy = await _health(address)
