@@ -66,7 +66,9 @@ def run_probe(path: Path, *, as_json: bool) -> None:
     with contextlib.ExitStack() as stack:
         if config.embedded is not None:
             cache = Path(config.state) / "cache"
-            ready = stack.enter_context(embedded_upstream(config.embedded, cache_dir=cache))
+            # Its own port may be the running proxy's.
+            embedded = msgspec.structs.replace(config.embedded, port=0)
+            ready = stack.enter_context(embedded_upstream(embedded, cache_dir=cache))
             config = with_embedded(config, ready)
         probed = asyncio.run(_probe_all(config, config.models))
     if as_json:
