@@ -6,26 +6,28 @@ the file names `KEYS.toml`, which names files.
 
 from proxy.config.ingress import IngressConfig
 from proxy.config.loading import load_config, parse_config
-from proxy.config.sections import (
-    AccountsConfig,
+from proxy.config.models import (
     Capabilities,
     DefaultsConfig,
-    DetectionConfig,
-    DisclosureConfig,
-    EmbeddedConfig,
-    KeysConfig,
-    LedgerConfig,
     LimitsConfig,
     ModelConfig,
     NativeConfig,
     PathLimitsConfig,
     PricesConfig,
-    ProxyConfig,
     ReplyConfig,
     SelectConfig,
+    SpliceConfig,
+)
+from proxy.config.sections import (
+    AccountsConfig,
+    DetectionConfig,
+    DisclosureConfig,
+    EmbeddedConfig,
+    KeysConfig,
+    LedgerConfig,
+    ProxyConfig,
     SelftestConfig,
     ServerConfig,
-    SpliceConfig,
     UpstreamConfig,
     field_names,
 )
