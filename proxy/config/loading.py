@@ -17,7 +17,7 @@ from proxy.errors import ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proxy.config.sections import ModelConfig
+    from proxy.config.models import ModelConfig
 
 _PATH_HINT: Final = "see the configuration reference in the README"
 
