@@ -14,7 +14,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.support.processes import served
+from tests.support.processes import EMBEDDED_CONFIG, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,34 +23,13 @@ if TYPE_CHECKING:
 
 ASKED = "Explain how a module is found and loaded."
 MESSAGES: Any = [{"role": "user", "content": ASKED}]
-CONFIG = """
-state = "."
-[server]
-port = 0
-[upstream]
-url = "http://127.0.0.1:9"
-[embedded]
-port = 0
-[keys]
-file = "KEYS.toml"
-create_if_missing = true
-[disclosure]
-callers = ["*"]
-[[model]]
-name = "builtin"
-[model.capabilities]
-logprobs = 100
-logprobs_mode = "tempered"
-logit_bias = true
-max_n = 8
-"""
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, builtin: BuiltinModel) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("dialects")
     shutil.copytree(builtin.tokenizer_path.parent, folder / "cache")
-    with served(folder, CONFIG) as address:
+    with served(folder, EMBEDDED_CONFIG) as address:
         yield address
 
 

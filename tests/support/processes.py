@@ -18,6 +18,29 @@ if TYPE_CHECKING:
 _ROOT: Final = Path(__file__).parents[2]
 _START_S: Final = 60.0
 
+EMBEDDED_CONFIG: Final = """
+state = "."
+[server]
+port = 0
+[upstream]
+url = "http://127.0.0.1:9"
+[embedded]
+port = 0
+[keys]
+file = "KEYS.toml"
+create_if_missing = true
+[disclosure]
+callers = ["*"]
+[[model]]
+name = "builtin"
+[model.capabilities]
+logprobs = 100
+logprobs_mode = "tempered"
+logit_bias = true
+max_n = 8
+"""
+"""The built-in model behind a proxy that tells every caller what it did."""
+
 
 @contextlib.contextmanager
 def served(folder: Path, config: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.processes import EMBEDDED_CONFIG
 from watermark.keys import KEYS_HEADER, SecretKey, format_record, write_key_file
 
 if TYPE_CHECKING:
@@ -25,34 +26,12 @@ if TYPE_CHECKING:
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
-CONFIG = """
-state = "."
-[server]
-port = 0
-[upstream]
-url = "http://127.0.0.1:9"
-[embedded]
-port = 0
-[keys]
-file = "KEYS.toml"
-create_if_missing = true
-[disclosure]
-callers = ["*"]
-[[model]]
-name = "builtin"
-[model.capabilities]
-logprobs = 100
-logprobs_mode = "tempered"
-logit_bias = true
-max_n = 8
-"""
-
 
 @pytest.fixture
 def state(tmp_path: Path, builtin: BuiltinModel) -> Path:
     """A state folder whose cache holds the model already."""
     shutil.copytree(builtin.tokenizer_path.parent, tmp_path / "cache", dirs_exist_ok=True)
-    (tmp_path / "proxy.toml").write_text(CONFIG)
+    (tmp_path / "proxy.toml").write_text(EMBEDDED_CONFIG)
     return tmp_path
 
 
