@@ -75,8 +75,9 @@ async def draw(builtin: BuiltinModel, path: str) -> list[tuple[list[int], int]]:
             ring = key_ring(builtin.tokenizer_path, secret=(place + 1).to_bytes(32, "little"))
             app = create_app(config, ring, transport=upstream)
             transport = httpx2.ASGITransport(app=app)
+            asked = body | {"seed": place}
             async with httpx2.AsyncClient(transport=transport, base_url="http://p") as client:
-                answer: Any = (await client.post("/v1/completions", json=body)).json()
+                answer: Any = (await client.post("/v1/completions", json=asked)).json()
             (choice,) = answer["choices"]
             prompt, tokens = ids_of(builtin, choice)
             pairs += [([*prompt, *tokens[:i]], tokens[i]) for i in range(len(tokens))]
