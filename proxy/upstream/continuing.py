@@ -84,21 +84,45 @@ class _Tokens(msgspec.Struct):
     tokens: list[TokenId]
 
 
-async def tokenize(client: UpstreamClient, request: GenerationRequest, headers: Pairs) -> list[int]:
-    """Return the ids of a request's prompt as vLLM and SGLang read it (`/tokenize`).
+class EngineUpstream:
+    """What vLLM and SGLang serve alike: the length of a model's context, and a prompt's ids."""
 
-    Raises:
-        UpstreamError: The upstream refused, did not answer, or not in form.
-    """
-    if isinstance(request.prompt, list):
-        return list(request.prompt)
-    body: dict[str, Any] = {"model": request.model}
-    if request.dialect is DialectName.CHAT:
-        names = ("messages", "add_generation_prompt", "continue_final_message")
-        body |= {name: request.body[name] for name in names if name in request.body}
-    else:
-        body |= {"prompt": request.prompt, "add_special_tokens": True}
-    return decode_answer(await client.post_json("/tokenize", body, headers), _Tokens).tokens
+    def __init__(self, client: UpstreamClient, vocab_size: int) -> None:
+        """Ask through a client.
+
+        Args:
+            client: The pool.
+            vocab_size: Tokens that the configured tokenizer has.
+        """
+        self._client = client
+        self._vocab_size = vocab_size
+        self._limits = ContextLimits(client)
+
+    async def context_limit(self, model: str, headers: Pairs) -> int | None:
+        """Return how many tokens a model's context holds, None where it is not told.
+
+        Raises:
+            UpstreamError: The upstream did not answer, or not in form.
+        """
+        return await self._limits.of(model, headers)
+
+    async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
+        """Return the ids of the request's prompt, as the upstream reads it (`/tokenize`).
+
+        Raises:
+            UpstreamError: The upstream refused, did not answer, or not in form.
+        """
+        if isinstance(request.prompt, list):
+            return list(request.prompt)
+        body: dict[str, Any] = {"model": request.model}
+        if request.dialect is DialectName.CHAT:
+            names = ("messages", "add_generation_prompt", "continue_final_message")
+            body |= {name: request.body[name] for name in names if name in request.body}
+        else:
+            body |= {"prompt": request.prompt, "add_special_tokens": True}
+        return decode_answer(
+            await self._client.post_json("/tokenize", body, headers), _Tokens
+        ).tokens
 
 
 def token_logprobs(pairs: Iterable[tuple[int, float]]) -> TokenLogprobs:

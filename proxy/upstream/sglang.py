@@ -19,19 +19,17 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.questions import Continuation, Drafted, Finish
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import (
-    ContextLimits,
+    EngineUpstream,
     TokenId,
     check_vocabulary,
     read_finish,
     token_logprobs,
-    tokenize,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.sampling.questions import Draft, TokenLogprobs
-    from proxy.upstream.client import UpstreamClient
     from watermark.wire.openai_requests import GenerationRequest
 
     Pairs = list[tuple[bytes, bytes]]
@@ -58,35 +56,8 @@ class _Choice(msgspec.Struct):
     meta_info: _Meta
 
 
-class SglangUpstream:
+class SglangUpstream(EngineUpstream):
     """Asks one SGLang server for continuations of token ids."""
-
-    def __init__(self, client: UpstreamClient, vocab_size: int) -> None:
-        """Ask through a client.
-
-        Args:
-            client: The pool.
-            vocab_size: Tokens that the configured tokenizer has.
-        """
-        self._client = client
-        self._vocab_size = vocab_size
-        self._limits = ContextLimits(client)
-
-    async def context_limit(self, model: str, headers: Pairs) -> int | None:
-        """Return how many tokens a model's context holds, None where it is not told.
-
-        Raises:
-            UpstreamError: The upstream did not answer, or not in form.
-        """
-        return await self._limits.of(model, headers)
-
-    async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
-        """Return the ids of the request's prompt, as the upstream would read it.
-
-        Raises:
-            UpstreamError: The upstream refused, did not answer, or not in form.
-        """
-        return await tokenize(self._client, request, headers)
 
     async def draft(
         self, request: GenerationRequest, prompt: Sequence[int], draft: Draft, headers: Pairs

@@ -17,12 +17,11 @@ from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.questions import Continuation, Drafted
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import (
-    ContextLimits,
+    EngineUpstream,
     TokenId,
     check_vocabulary,
     read_finish,
     token_logprobs,
-    tokenize,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class _Completion(msgspec.Struct):
     choices: list[_Choice]
 
 
-class TokenIdUpstream:
+class TokenIdUpstream(EngineUpstream):
     """Asks one upstream for continuations of token ids."""
 
     def __init__(self, client: UpstreamClient, mode: LogprobsMode, vocab_size: int) -> None:
@@ -63,26 +62,8 @@ class TokenIdUpstream:
             mode: Which distribution the upstream's log-probabilities are of.
             vocab_size: Tokens that the configured tokenizer has.
         """
-        self._client = client
+        super().__init__(client, vocab_size)
         self._mode = mode
-        self._vocab_size = vocab_size
-        self._limits = ContextLimits(client)
-
-    async def context_limit(self, model: str, headers: Pairs) -> int | None:
-        """Return how many tokens a model's context holds, None where it is not told.
-
-        Raises:
-            UpstreamError: The upstream did not answer, or not in form.
-        """
-        return await self._limits.of(model, headers)
-
-    async def prompt_ids(self, request: GenerationRequest, headers: Pairs) -> list[int]:
-        """Return the ids of the request's prompt, as the upstream would read it.
-
-        Raises:
-            UpstreamError: The upstream refused, did not answer, or not in form.
-        """
-        return await tokenize(self._client, request, headers)
 
     async def draft(
         self, request: GenerationRequest, prompt: Sequence[int], draft: Draft, headers: Pairs
