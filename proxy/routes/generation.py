@@ -19,7 +19,7 @@ from proxy.routes.exchange import (
     Exchange,
 )
 from proxy.routes.marked_answer import MarkedAnswer, UnmarkedError, disclosure
-from proxy.routes.native_answer import NativeAnswer, can_be_logged
+from proxy.routes.native_answer import NativeAnswer
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.native import switch_off
 from proxy.sampling.questions import Path
@@ -229,10 +229,4 @@ class GenerationEndpoint:
         decision = served.decide(request, record)
         if decision.is_marked and not entered.is_marked:
             decision = Decision(Reason.ACCOUNT_UNMARKED)
-        if record is not None and decision.path is Path.NATIVE and self._lacks_log(record):
-            decision = Decision(Reason.NO_CAPABLE_PATH)
         return request, served, record, decision
-
-    def _lacks_log(self, record: KeyRecord) -> bool:
-        """Return whether what a key marks could not be in the ledger there is."""
-        return self._marking.ledger() is not None and not can_be_logged(record)

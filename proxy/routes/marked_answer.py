@@ -18,7 +18,6 @@ from proxy.errors import (
     failure_of,
 )
 from proxy.routes.answering import merge, pieces_of
-from proxy.routes.delivery import Delivery
 from proxy.routes.event_stream import EventStream
 from proxy.routes.exchange import DISCLOSURE_HEADER, Exchange
 from proxy.sampling.choice import spell
@@ -106,15 +105,7 @@ class MarkedAnswer:
         self._replies: list[Reply] = []
         self._is_whole = False
         self._texts: dict[int, list[str]] = {}
-        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
-        self._delivery = Delivery(
-            marking.ledger(),
-            served=served,
-            request=request,
-            path=decision.path,
-            account=entered.account,
-            passes_unmarked=self._passes_unlogged,
-        )
+        self._delivery = marking.delivery(served, request, entered, path=decision.path)
 
     def take_key(self) -> KeyedUniforms:
         """Return the key that marks now, and prepare to mark with it.
@@ -216,7 +207,7 @@ class MarkedAnswer:
 
     def _without_ledger(self) -> Exception:
         """Return what becomes of an answer that cannot be in the ledger."""
-        if self._passes_unlogged and not self._exchange.is_started:
+        if self._delivery.passes_unmarked and not self._exchange.is_started:
             return UnmarkedError(Reason.LEDGER_DOWN)
         return LedgerDownError()
 
