@@ -38,7 +38,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         marking: Whether replies are marked.
-        reasoning: Whether reasoning traces may be asked for.
+        reasoning: Whether the account gets reasoning traces, asked for or not.
         code: Whether marked replies carry the account's code.
         min_temperature: What a lower temperature is raised to.
         logprobs: Whether log-probabilities may be asked for.

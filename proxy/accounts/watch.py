@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proxy.accounts import sketch
+from proxy.accounts.pauses import DAY_S
 from watermark.seeding import ContextPRF
 from watermark.wire.features import Feature
 
@@ -30,8 +31,7 @@ _WORDS: Final = 5
 _LOOK_CHARS: Final = 400  # as far as words are looked for
 _MOST_TRAITS: Final = 1024  # noted of an account between two flushes
 _MOST_ACCOUNTS: Final = 1 << 16  # noted between two flushes; the rest is counted by the door alone
-_DAY_S: Final = 86_400
-_LONGEST_GAP_S: Final = 600.0  # a pause, no rhythm
+_MOST_ARRIVALS: Final = 1024  # noted of an account between two flushes
 _LABEL: Final = b"output-watermark/accounts/watch/v1"
 
 
@@ -45,9 +45,7 @@ class Notes:
         replies: Marked replies.
         tokens: Their tokens.
         long_replies: Those of at least `LONG_TOKENS`.
-        gaps: Pauses between requests, up to ten minutes each.
-        gap_seconds: Their sum.
-        gap_squares: The sum of their squares.
+        arrivals: When requests came, in seconds since the epoch.
         first_s: The first request, in seconds since the epoch.
         last_s: The last one.
         reasons: Decisions, by reason.
@@ -60,9 +58,7 @@ class Notes:
     replies: int = 0
     tokens: int = 0
     long_replies: int = 0
-    gaps: int = 0
-    gap_seconds: float = 0.0
-    gap_squares: float = 0.0
+    arrivals: list[float] = field(default_factory=list)
     first_s: float = 0.0
     last_s: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -97,13 +93,9 @@ class Watch:
                 return
             notes.requests += 1
             notes.first_s = notes.first_s or now
-            notes.last_s = now
-            gap = now - self._last.get(caller.name, -_LONGEST_GAP_S)
-            self._last[caller.name] = now
-            if 0 <= gap < _LONGEST_GAP_S:
-                notes.gaps += 1
-                notes.gap_seconds += gap
-                notes.gap_squares += gap * gap
+            notes.last_s = self._last[caller.name] = now
+            if len(notes.arrivals) < _MOST_ARRIVALS:
+                notes.arrivals.append(now)
             self._note_traits(notes, caller, request)
 
     def _note_traits(self, notes: Notes, caller: Caller, request: GenerationRequest | None) -> None:
@@ -134,7 +126,7 @@ class Watch:
 
     def _of(self, account: str, now: float) -> Notes | None:
         """Return the notes of an account for a day, None where there is nobody or no room."""
-        place = (account, int(now // _DAY_S))
+        place = (account, int(now // DAY_S))
         found = self._notes.get(place)
         if found is None and account and len(self._notes) < _MOST_ACCOUNTS:
             found = self._notes[place] = Notes()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 import numpy as np
 
-from proxy.accounts import sketch
+from proxy.accounts import pauses, sketch
 from proxy.accounts.shared_file import open_shared
 from proxy.errors import AccountsDownError
 
@@ -45,15 +45,17 @@ CREATE TABLE IF NOT EXISTS traits (
 ) WITHOUT ROWID;
 """
 _NOTE: Final = """
-INSERT INTO noted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO noted VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, ?)
 ON CONFLICT (account, day) DO UPDATE SET
     requests = requests + excluded.requests, reasoning = reasoning + excluded.reasoning,
     replies = replies + excluded.replies, tokens = tokens + excluded.tokens,
-    long_replies = long_replies + excluded.long_replies, gaps = gaps + excluded.gaps,
-    gap_seconds = gap_seconds + excluded.gap_seconds,
-    gap_squares = gap_squares + excluded.gap_squares,
+    long_replies = long_replies + excluded.long_replies,
     first_s = iif(first_s > 0 AND first_s < excluded.first_s, first_s, excluded.first_s),
     last_s = max(last_s, excluded.last_s), sketch = excluded.sketch
+"""
+_PAUSED: Final = """
+UPDATE noted SET gaps = gaps + ?3, gap_seconds = gap_seconds + ?4, gap_squares = gap_squares + ?5
+    WHERE account = ?1 AND day = ?2
 """
 _DECIDE: Final = """
 INSERT INTO decided VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n
@@ -116,7 +118,7 @@ class WatchStore:
         """
         self._path = path
         with self._errors():
-            self._connection = open_shared(path, _SCHEMA, busy_ms=_BUSY_MS)
+            self._connection = open_shared(path, _SCHEMA + pauses.SCHEMA, busy_ms=_BUSY_MS)
 
     def close(self) -> None:
         """Close the connection."""
@@ -134,8 +136,9 @@ class WatchStore:
         with self._errors(), self._connection:
             for (account, day), one in notes.items():
                 self._add(account, day, one)
+            old = newest - RETENTION_DAYS
+            pauses.forget(self._connection, old)
             for table in ("noted", "decided"):
-                old = newest - RETENTION_DAYS
                 self._connection.execute(f"DELETE FROM {table} WHERE day < ?", (old,))  # noqa: S608 - two fixed names
 
     def _add(self, account: str, day: int, notes: Notes) -> None:
@@ -146,9 +149,11 @@ class WatchStore:
         if found is not None:
             registers = sketch.merged(registers, np.frombuffer(found[0], np.uint8))
         numbers = (notes.requests, notes.reasoning, notes.replies, notes.tokens)
-        gaps = (notes.long_replies, notes.gaps, notes.gap_seconds, notes.gap_squares)
-        times = (notes.first_s, notes.last_s, registers.tobytes())
-        self._connection.execute(_NOTE, (account, day, *numbers, *gaps, *times))
+        rest = (notes.long_replies, notes.first_s, notes.last_s, registers.tobytes())
+        self._connection.execute(_NOTE, (account, day, *numbers, *rest))
+        if notes.arrivals:
+            for ended, paused in pauses.settle(self._connection, account, notes.arrivals):
+                self._connection.execute(_PAUSED, (account, ended, *paused))
         for reason, n in notes.reasons.items():
             self._connection.execute(_DECIDE, (account, day, reason, n))
         for (kind, digest), n in notes.traits.items():
@@ -171,6 +176,9 @@ class WatchStore:
             for account, kind, digest, n in self._connection.execute("SELECT * FROM traits"):
                 if account in records:
                     records[account].traits.setdefault(kind, {})[digest] = n
+            for account, paused in pauses.pending(self._connection):
+                if account in records:
+                    _add_pauses(records[account], paused)
         return records
 
     @contextlib.contextmanager
@@ -179,6 +187,12 @@ class WatchStore:
             yield
         except apsw.Error as err:
             raise AccountsDownError(f"{self._path}: {err}; check the state folder") from err
+
+
+def _add_pauses(record: Record, paused: pauses.Pauses) -> None:
+    record.gaps += paused.number
+    record.gap_seconds += paused.seconds
+    record.gap_squares += paused.squares
 
 
 def _gather(record: Record, row: tuple[object, ...]) -> None:

@@ -47,7 +47,8 @@ class Exchange:
         """Wrap one ASGI call."""
         self.headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         self.method: str = scope["method"]
-        self.dialect = dialect_of_path(scope["path"])
+        self.path: str = scope["path"]
+        self.dialect = dialect_of_path(self.path)
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         query: bytes = scope["query_string"]
         self.target = raw_path.split(b"?")[0] + (b"?" + query if query else b"")

@@ -12,17 +12,28 @@ from proxy.errors import (
     BadRequestError,
     UnmarkableError,
     UpstreamError,
+    UpstreamProtocolError,
     failure_of,
 )
 from proxy.routes.exchange import ClientGoneError, Exchange
 from proxy.routes.ingress import may_be_json
 from proxy.sampling.eligibility import Reason
-from proxy.upstream.headers import is_open_stream, of_changed_body, passed_back, passed_on
+from proxy.upstream.headers import (
+    is_event_stream,
+    is_open_stream,
+    of_changed_body,
+    of_decoded,
+    passed_back,
+    passed_on,
+)
+from watermark.errors import WireError
 from watermark.wire.failures import failure_event
-from watermark.wire.sse import EVENT_ENDS
+from watermark.wire.openai_requests import DialectName
+from watermark.wire.reasoning import trace_filter
+from watermark.wire.sse import EVENT_ENDS, LONGEST_END
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from httpx2 import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,7 +59,6 @@ class Everything(BaseRoute):
         await self._app(scope, receive, send)
 
 
-_LONGEST_BREAK: Final = max(map(len, EVENT_ENDS))
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # These count or cut text, and give none.
 _COUNTING: Final = frozenset(
@@ -147,6 +157,7 @@ class _Relay:
         self._metrics = metrics
         self._exchange = exchange
         self._heard = heard
+        self._withheld = _withheld(exchange)
         self._is_stream = False  # of events, to which one more could be added
         self._tail = b""
         self.is_whole = False
@@ -160,7 +171,7 @@ class _Relay:
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
-        if self._heard is not None:
+        if self._heard is not None or self._withheld is not None:
             headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
         try:
             async with self._client.stream(
@@ -173,12 +184,21 @@ class _Relay:
 
     async def _hand_back(self, response: Response, extra: Sequence[tuple[bytes, bytes]]) -> None:
         status, is_good = response.status_code, response.is_success
-        back = passed_back(status, response.headers.raw)
+        withheld = self._withheld if is_good else None
+        parts: AsyncIterator[bytes]
+        if withheld is None:
+            back, parts = passed_back(status, response.headers.raw), response.aiter_raw()
+        else:
+            back = of_decoded(status, response.headers.raw)
+            parts = _without_trace(response, withheld)
         self._is_stream = is_open_stream(back)
-        await self._exchange.start(status, [*back, *extra])
-        async for chunk in response.aiter_raw():
+        if withheld is None or self._is_stream:
+            await self._exchange.start(status, [*back, *extra])
+        async for chunk in parts:
+            if not self._exchange.is_started:  # it had to be read whole, and the status waited
+                await self._exchange.start(status, [*back, *extra])
             await self._exchange.write(chunk)
-            self._tail = (self._tail + chunk)[-_LONGEST_BREAK:]
+            self._tail = (self._tail + chunk)[-LONGEST_END:]
             if self._heard is not None and is_good:
                 self._heard(chunk)
         await self._exchange.write(b"", more=False)
@@ -196,3 +216,31 @@ class _Relay:
             dialect = self._exchange.dialect
             event = failure_event(dialect, failure_of(error), sequence_number=0)
             await self._exchange.write(event, more=False)
+
+
+def _withheld(exchange: Exchange) -> DialectName | None:
+    """Return the dialect in which a reasoning trace is to be left out, None for none."""
+    if exchange.caller is None or exchange.caller.rules.reasoning:
+        return None
+    return DialectName.of_path(exchange.path)
+
+
+async def _without_trace(response: Response, dialect: DialectName) -> AsyncIterator[bytes]:
+    """Yield an answer without its reasoning trace.
+
+    Raises:
+        UpstreamProtocolError: It cannot be read, so nobody knows what is in it.
+    """
+    is_streamed = is_event_stream(response.headers.raw)
+    left_out = trace_filter(dialect, is_streamed=is_streamed)
+    try:
+        async for chunk in response.aiter_bytes():
+            if part := left_out.feed(chunk):
+                yield part
+        if part := left_out.finish():
+            yield part
+    except WireError as err:
+        raise UpstreamProtocolError(
+            f"the upstream's answer cannot be read ({err}), and this account gets no reasoning "
+            "traces; allow them, or mend the upstream"
+        ) from err

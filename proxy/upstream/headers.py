@@ -103,11 +103,17 @@ def passed_back(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
     return [(name, value) for name, value in pairs if name not in dropped]
 
 
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether an answer is a stream of events."""
+    kinds = [value for name, value in headers if name.lower() == b"content-type"]
+    return bool(kinds) and kinds[0].strip().lower().startswith(_EVENTS)
+
+
 def is_open_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Return whether an answer is a stream of events whose length and coding allow one more."""
-    found = {name.lower(): value for name, value in headers}
-    kind = found.get(b"content-type", b"").strip().lower()
-    return kind.startswith(_EVENTS) and not (_LENGTH | {b"content-encoding"}) & found.keys()
+    pairs = list(headers)
+    names = {name.lower() for name, _ in pairs}
+    return is_event_stream(pairs) and not (_LENGTH | {b"content-encoding"}) & names
 
 
 def of_decoded(status: int, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:

@@ -51,10 +51,7 @@ class Failure:
 
 def dialect_of_path(path: str) -> DialectName:
     """Return the dialect in which the clients of a path expect failures."""
-    for name in (DialectName.MESSAGES, DialectName.RESPONSES):
-        if path == name.value or path.startswith(f"{name.value}/"):
-            return name
-    return DialectName.CHAT
+    return DialectName.of_path(path) or DialectName.CHAT
 
 
 def failure_body(dialect: DialectName, failure: Failure) -> dict[str, Any]:

@@ -41,6 +41,13 @@ class DialectName(enum.Enum):
     RESPONSES = "/v1/responses"
     MESSAGES = "/v1/messages"
 
+    @classmethod
+    def of_path(cls, path: str) -> DialectName | None:
+        """Return the dialect of what lies at a path or below it, None where it is another's."""
+        return next(
+            (one for one in cls if path == one.value or path.startswith(f"{one.value}/")), None
+        )
+
 
 class _StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None

@@ -27,9 +27,12 @@ EVENT_ENDS: Final = (
     b"\n\r\n",
     b"\r\n\n",
 )  # a line end, a blank line
+LONGEST_END: Final = max(map(len, EVENT_ENDS))
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024  # a list of the whole vocabulary takes some megabytes
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")
+_EVENT_END: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n|\Z))")
+_LINES: Final = re.compile(rb"\r\n|\n|\r")
 _encoder = msgspec.json.Encoder()
 
 
@@ -41,6 +44,12 @@ def json_event(body: Any) -> bytes:  # noqa: ANN401 - any JSON value
 def typed_event(body: dict[str, Any]) -> bytes:
     """Return one event of a dialect that names its events by the `type` of their data."""
     return b"event: " + str(body["type"]).encode() + b"\n" + json_event(body)
+
+
+def with_data(event: bytes, data: bytes) -> bytes:
+    """Return the bytes of an event with other data, of one line; its other fields are kept."""
+    fields = [line for line in _LINES.split(event) if line and line.partition(b":")[0] != b"data"]
+    return b"\n".join([*fields, b"data: " + data, b"", b""])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,33 @@ class Event:
     def is_done(self) -> bool:
         """Whether this is the OpenAI dialects' end of stream."""
         return self.data == "[DONE]"
+
+
+class EventSplitter:
+    """Cuts one stream behind its events; together the pieces are its bytes, as they came."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        """Start before the first byte."""
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Add bytes and return the events, comments and blank lines that they complete.
+
+        Raises:
+            WireError: An event is too large.
+        """
+        seen = max(0, len(self._buffer) - LONGEST_END)
+        self._buffer += chunk
+        pieces, start = [], 0
+        for end in _EVENT_END.finditer(self._buffer, seen):
+            pieces.append(bytes(self._buffer[start : end.end()]))
+            start = end.end()
+        del self._buffer[:start]
+        if len(self._buffer) > MAX_EVENT_BYTES:
+            raise WireError(f"an event exceeds {MAX_EVENT_BYTES} bytes")
+        return pieces
 
 
 class EventDecoder:

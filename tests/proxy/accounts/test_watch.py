@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 from proxy.accounts import sketch
 from proxy.accounts.book import Caller
 from proxy.accounts.document import Rules
+from proxy.accounts.shared_file import open_shared
 from proxy.accounts.suspects import cluster_name, rank_suspects
 from proxy.accounts.watch import Watch
 from proxy.accounts.watch_store import RETENTION_DAYS, WatchStore
@@ -79,11 +81,58 @@ def test_notes_of_workers_come_together(store: WatchStore) -> None:
     assert (record.long_replies, record.tokens) == (6, 2 * (600 + 601 + 602))
     assert record.reasons == {"marked": 6, "other-path": 2}
     assert record.days == {20_000: (8, 6, 3606)}
-    assert (record.gaps, record.gap_seconds) == (6, 60.0)
+    assert (record.gaps, record.gap_seconds) == (7, 130.0)
     assert (record.first_s, record.last_s) == (NOON, NOON + 130)
     assert abs(sketch.estimate(record.registers) - 600) < 60
     assert record.traits["key"] == {digest("sk-1")[4:]: 8}
     assert sum(record.traits["system-prompt"].values()) == 6
+
+
+def noted_by_workers(
+    path: Path, arrivals: list[float], *, workers: int, flush_s: float
+) -> tuple[int, float, float]:
+    """Return an account's pauses when its requests go to the workers by chance."""
+    rng = np.random.default_rng(workers)
+    watches = [Watch(b"w" * 32) for _ in range(workers)]
+    flushed = arrivals[0]
+    with contextlib.closing(WatchStore(path)) as store:
+        for now in arrivals:
+            if now - flushed > flush_s:
+                for place in rng.permutation(workers):
+                    store.add(watches[place].take())
+                flushed = now
+            watches[rng.integers(workers)].asked(caller("acme"), None, now=now)
+        for watch in watches:
+            store.add(watch.take())
+        record = store.records()["acme"]
+    return record.gaps, record.gap_seconds, record.gap_squares
+
+
+@pytest.mark.parametrize("start", [NOON, NOON + 43_000.0])
+@pytest.mark.parametrize("flush_s", [0.0, 1.0, 9.0])
+def test_pauses_are_those_of_all_workers_together(
+    tmp_path: Path, start: float, flush_s: float
+) -> None:
+    """Also where they stand on two days, or come at the same instant, or after a rest."""
+    rng = np.random.default_rng(0)
+    pauses = np.concatenate([rng.exponential(3.0, 200), [0.0, 0.0, 700.0], np.full(200, 2.0)])
+    arrivals = (start + np.cumsum(pauses)).tolist()
+    noted = noted_by_workers(tmp_path / "a", arrivals, workers=4, flush_s=flush_s)
+    counted = np.diff(arrivals)
+    counted = counted[counted < 600]
+    assert noted[0] == counted.size
+    assert noted[1:] == pytest.approx((counted.sum(), (counted**2).sum()))
+
+
+def test_a_steady_caller_stands_out_over_several_workers(store: WatchStore, tmp_path: Path) -> None:
+    arrivals = [NOON + 2.0 * i for i in range(100)]
+    noted_by_workers(tmp_path / "accounts.sqlite", arrivals, workers=4, flush_s=1.0)
+    (steady,) = rank_suspects(store.records())
+    assert steady.features.regularity < 0.01
+    assert "steady pauses (variation 0.00)" in steady.reasons
+    with open_shared(tmp_path / "accounts.sqlite", "", busy_ms=1000) as connection:
+        ((kept,),) = connection.execute("SELECT count(*) FROM arrivals")
+    assert kept <= 7  # those of the last ten seconds, and one before
 
 
 def test_no_word_of_a_prompt_is_kept(store: WatchStore, tmp_path: Path) -> None:
