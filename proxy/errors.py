@@ -7,6 +7,7 @@ to guess::
     ├── ConfigError
     ├── BadRequestError
     │   ├── BodyTooLargeError
+    │   ├── UnreadableBodyError
     │   ├── NotAllowedError
     │   ├── UnmarkableError
     │   ├── UnknownKeyError
@@ -61,6 +62,12 @@ class BodyTooLargeError(BadRequestError):
     """A request's body exceeds what the server reads into memory."""
 
     status = 413
+
+
+class UnreadableBodyError(BadRequestError):
+    """A request's body is packed or written in a way in which it cannot be read here."""
+
+    status = 415
 
 
 class NotAllowedError(BadRequestError):

@@ -48,6 +48,11 @@ class Entered:
         """Whether replies to this caller are to be marked."""
         return self.caller is None or self.caller.rules.marking
 
+    @property
+    def gets_reasoning(self) -> bool:
+        """Whether this caller is shown reasoning traces."""
+        return self.caller is None or self.caller.rules.reasoning
+
     def passes_unlogged(self, *, default: bool) -> bool:
         """Whether he is served unmarked while the ledger cannot be written, rather than refused."""
         rule = None if self.caller is None else self.caller.rules.on_ledger_unavailable

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -21,15 +21,44 @@ from watermark.ledger import Delivered, Ending, Outcome, State
 from watermark.text import WORDS_V1
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from proxy.sampling.questions import Path
-    from proxy.sampling.reply import Reply
     from proxy.sampling.serving import ServedModel
-    from watermark.ledger import Entry, Ledger
-    from watermark.seeding import KeyedUniforms
+    from watermark.keys import KeyRecord
+    from watermark.ledger import Entry, Fingerprinter, Ledger
     from watermark.wire.openai_answers import Piece
     from watermark.wire.openai_requests import GenerationRequest
+
+
+class Said(Protocol):
+    """A text of an answer, as far as the ledger has to know it."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its tokens are those of its text, because the upstream does not tell them."""
+        ...
+
+    @property
+    def earlier(self) -> Container[tuple[int, ...]]:
+        """Contexts spent before it began."""
+        ...
+
+
+class Stoppable(Said, Protocol):
+    """A text that the proxy is choosing."""
+
+    def stop_marking(self) -> None:
+        """Choose what is left with private randomness alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PassedText:
+    """A text that passed as the upstream wrote it."""
+
+    earlier: Container[tuple[int, ...]]
+    is_text: bool = True
 
 
 @dataclass(slots=True)
@@ -38,7 +67,7 @@ class _Choice:
 
     pieces: list[Piece] = field(default_factory=list)
 
-    def delivered(self, served: ServedModel, reply: Reply) -> Delivered:
+    def delivered(self, served: ServedModel, reply: Said) -> Delivered:
         """Return the tokens whose text was handed over; end tokens and held text are left out.
 
         An upstream that continues text does not tell its tokens: they are those of the text.
@@ -68,6 +97,9 @@ class Delivery:
         path: How the mark gets in.
         account: Who is served; None for nobody known.
         passes_unmarked: Whether the answer goes on unmarked while the ledger cannot be written.
+
+    Attributes:
+        passes_unmarked: The same.
     """
 
     def __init__(
@@ -85,14 +117,24 @@ class Delivery:
         self._request = request
         self._path = path
         self._account = account
-        self._passes_unmarked = passes_unmarked
+        self.passes_unmarked = passes_unmarked
         self._entry: Entry | None = None
-        self._keyed: KeyedUniforms | None = None
+        self._keyed: Fingerprinter | None = None
         self._digest = hashlib.sha256()
         self._n_bytes = 0
         self._choices: dict[int, _Choice] = {}
 
-    def begin(self, keyed: KeyedUniforms) -> None:
+    async def begin_durably(self, record: KeyRecord) -> None:
+        """Write that an answer begins that an engine marks, and wait until it is on the disk.
+
+        Raises:
+            LedgerUnavailableError: It could not be written.
+        """
+        if self._ledger is not None:
+            self.begin(self._ledger.fingerprinter(record))
+            await self.durable()
+
+    def begin(self, keyed: Fingerprinter) -> None:
         """Begin to write that the answer begins, unless that is done.
 
         Raises:
@@ -121,7 +163,7 @@ class Delivery:
         elif self._entry is not None:
             self._entry.durable.result()
 
-    def check(self, replies: Sequence[Reply]) -> None:
+    def check(self, replies: Sequence[Stoppable]) -> None:
         """Hold an answer under way to a ledger that broke meanwhile.
 
         Raises:
@@ -131,7 +173,7 @@ class Delivery:
             return
         if self._ledger.state is not State.BROKEN:
             return
-        if not self._passes_unmarked:
+        if not self.passes_unmarked:
             raise LedgerDownError
         for reply in replies:
             reply.stop_marking()
@@ -147,7 +189,7 @@ class Delivery:
             # Log-probabilities may be many, and are not kept.
             choice.pieces.append(replace(piece, report=None) if piece.report else piece)
 
-    def end(self, replies: Sequence[Reply], *, is_whole: bool) -> None:
+    def end(self, replies: Sequence[Said], *, is_whole: bool) -> None:
         """Write what was handed over; once, and nothing where nothing began.
 
         Args:

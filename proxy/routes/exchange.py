@@ -18,6 +18,7 @@ from proxy.errors import (
     UpstreamStatusError,
     failure_of,
 )
+from proxy.routes.packing import codings_of, unpacked
 from watermark.wire.failures import dialect_of_path, failure_body
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Exchange:
         self._send = send
         self._body_ended = asyncio.Event()
         self._begun = bytearray()  # read of the body, and not yet handed out
+        self.is_unpacked = False  # whether the body came packed, and goes on plain
         self.is_started = False
 
     @property
@@ -87,6 +89,8 @@ class Exchange:
     ) -> bytes | None:
         """Return the whole body if it begins as is wanted, else None and leave it to `content`.
 
+        A packed one is wanted where it is unpacked; else it goes on packed.
+
         Args:
             is_wanted: Decides by the beginning without leading blanks; None asks for more of it,
                 and an end takes it for wanted.
@@ -94,8 +98,17 @@ class Exchange:
 
         Raises:
             BodyTooLargeError: It is wanted, and larger than allowed.
+            UnreadableBodyError: It is packed in a way that is not known.
             ClientGoneError: The client hung up.
         """
+        codings = codings_of(self.headers)
+        if codings:
+            packed = await self._whole(max_bytes)
+            plain = unpacked(packed, codings, max_bytes)
+            if is_wanted(plain.lstrip(LEADING)) is not False:
+                return self._plain(plain)
+            self._begun = bytearray(packed)
+            return None
         begun = bytearray()
         head, verdict = b"", None
         async for part in self.body_stream():
@@ -121,12 +134,24 @@ class Exchange:
         return None
 
     async def body(self, max_bytes: int) -> bytes:
-        """Return the whole body.
+        """Return the whole body, unpacked where it came packed.
 
         Raises:
             BodyTooLargeError: It is larger than allowed.
+            UnreadableBodyError: It is packed in a way that is not known.
             ClientGoneError: The client hung up.
         """
+        body = await self._whole(max_bytes)
+        codings = codings_of(self.headers)
+        return self._plain(unpacked(body, codings, max_bytes)) if codings else body
+
+    def _plain(self, body: bytes) -> bytes:
+        """Return an unpacked body, whose headers say so from now on."""
+        self.is_unpacked = True
+        self.headers = [pair for pair in self.headers if pair[0].lower() != b"content-encoding"]
+        return body
+
+    async def _whole(self, max_bytes: int) -> bytes:
         parts = bytearray()
         async for part in self.body_stream():
             parts += part

@@ -10,6 +10,7 @@ from proxy.errors import (
     AccessError,
     AccountsDownError,
     BadRequestError,
+    BodyTooLargeError,
     NoMarkingKeyError,
     ProxyError,
     UnmarkableError,
@@ -19,7 +20,8 @@ from proxy.routes.exchange import (
     Exchange,
 )
 from proxy.routes.marked_answer import MarkedAnswer, UnmarkedError, disclosure
-from proxy.routes.native_answer import NativeAnswer, can_be_logged
+from proxy.routes.native_answer import NativeAnswer
+from proxy.routes.packing import check_charset, kinds_of
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.native import switch_off
 from proxy.sampling.questions import Path
@@ -54,7 +56,9 @@ class GenerationEndpoint:
         except ClientGoneError:
             return
         except ProxyError as error:
-            self._marking.metrics.decided(None, reason=Reason.TOO_LARGE)
+            is_large = isinstance(error, BodyTooLargeError)
+            reason = Reason.TOO_LARGE if is_large else Reason.UNREADABLE
+            self._marking.metrics.decided(None, reason=reason)
             await exchange.refuse(error)
             return
         try:
@@ -73,13 +77,16 @@ class GenerationEndpoint:
             AccessError: His account may not ask this, or has used up a quota.
             AccountsDownError: The counters cannot be used.
         """
+        check_charset(exchange.headers)
+        self._marking.ingress.check_form(kinds_of(exchange.headers), body)
         admitted = self._marking.ingress.admit(body)
         request = self._read(admitted)
         raised = None if request is None else self._raised(request)
         if raised is not None:
             admitted, request = raised, self._read(raised)
         entered = self._marking.access.enter(exchange.caller, request, admitted)
-        return replace(entered, is_changed=entered.is_changed or admitted is not body)
+        is_other = admitted is not body or exchange.is_unpacked
+        return replace(entered, is_changed=entered.is_changed or is_other)
 
     def _raised(self, request: GenerationRequest) -> bytes | None:
         """Return the body of a request too cold to be marked, raised as the operator allows."""
@@ -229,10 +236,4 @@ class GenerationEndpoint:
         decision = served.decide(request, record)
         if decision.is_marked and not entered.is_marked:
             decision = Decision(Reason.ACCOUNT_UNMARKED)
-        if record is not None and decision.path is Path.NATIVE and self._lacks_log(record):
-            decision = Decision(Reason.NO_CAPABLE_PATH)
         return request, served, record, decision
-
-    def _lacks_log(self, record: KeyRecord) -> bool:
-        """Return whether what a key marks could not be in the ledger there is."""
-        return self._marking.ledger() is not None and not can_be_logged(record)

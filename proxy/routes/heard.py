@@ -1,4 +1,4 @@
-"""What an answer that passes says: its text, choice by choice, read beside the bytes.
+"""What an answer that passes says: its texts, part by part, read beside the bytes.
 
 The bytes are not touched. What cannot be read is no text; whoever follows the text learns less.
 """
@@ -17,29 +17,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from watermark.wire.openai_requests import DialectName
+    from watermark.wire.readings import Place
 
 MAX_BYTES: Final = 16 * 1024 * 1024  # of a whole answer that is kept to be read at its end
 
 
 class Heard:
-    """Reads one answer, whole or streamed, in the client's dialect.
+    """Reads one answer in the client's dialect, streamed or not, whatever was asked for.
 
     Attributes:
-        texts: What was said so far, by choice.
+        texts: What was said so far, text by text, in the order in which they began.
         completion_tokens: As the upstream counts them; 0 until it says.
     """
 
-    def __init__(self, dialect: DialectName, *, is_streamed: bool) -> None:
+    def __init__(self, dialect: DialectName) -> None:
         """Begin before the first byte."""
         self._dialect = dialect
-        self.texts: dict[int, str] = {}
+        self.texts: list[str] = []
         self.completion_tokens = 0
-        self._events = EventDecoder() if is_streamed else None
-        self._whole = b""
+        self._places: dict[Place, int] = {}
+        self._events = EventDecoder()
+        self._is_whole: bool | None = None  # not known before its first byte that is no blank
+        self._whole = bytearray()
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Read the next bytes of a stream; return the text in them."""
-        if self._events is None:
+        """Read the next bytes; return the text of the events that they end."""
+        if self._is_whole is None and data.strip():
+            self._is_whole = data.lstrip().startswith(b"{")  # no line of an event begins so
+        if self._is_whole:
             if len(self._whole) <= MAX_BYTES:
                 self._whole += data
             return []
@@ -51,7 +56,7 @@ class Heard:
 
     def finish(self) -> list[Piece]:
         """Return the text of an answer that is not streamed."""
-        return self._read([self._whole]) if self._events is None else []
+        return self._read([bytes(self._whole)]) if self._is_whole else []
 
     def _read(self, parts: Iterable[bytes]) -> list[Piece]:
         pieces = []
@@ -59,10 +64,13 @@ class Heard:
             said = read_answer(self._dialect, data)
             if said.completion_tokens is not None:
                 self.completion_tokens = said.completion_tokens
-            pieces += [self._piece(choice, text) for choice, text in said.texts.items()]
+            pieces += [self._piece(place, text) for place, text in said.texts.items()]
         return pieces
 
-    def _piece(self, choice: int, text: str) -> Piece:
-        before = self.texts.get(choice, "")
-        self.texts[choice] = before + text
-        return Piece(choice=choice, token=UNREAD_TOKEN, text=text, text_offset=len(before))
+    def _piece(self, place: Place, text: str) -> Piece:
+        number = self._places.setdefault(place, len(self._places))
+        if number == len(self.texts):
+            self.texts.append("")
+        before = self.texts[number]
+        self.texts[number] = before + text
+        return Piece(choice=number, token=UNREAD_TOKEN, text=text, text_offset=len(before))

@@ -4,7 +4,9 @@ Engines that mark take such fields from whoever asks, and leave it to what stand
 strip or check them. Rule 1: they are looked for in every body that can be read as JSON, whatever
 its label, on any path. Rule 2: a body is changed only where a rule changes it; every other goes on
 byte for byte. Rule 3: what only lenient readers take for JSON (NaN, UTF-16, half a surrogate pair)
-is refused: an upstream might read fields in it that are not seen here.
+is refused: an upstream might read fields in it that are not seen here. Rule 4: the fields of a form
+have the same names (vLLM's transcriptions); a form is never changed, so that such a field in it is
+refused unless its rule is to pass it.
 
 Source: vLLM 0.33 ("restrict this field to trusted callers, or strip and validate it at the ingress
 boundary") and SGLang 0.5.23, whose `watermark` takes a key of the client's own.
@@ -19,9 +21,12 @@ import msgspec
 
 from proxy.errors import BadRequestError
 from proxy.routes.exchange import LEADING
+from proxy.routes.packing import FORM, PARTS, PartNames, form_names
 from watermark.wire.json_fields import raw_fields
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Sequence
+
     from proxy.config import IngressConfig
     from proxy.telemetry.metrics import Metrics
 
@@ -86,6 +91,42 @@ class Ingress:
                 changed = msgspec.json.encode(fields | {NESTED: msgspec.Raw(kept)})
         return changed
 
+    async def watched(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yield a multipart form's bytes as they come, as far as its fields are the client's.
+
+        Raises:
+            BadRequestError: It holds one that is not.
+        """
+        parts = PartNames()
+        async for chunk in content:
+            self._check(parts.feed(chunk))
+            yield chunk
+
+    def check_form(self, kinds: Sequence[bytes], body: bytes) -> None:
+        """Hold the fields of a form against the rules.
+
+        Raises:
+            BadRequestError: One is not the client's to set.
+        """
+        if any(kind.startswith(PARTS) for kind in kinds):
+            self._check(PartNames().feed(body))
+        if any(kind.startswith(FORM) for kind in kinds):
+            self._check(form_names(body))
+
+    def _check(self, names: Iterable[str]) -> None:
+        """Hold the names of a form's fields against the rules.
+
+        Raises:
+            BadRequestError: One is not the client's to set.
+        """
+        for name in names:
+            bare = name.partition("[")[0]  # `name[key]` is how forms write entries
+            if self._rules.get(bare, "pass") != "pass":
+                self._metrics.owned(bare, "refuse")
+                raise BadRequestError(
+                    f"{bare} is not the client's to set here; leave it out", param=bare
+                )
+
     def _apply(self, asked: dict[str, Any], data: bytes) -> bytes:
         """Return an object as the rules leave it; what they do not name keeps its bytes."""
         named = [name for name in OWNED if name in asked and self._rules[name] != "pass"]
@@ -118,19 +159,23 @@ class Ingress:
         return msgspec.Raw(msgspec.json.encode(kept))
 
 
+def _is_object(data: bytes | str) -> bool:
+    """Return whether a lenient reader takes bytes, or characters, for an object."""
+    try:
+        return isinstance(json.loads(data), dict)
+    except RecursionError:  # a reader without a limit would not stop here
+        return True
+    except ValueError:
+        return False
+
+
 def _refuse_lenient(body: bytes) -> None:
     """Refuse what Python's own reader takes for an object, and a strict one does not.
 
     Raises:
         BadRequestError: It does.
     """
-    try:
-        is_object = isinstance(json.loads(body), dict)
-    except RecursionError:  # a reader without a limit would not stop here
-        is_object = True
-    except ValueError:
-        return
-    if is_object:
+    if _is_object(body) or _is_object(body.decode("latin-1")):
         raise BadRequestError(
             "the request body is JSON to lenient readers only; send it in UTF-8, without NaN, "
             "Infinity or half a surrogate pair, and not nested without end"

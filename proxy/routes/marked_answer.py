@@ -18,7 +18,6 @@ from proxy.errors import (
     failure_of,
 )
 from proxy.routes.answering import merge, pieces_of
-from proxy.routes.delivery import Delivery
 from proxy.routes.event_stream import EventStream
 from proxy.routes.exchange import DISCLOSURE_HEADER, Exchange
 from proxy.sampling.choice import spell
@@ -33,6 +32,8 @@ from watermark.errors import (
 from watermark.wire.answers import answer_dialect
 from watermark.wire.failures import failure_event
 from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter, Usage
+from watermark.wire.origins import Origin, usage_of
+from watermark.wire.reasoning import trace_filter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from watermark.seeding import KeyedUniforms
     from watermark.wire.openai_answers import Dialect, Piece
     from watermark.wire.openai_requests import GenerationRequest
+    from watermark.wire.reasoning import TraceFilter
 
 
 def disclosure(decision: Decision) -> list[tuple[bytes, bytes]]:
@@ -105,16 +107,9 @@ class MarkedAnswer:
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
+        self._withheld: TraceFilter | None = None
         self._texts: dict[int, list[str]] = {}
-        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
-        self._delivery = Delivery(
-            marking.ledger(),
-            served=served,
-            request=request,
-            path=decision.path,
-            account=entered.account,
-            passes_unmarked=self._passes_unlogged,
-        )
+        self._delivery = marking.delivery(served, request, entered, path=decision.path)
 
     def take_key(self) -> KeyedUniforms:
         """Return the key that marks now, and prepare to mark with it.
@@ -216,7 +211,7 @@ class MarkedAnswer:
 
     def _without_ledger(self) -> Exception:
         """Return what becomes of an answer that cannot be in the ledger."""
-        if self._passes_unlogged and not self._exchange.is_started:
+        if self._delivery.passes_unmarked and not self._exchange.is_started:
             return UnmarkedError(Reason.LEDGER_DOWN)
         return LedgerDownError()
 
@@ -232,12 +227,11 @@ class MarkedAnswer:
             with_usage=self._request.wants_usage,
             asked=self._request.client_body,
         )
-        dialect = answer_dialect(self._request.client_dialect, frame)
         async with contextlib.aclosing(await self._batches(keyed)) as batches:
             if self._request.is_streamed:
-                await self._events(dialect, batches)
+                await self._events(frame, batches)
             else:
-                await self._whole(dialect, batches)
+                await self._whole(frame, batches)
 
     async def _batches(self, keyed: KeyedUniforms) -> AsyncGenerator[tuple[Piece, ...]]:
         """Return the pieces of all choices, in the order in which they become certain."""
@@ -301,28 +295,47 @@ class MarkedAnswer:
             return None
         return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
-    async def _whole(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+    def _shown(self, data: bytes) -> bytes:
+        """Return an event, or the whole body, as this client may see it."""
+        if self._withheld is None:
+            return data
+        shown = self._withheld.feed(data)
+        return shown if self._request.is_streamed else self._withheld.finish()
+
+    def _dialect(self, frame: AnswerFrame, origin: Origin | None) -> Dialect:
+        """Return the writer of an answer, once it is known what the upstream gave of it."""
+        if origin is not None and not self.entered.gets_reasoning:
+            is_streamed = self._request.is_streamed
+            self._withheld = trace_filter(self._request.client_dialect, is_streamed=is_streamed)
+        return answer_dialect(self._request.client_dialect, replace(frame, origin=origin))
+
+    async def _whole(self, frame: AnswerFrame, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
         async for pieces in batches:
             choices[pieces[0].choice].extend(pieces)
-        usage = self._usage(sum(piece.n_tokens for pieces in choices for piece in pieces))
-        body = msgspec.json.encode(dialect.whole(choices, usage))
+        said = [piece for pieces in choices for piece in pieces]
+        origins = [piece.origin for piece in said if piece.origin is not None]
+        dialect = self._dialect(frame, origins[0] if origins else None)
+        usage = self._usage(sum(piece.n_tokens for piece in said), origins)
+        body = self._shown(msgspec.json.encode(dialect.whole(choices, usage)))
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
         self._handed(body, [piece for choice in choices for piece in choice])
         self._is_whole = True
 
-    async def _events(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
-        count = 0
-        is_open = False
+    async def _events(self, frame: AnswerFrame, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
+        count, origins = 0, list[Origin]()
+        dialect: Dialect | None = None
         async for pieces in batches:
-            if not is_open:  # the upstream works: it is safe to say 200
-                is_open = True
+            if dialect is None:  # the upstream works: it is safe to say 200
+                dialect = self._dialect(frame, pieces[-1].origin)
                 await self._write(dialect, dialect.opening(self._usage(0)))
             count += sum(piece.n_tokens for piece in pieces)
+            origins += [piece.origin for piece in pieces if piece.origin is not None]
             await self._write(dialect, dialect.chunk(pieces[0].choice, pieces), pieces)
-        closing = [dialect.encode(event) for event in dialect.closing(self._usage(count))]
+        dialect = dialect or self._dialect(frame, None)
+        closing = [dialect.encode(event) for event in dialect.closing(self._usage(count, origins))]
         await self._hand([*closing, dialect.END], more=False)
         self._is_whole = True
 
@@ -335,7 +348,9 @@ class MarkedAnswer:
         self, events: list[bytes], pieces: Sequence[Piece] = (), *, more: bool = True
     ) -> None:
         """Write events of a stream, and take note of them once the transport has them."""
-        self._handed(await self._stream.write(events, more=more), pieces)
+        shown = [self._shown(event) for event in events]
+        self._handed(await self._stream.write(shown, more=more), pieces)
 
-    def _usage(self, completion_tokens: int) -> Usage:
-        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)
+    def _usage(self, completion_tokens: int, origins: Sequence[Origin] = ()) -> Usage:
+        counted = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)
+        return usage_of(origins, counted) if origins else counted

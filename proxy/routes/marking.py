@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import NoMarkingKeyError
+from proxy.routes.delivery import Delivery
 from watermark.errors import KeysConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from proxy.routes.checking import Checker
     from proxy.routes.ingress import Ingress
     from proxy.sampling.keys import KeyHolder
+    from proxy.sampling.questions import Path
     from proxy.sampling.serving import ServedModel
     from proxy.telemetry.metrics import Metrics
     from proxy.upstream.continuing import Upstream
@@ -99,6 +101,19 @@ class Marking:
             return self.keys.current.record(served.unit.unit_id, **self._asked(request, account))
         except KeysConfigError:
             return None
+
+    def delivery(
+        self, served: ServedModel, request: GenerationRequest, entered: Entered, *, path: Path
+    ) -> Delivery:
+        """Return the ledger's entry of an answer, not begun yet."""
+        return Delivery(
+            self.ledger(),
+            served=served,
+            request=request,
+            path=path,
+            account=entered.account,
+            passes_unmarked=entered.passes_unlogged(default=self.passes_unlogged),
+        )
 
     def _asked(self, request: GenerationRequest, account: str) -> dict[str, Any]:
         return {

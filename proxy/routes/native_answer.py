@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from proxy.errors import LedgerDownError
-from proxy.routes.delivery import Delivery
+from proxy.routes.delivery import PassedText
 from proxy.routes.heard import Heard
 from proxy.routes.marked_answer import UnmarkedError, disclosure
 from proxy.sampling.eligibility import Decision, Reason
 from proxy.sampling.native import switch_on
 from proxy.sampling.questions import Path
-from proxy.sampling.reply import Reply, contexts_of
+from proxy.sampling.reply import contexts_of
 from watermark.errors import LedgerUnavailableError
-from watermark.seeding import KeyedUniforms
+from watermark.ledger import width_of
 from watermark.wire.json_fields import with_fields
 
 if TYPE_CHECKING:
@@ -57,16 +55,8 @@ class NativeAnswer:
         self._record = record
         self._exchange = exchange
         self._entered = entered
-        self._heard = Heard(request.client_dialect, is_streamed=request.is_streamed)
-        self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
-        self._delivery = Delivery(
-            marking.ledger(),
-            served=served,
-            request=request,
-            path=Path.NATIVE,
-            account=entered.account,
-            passes_unmarked=self._passes_unlogged,
-        )
+        self._heard = Heard(request.client_dialect)
+        self._delivery = marking.delivery(served, request, entered, path=Path.NATIVE)
 
     async def send(self, passthrough: Passthrough) -> None:
         """Answer.
@@ -87,10 +77,7 @@ class NativeAnswer:
             )
         finally:
             self._delivery.handed(b"", self._heard.finish())
-            if self._marking.ledger() is not None:
-                replies = [self._reply() for _ in self._heard.texts]
-                self._delivery.end(replies, is_whole=is_whole)
-        if is_whole:
+            self._delivery.end(self._passed(), is_whole=is_whole)
             self._settle()
 
     @property
@@ -104,29 +91,21 @@ class NativeAnswer:
 
     async def _begin(self) -> None:
         """Have the beginning on the disk before the engine can mark anything."""
-        if self._marking.ledger() is None:
-            return
         try:
-            self._delivery.begin(KeyedUniforms(self._record))
-            await self._delivery.durable()
+            await self._delivery.begin_durably(self._record)
         except LedgerUnavailableError as err:
-            if self._passes_unlogged:
+            if self._delivery.passes_unmarked:
                 raise UnmarkedError(Reason.LEDGER_DOWN) from err
             raise LedgerDownError from err
 
     def _hear(self, data: bytes) -> None:
         self._delivery.handed(data, self._heard.feed(data))
 
-    def _reply(self) -> Reply:
-        """Return a choice as the ledger sees it: text, after the assistant's earlier turns."""
+    def _passed(self) -> list[PassedText]:
+        """Return each text as the ledger sees it: after the assistant's earlier turns."""
         turns = map(self._served.unit.encode, self._earlier)
-        return Reply(
-            KeyedUniforms(self._record),
-            np.random.Generator(np.random.PCG64(0)),  # nothing is drawn: the engine has chosen
-            max_tokens=None,
-            earlier=contexts_of(turns, self._record.context_width),
-            is_text=True,
-        )
+        one = PassedText(contexts_of(turns, width_of(self._record)))
+        return [one] * len(self._heard.texts)
 
     @property
     def _earlier(self) -> list[str]:
@@ -134,16 +113,11 @@ class NativeAnswer:
 
     def _settle(self) -> None:
         """Count what was said, by whose it is, and have it checked for the mark."""
-        marking, texts = self._marking, list(self._heard.texts.values())
+        marking, texts = self._marking, self._heard.texts
         replies = [self._served.unit.encode(text).tolist() for text in texts]
         tokens = self._heard.completion_tokens or sum(map(len, replies))
         marking.metrics.delivered(self._request.model, Path.NATIVE, tokens)
         marking.access.leave(self._entered, tokens)
-        marking.access.delivered(self._entered, replies, self._record.context_width)
+        marking.access.delivered(self._entered, replies, width_of(self._record))
         if marking.checker is not None and texts:
             marking.checker.offer(self._served, self._record, Path.NATIVE, texts, self._earlier)
-
-
-def can_be_logged(record: KeyRecord) -> bool:
-    """Return whether the ledger can keep fingerprints under a key: they need an epoch's secret."""
-    return not record.is_foreign

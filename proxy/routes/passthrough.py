@@ -17,6 +17,7 @@ from proxy.errors import (
 )
 from proxy.routes.exchange import ClientGoneError, Exchange
 from proxy.routes.ingress import may_be_json
+from proxy.routes.packing import FORM, PARTS, check_charset, codings_of, kinds_of
 from proxy.sampling.eligibility import Reason
 from proxy.upstream.headers import (
     is_event_stream,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from proxy.routes.marking import Marking
-    from proxy.telemetry.metrics import Metrics
     from proxy.upstream.client import UpstreamClient
 
 
@@ -88,13 +88,19 @@ class Passthrough:
             self._marking.metrics.refused(error)
             await exchange.refuse(error)
             return
-        await self.forward(exchange, body=body, is_changed=is_changed)
+        try:
+            await self.forward(exchange, body=body, is_changed=is_changed)
+        except BadRequestError as error:  # found in a form while it passed
+            self._marking.metrics.refused(error)
+            if not exchange.is_started:
+                await exchange.refuse(error)
 
     async def _enter(self, exchange: Exchange, path: str) -> tuple[bytes | None, bool]:
         """Let a request in; return its body where it was read, and whether it was changed.
 
         Raises:
-            BadRequestError: A field is not the client's to set, or the path is not served.
+            BadRequestError: A field is not the client's to set, the path is not served, or the
+                body is packed in a way that is not known.
             AccessError: His account's rules cannot be checked there, or a quota is used up.
             AccountsDownError: The counters cannot be used.
             ClientGoneError: The client hung up.
@@ -107,11 +113,17 @@ class Passthrough:
             if Reason.OTHER_PATH in self._marking.refused:
                 raise UnmarkableError(Reason.OTHER_PATH)
         self._marking.access.enter_other(exchange.caller, is_counting=is_counting)
-        body = await exchange.body_if(may_be_json, self._marking.max_body_bytes)
+        ingress, kinds = self._marking.ingress, kinds_of(exchange.headers)
+        if any(b"json" in kind for kind in kinds):
+            check_charset(exchange.headers)
+        is_read = _is_form(kinds, is_packed=bool(codings_of(exchange.headers)))
+        wanted = (lambda _begun: True) if is_read else may_be_json
+        body = await exchange.body_if(wanted, self._marking.max_body_bytes)
         if body is None:
             return None, False
-        admitted = self._marking.ingress.admit(body)
-        return admitted, admitted is not body
+        ingress.check_form(kinds, body)
+        admitted = ingress.admit(body)
+        return admitted, admitted is not body or exchange.is_unpacked
 
     async def forward(
         self,
@@ -131,7 +143,7 @@ class Passthrough:
             extra: Headers to add to the answer.
             heard: Told each part of a good answer once the client has it; it then comes in plain.
         """
-        relay = _Relay(self._client, self._marking.metrics, exchange, heard)
+        relay = _Relay(self._client, self._marking, exchange, heard)
         try:
             await exchange.while_connected(relay.run(body, extra, is_changed=is_changed))
         except ClientGoneError:
@@ -149,12 +161,13 @@ class _Relay:
     def __init__(
         self,
         client: UpstreamClient,
-        metrics: Metrics,
+        marking: Marking,
         exchange: Exchange,
         heard: Callable[[bytes], None] | None,
     ) -> None:
         self._client = client
-        self._metrics = metrics
+        self._metrics = marking.metrics
+        self._ingress = marking.ingress
         self._exchange = exchange
         self._heard = heard
         self._withheld = _withheld(exchange)
@@ -167,7 +180,7 @@ class _Relay:
     ) -> None:
         """Hand the request on and the answer back; a failure becomes the client's answer."""
         exchange = self._exchange
-        content = await exchange.content() if body is None else body
+        content = self._admitted(await exchange.content()) if body is None else body
         headers = passed_on(exchange.upstream_headers)
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
@@ -181,6 +194,12 @@ class _Relay:
         except UpstreamError as error:
             self._metrics.failed(error)
             await self._break_off(error)
+
+    def _admitted(self, content: AsyncIterator[bytes] | None) -> AsyncIterator[bytes] | None:
+        """Return a body that passes as it comes, and is looked into meanwhile if it is a form."""
+        kinds = kinds_of(self._exchange.headers)
+        is_form = any(kind.startswith(PARTS) for kind in kinds)
+        return self._ingress.watched(content) if content is not None and is_form else content
 
     async def _hand_back(self, response: Response, extra: Sequence[tuple[bytes, bytes]]) -> None:
         status, is_good = response.status_code, response.is_success
@@ -216,6 +235,12 @@ class _Relay:
             dialect = self._exchange.dialect
             event = failure_event(dialect, failure_of(error), sequence_number=0)
             await self._exchange.write(event, more=False)
+
+
+def _is_form(kinds: Sequence[bytes], *, is_packed: bool) -> bool:
+    """Return whether a body has to be read whole: a form, but for one that is read as it passes."""
+    looked_into = (FORM, PARTS) if is_packed else (FORM,)
+    return any(kind.startswith(looked_into) for kind in kinds)
 
 
 def _withheld(exchange: Exchange) -> DialectName | None:

@@ -61,6 +61,7 @@ def spell(
                     text_offset=offset,
                     report=report,
                     n_tokens=1 if event.piece is None else event.piece.n_tokens,
+                    origin=event.origin,
                 )
             )
             if text.is_stopped:
@@ -77,10 +78,16 @@ def spell(
         pieces[-1] = replace(
             last,
             text=last.text + text.finish(),
-            finish_reason=finish.value,
+            finish_reason=_reason(finish, last),
             stop_string=text.stopped_by,
         )
         yield tuple(pieces)
+
+
+def _reason(finish: Finish, last: Piece) -> str | None:
+    """Return why a choice ended; of a whole reply the upstream's own word, where it has ended."""
+    is_own = last.origin is not None and finish is not Finish.STOP
+    return last.origin.finish if last.origin is not None and is_own else finish.value
 
 
 def _add(text: StopCutter, chosen: Chosen, end_ids: frozenset[int]) -> str:

@@ -142,9 +142,9 @@ def _splices(request: GenerationRequest, model: ModelConfig) -> bool:
 def _is_whole(request: GenerationRequest, able: Capabilities) -> bool:
     """Return whether a request can be answered by one of several whole replies.
 
-    They are read as text, which tells no token ids to report.
+    What the client asked to see beside the text is the upstream's own.
     """
-    if not able.is_text or request.logprobs is not None or request.wants_token_ids:
+    if not able.is_text:
         return False
     return request.dialect is DialectName.CHAT or isinstance(request.prompt, str)
 

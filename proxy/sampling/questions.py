@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from watermark.wire.origins import Origin
+
 UNREAD_TOKEN: Final = 0xFFFFFFFF
 """Text that is no one token of the configured tokenizer; no token has this id (SEEDING)."""
 
@@ -36,7 +38,7 @@ class Finish(enum.StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
-    FILTERED = "content_filter"  # of whole replies only
+    OTHER = "other"  # of whole replies only, whose upstream says why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,7 @@ class Continuation:
         logprobs: One list a token where they were asked for, else empty.
         pieces: Of text: one a token, or a single one where no tokens are told.
         generated: Of text: how many tokens it took, the end included.
+        origin: Of a whole reply: what the upstream gave.
     """
 
     tokens: tuple[int, ...]
@@ -130,6 +133,7 @@ class Continuation:
     logprobs: tuple[TokenLogprobs, ...] = ()
     pieces: tuple[TextPiece, ...] = ()
     generated: int | None = None
+    origin: Origin | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -174,12 +178,14 @@ class Chosen:
         logprob: Its log-probability as the upstream gives it; None where not asked for.
         alternatives: The upstream's list at this position; None where not asked for.
         piece: What it adds to the text, where the upstream continues text.
+        origin: What the upstream gave, where it is a whole reply.
     """
 
     token: int
     logprob: float | None = None
     alternatives: TokenLogprobs | None = None
     piece: TextPiece | None = None
+    origin: Origin | None = None
 
 
 Flow: TypeAlias = Generator[Draft | Chosen, Drafted | None, Finish | None]

@@ -112,7 +112,8 @@ def _take(reply: Reply, winner: Continuation, path: Path) -> list[Chosen]:
         reply.extend(winner.tokens[:-1] if is_ended else winner.tokens, path)
         return _spell(winner)
     reply.extend_text(TextPiece(winner.text, winner.n_tokens - is_ended), path)
-    return [Chosen(UNREAD_TOKEN, piece=TextPiece(winner.text, winner.n_tokens))]
+    piece = TextPiece(winner.text, winner.n_tokens)
+    return [Chosen(UNREAD_TOKEN, piece=piece, origin=winner.origin)]
 
 
 def _spell(one: Continuation) -> list[Chosen]:

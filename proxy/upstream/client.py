@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 
 AnswerT = TypeVar("AnswerT")
+_BOUNDS: Final = {
+    httpx2.ConnectTimeout: "connect_timeout_s",
+    httpx2.PoolTimeout: "max_connections",  # all of them were in use for as long
+}
 _BROKEN_OFF: Final = (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError)
 
 # Idle connections are let go before a server does it (uvicorn: 5 s); a request that meets the
@@ -165,7 +169,7 @@ class UpstreamClient:
         except httpx2.TimeoutException as err:
             raise UpstreamTimeoutError(
                 f"the upstream at {url} did not answer in time ({type(err).__name__}); check it, "
-                "or raise read_timeout_s"
+                f"or raise {_BOUNDS.get(type(err), 'read_timeout_s')}"
             ) from err
         except httpx2.TransportError as err:
             raise UpstreamUnreachableError(

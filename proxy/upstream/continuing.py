@@ -147,17 +147,13 @@ def check_vocabulary(largest: int, vocab_size: int) -> None:
         )
 
 
-def read_finish(reason: str | None, *, is_whole: bool = False) -> Finish:
+def read_finish(reason: str | None) -> Finish:
     """Return why a draft ended.
-
-    Args:
-        reason: What the upstream says.
-        is_whole: Whether it is a whole reply, which a filter may end.
 
     Raises:
         UpstreamProtocolError: For a reason that no draft may have.
     """
-    known = tuple(Finish) if is_whole else (Finish.STOP, Finish.LENGTH)
+    known = (Finish.STOP, Finish.LENGTH)
     if reason not in known:
         raise UpstreamProtocolError(
             f"the upstream ended a draft with finish_reason {reason!r}; only "

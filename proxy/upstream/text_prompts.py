@@ -10,7 +10,8 @@ What such upstreams do, and what is done about it:
 - An answer to a chat that is continued may repeat the text it was given (llama-server, not
   streamed). Whether an upstream does is learned from its first answer that says so, and held to
   from then on: text that merely happens to repeat itself is not cut.
-- Whole replies are asked for in the client's own words, and nothing is continued.
+- Whole replies are asked for in the client's own words, and nothing is continued
+  (`whole_replies`).
 - Token counts come for all choices together. A choice that ended for its length has as many as
   were asked for, unless all did and the sum is smaller: then the context is full.
 """
@@ -26,6 +27,7 @@ from proxy.sampling.questions import Continuation, Drafted, Finish, TextPiece
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import ContextLimits, read_finish
 from proxy.upstream.text_labels import LabelReader, Logprobs
+from proxy.upstream.whole_replies import question_of, read_replies
 from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     Pairs = list[tuple[bytes, bytes]]
 
 _UNFINISHED: Final = "\ufffd"
-_CHARACTERS_A_TOKEN: Final = 4  # roughly, where an upstream counts nothing
 
 
 class _Message(msgspec.Struct):
@@ -111,11 +112,12 @@ class TextUpstream:
         Raises:
             UpstreamError: The upstream refused, did not answer, or not in form.
         """
+        path = request.dialect.value
+        if draft.is_whole:
+            question = question_of(request, draft)
+            return read_replies(await self._client.post_json(path, question, headers), draft)
         answer = decode_answer(
-            await self._client.post_json(
-                request.dialect.value, self._asked(request, draft), headers
-            ),
-            _Answer,
+            await self._client.post_json(path, self._asked(request, draft), headers), _Answer
         )
         limit = self._limits.known(request.model)
         read = answer.usage.prompt_tokens if answer.usage else None
@@ -126,8 +128,6 @@ class TextUpstream:
         )
 
     def _asked(self, request: GenerationRequest, draft: Draft) -> dict[str, Any]:
-        if draft.is_whole:
-            return _whole(request, draft)
         body = self._body(request, draft)
         if request.dialect is DialectName.CHAT:
             return body | self._conversation(request, draft.text)
@@ -194,15 +194,10 @@ class TextUpstream:
         self, request: GenerationRequest, draft: Draft, answer: _Answer
     ) -> tuple[Continuation, ...]:
         choices = sorted(answer.choices, key=lambda one: one.index)
-        whole = draft.is_whole
-        finishes = [read_finish(one.finish_reason, is_whole=whole) for one in choices]
+        finishes = [read_finish(one.finish_reason) for one in choices]
         total = answer.usage.completion_tokens if answer.usage else None
         texts = [_text(one) for one in choices]
-        counts = (
-            _shares(texts, draft.max_tokens, total)
-            if whole
-            else _counts(finishes, draft.max_tokens, total)
-        )
+        counts = _counts(finishes, draft.max_tokens, total)
         if request.dialect is DialectName.CHAT:
             texts = self._without_repeat(texts, self._given(request) + draft.text)
         return tuple(
@@ -230,28 +225,13 @@ class TextUpstream:
             text = text.rstrip(_UNFINISHED)
         if draft.logprobs and self._reader is not None:
             return self._reader.read(draft, choice.logprobs, text, finish)
-        is_ended = finish is Finish.STOP and not draft.is_whole
+        is_ended = finish is Finish.STOP
         return Continuation(
             tokens=(),
             finish=finish,
             pieces=(TextPiece(text, count - is_ended),),
             generated=count,
         )
-
-
-def _whole(request: GenerationRequest, draft: Draft) -> dict[str, Any]:
-    """Return the client's own request, for several choices at once."""
-    left_out = ("stream", "stream_options", "n", "seed")
-    body = {name: value for name, value in request.body.items() if name not in left_out}
-    optional = {"n": draft.n if draft.n > 1 else None, "seed": draft.seed}
-    return body | {name: value for name, value in optional.items() if value is not None}
-
-
-def _shares(texts: Sequence[str], asked: int, total: int | None) -> list[int]:
-    """Return about how many tokens each of several whole replies took: its share by length."""
-    length = sum(map(len, texts))
-    tokens = length // _CHARACTERS_A_TOKEN if total is None else total
-    return [min(asked, max(1, round(tokens * len(one) / max(1, length)))) for one in texts]
 
 
 def _text(choice: _Choice) -> str:

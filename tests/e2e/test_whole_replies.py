@@ -103,8 +103,12 @@ def test_a_stream_is_buffered_or_passed_by_config(urls: dict[str, str], endpoint
         assert choices[-1]["finish_reason"] in ("stop", "length")
 
 
-def test_what_text_cannot_tell_passes_unmarked(urls: dict[str, str]) -> None:
+def test_log_probabilities_are_the_upstreams_own(urls: dict[str, str]) -> None:
     body = CHAT | {"logprobs": True, "top_logprobs": 2}
     answer = httpx2.post(f"{urls['words']}/v1/chat/completions", json=body, timeout=60)
-    assert answer.headers["x-watermark"] == "unmarked; reason=no-capable-path"
-    assert answer.json()["choices"][0]["logprobs"]
+    assert answer.headers["x-watermark"] == "marked; path=reply; key=test"
+    (choice,) = answer.json()["choices"]
+    listed = choice["logprobs"]["content"]
+    data = b"".join(bytes(one["bytes"]) for one in listed if one["bytes"] is not None)
+    assert data.decode() == choice["message"]["content"]
+    assert all(len(one["top_logprobs"]) >= 2 for one in listed)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from proxy.accounts.book import AccountHolder
     from tests.support.fake_upstream import Behavior
 
 
@@ -50,6 +51,7 @@ async def proxied(
     *,
     model: dict[str, Any] | None = None,
     url: str | None = None,
+    accounts: AccountHolder | None = None,
     **fields: Any,
 ) -> AsyncIterator[Proxied]:
     """Run a proxy whose model is `m`; nothing of it may outlive the scenario."""
@@ -58,7 +60,7 @@ async def proxied(
         config = proxy_config(
             url or upstream.url, model_config("m", tokenizer, **(model or {})), **fields
         )
-        app = create_app(config, key_ring(tokenizer))
+        app = create_app(config, key_ring(tokenizer), accounts=accounts)
         async with (
             running(app) as address,
             httpx2.AsyncClient(base_url=address, timeout=20, trust_env=False) as client,

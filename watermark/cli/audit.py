@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from watermark.keys import KeyRecord
+    from watermark.keys import KeyRecord, KeyRing
     from watermark.radioactivity import AuditPlan
     from watermark.suspects.answers import Prompt
     from watermark.suspects.conversations import Conversation
@@ -94,6 +94,12 @@ def audit() -> None:
     "--ledger-contexts",
     type=click.Path(path_type=Path),
     help="What `watermark ledger contexts` wrote: .parquet or .jsonl.",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    metavar="LEDGER.toml",
+    help="That ledger, where some of it was marked by an engine with its own key.",
 )
 @click.option(
     "--accounts",
@@ -167,6 +173,7 @@ def plan(
     prompts_file: Path | None,
     delivered: Path | None,
     ledger_contexts: Path | None,
+    ledger: Path | None,
     accounts: Path | None,
     prefix_units: int | None,
     seed: str,
@@ -194,12 +201,13 @@ def plan(
     """
     desk = Desk(keys_file)
     ring = desk.ring()
-    records = select_records(ring, key_ids, keys_file)
+    records = _records(ring, key_ids, keys_file)
     unit = _unit(records, tokenizers)
     conversations = read_conversations(delivered) if delivered else []
     traffic = traffic_of(conversations, unit, records[0].context_width)
     if ledger_contexts is not None:
-        traffic += read_contexts(ledger_contexts, ring, records[0].unit)
+        first = records[0]
+        traffic += read_contexts(ledger_contexts, ring, first.unit, first.context_width, ledger)
     kind = Access(access)
     if prefix_units is not None and (accounts is None or kind.is_open):
         raise click.UsageError("--prefix-units goes with --accounts, and with closed access")
@@ -251,6 +259,12 @@ def plan(
         return render.EXIT_DONE
     _log(desk, made, digest)
     return render.EXIT_DONE
+
+
+def _records(ring: KeyRing, key_ids: tuple[str, ...], keys_file: Path) -> Sequence[KeyRecord]:
+    """Return the keys that are named; of all, those that an audit can test."""
+    found = select_records(ring, key_ids, keys_file)
+    return found if key_ids else [one for one in found if one.is_copula] or found
 
 
 def _unit(records: Sequence[KeyRecord], tokenizers: tuple[Path, ...]) -> Unit:

@@ -23,6 +23,7 @@ from watermark.ledger import (
     Pseudonyms,
     Vault,
     create_ledger,
+    engine_context_key,
     files_in,
     is_live,
     load_settings,
@@ -302,8 +303,9 @@ def _rows(
         yield from tables(store, verified, CONTEXT_COLUMNS)
         return
     ring, vault = load_keys(keys_file), _vault(settings)
+    context_key = engine_context_key(settings.secret())
     for table in tables(store, verified, TOKEN_COLUMNS):
-        yield with_fingerprints(table, vault, ring)
+        yield with_fingerprints(table, vault, ring, context_key)
     vault.close()
 
 

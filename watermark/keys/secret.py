@@ -40,6 +40,7 @@ LABEL_DETECTOR_NOISE: Final = "detector-noise"
 LABEL_LEDGER_ACCOUNT: Final = "ledger-account"
 LABEL_LEDGER_CONVERSATION: Final = "ledger-conversation"
 LABEL_LEDGER_WRAP: Final = "ledger-wrap"
+LABEL_LEDGER_CONTEXT: Final = "ledger-context"
 
 SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -55,6 +56,7 @@ SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         LABEL_LEDGER_ACCOUNT: 32,  # an HMAC-SHA256 key: of a ledger's secret, for pseudonyms
         LABEL_LEDGER_CONVERSATION: 32,  # an HMAC-SHA256 key: likewise, for conversations
         LABEL_LEDGER_WRAP: 32,  # an AES-256 key: likewise, it encrypts accounts' data keys
+        LABEL_LEDGER_CONTEXT: 16,  # an AES-128 key: likewise, for contexts that an engine marked
     }
 )
 

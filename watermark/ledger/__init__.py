@@ -11,6 +11,13 @@ from watermark.ledger.contents import (
     unpack_fingerprints,
     unpack_tokens,
 )
+from watermark.ledger.engine_contexts import (
+    EngineContexts,
+    Fingerprinter,
+    engine_context_key,
+    fingerprinter,
+    width_of,
+)
 from watermark.ledger.files import FileName, FileRows, files_in, is_live, read_file
 from watermark.ledger.ledger import Entry, Ledger, Pseudonyms
 from watermark.ledger.limits import State, WriterLimits, WriterStats
@@ -38,9 +45,11 @@ __all__ = [
     "Beginning",
     "Delivered",
     "Ending",
+    "EngineContexts",
     "Entry",
     "FileName",
     "FileRows",
+    "Fingerprinter",
     "Gap",
     "Keeps",
     "Kind",
@@ -55,7 +64,9 @@ __all__ = [
     "WriterLimits",
     "WriterStats",
     "create_ledger",
+    "engine_context_key",
     "files_in",
+    "fingerprinter",
     "fingerprints",
     "gap_of",
     "is_live",
@@ -64,4 +75,5 @@ __all__ = [
     "read_file",
     "unpack_fingerprints",
     "unpack_tokens",
+    "width_of",
 ]

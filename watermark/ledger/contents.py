@@ -3,7 +3,7 @@
 Rule 1: only what was handed over is kept. Rule 2: a context counts once a conversation, so that
 those of earlier turns and of other choices are left out. Rule 3: a fingerprint is the keyed stream
 of `seeding.md`; with it go the scores of every token after that context, so that a ledger is as
-secret as the key.
+secret as the key; of what an engine marked it is made by the ledger's own (`engine_contexts.py`).
 
 Source: `watermark/spec/ledger.md`, Contents.
 """
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from watermark.ledger.engine_contexts import Fingerprinter
     from watermark.ledger.rows import Beginning
     from watermark.ledger.vault import Vault
-    from watermark.seeding import KeyedUniforms
 
 _WORD: Final = np.dtype("<u4")
 _STREAM: Final = np.dtype("<u8")
@@ -64,12 +64,12 @@ class Answer:
     Attributes:
         begun: How it began.
         choices: Its choices; none where nothing left.
-        keyed: The key that marked it.
+        keyed: The key that marked it, or what stands in for it.
     """
 
     begun: Beginning
     choices: Sequence[Delivered]
-    keyed: KeyedUniforms
+    keyed: Fingerprinter
 
 
 def contents_of(
@@ -99,14 +99,14 @@ def contents_of(
 
 
 def fingerprints(
-    answers: Sequence[tuple[KeyedUniforms, Sequence[Delivered]]],
+    answers: Sequence[tuple[Fingerprinter, Sequence[Delivered]]],
 ) -> list[NDArray[np.uint64]]:
     """Return the streams of the contexts that each answer adds to its conversation.
 
     All answers of a key are one pass: its fixed costs would else be most of what an answer costs.
 
     Args:
-        answers: The key that marked each, and its choices.
+        answers: The key that marked each, or what stands in for it, and its choices.
 
     Returns:
         One array an answer: distinct and ascending, shape (n,).
@@ -126,10 +126,10 @@ def fingerprints(
 
 
 def _fingerprints(
-    keyed: KeyedUniforms, answers: Sequence[Sequence[Delivered]]
+    keyed: Fingerprinter, answers: Sequence[Sequence[Delivered]]
 ) -> list[NDArray[np.uint64]]:
     """Return the fingerprints of answers under one key; all their tokens lie in one array."""
-    width = keyed.record.context_width
+    width = keyed.context_width
     choices = [choice for answer in answers for choice in answer]
     ids, ends = _flat([choice.units() for choice in choices])
     windows = context_windows(ids, width)

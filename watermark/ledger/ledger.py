@@ -16,6 +16,7 @@ from watermark.keys import (
     SUBKEY_BYTES,
 )
 from watermark.ledger.contents import Answer, contents_of
+from watermark.ledger.engine_contexts import engine_context_key, fingerprinter
 from watermark.ledger.rows import PSEUDONYM_BYTES, REPLY_BYTES, Beginning, Keeps
 from watermark.ledger.vault import VAULT_FILE, Vault
 from watermark.ledger.writer import LedgerWriter
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
-    from watermark.keys import SecretKey
+    from watermark.keys import KeyRecord, SecretKey
     from watermark.ledger.contents import Delivered
+    from watermark.ledger.engine_contexts import Fingerprinter
     from watermark.ledger.jobs import Receipt
     from watermark.ledger.limits import State, WriterStats
     from watermark.ledger.rows import Ending
     from watermark.ledger.settings import LedgerSettings
-    from watermark.seeding import KeyedUniforms
 
 _HASH: Final = "sha256"
 
@@ -100,6 +101,7 @@ class Ledger:
         secret = settings.secret()
         self._keeps = settings.keeps
         self._pseudonyms = Pseudonyms(secret)
+        self._context_key = engine_context_key(secret)
         self._entropy = entropy
         self._open = 0
         self._vault: Vault | None = None
@@ -130,12 +132,16 @@ class Ledger:
         """Replies that have begun and not ended."""
         return self._open
 
+    def fingerprinter(self, record: KeyRecord) -> Fingerprinter:
+        """Return what makes the fingerprints of replies that a key marks."""
+        return fingerprinter(record, self._context_key)
+
     def begin(
         self,
         *,
         account: str | None,
         opening: bytes,
-        keyed: KeyedUniforms,
+        keyed: Fingerprinter,
         tokenizer: str,
         model: str,
         path: str,
@@ -145,7 +151,7 @@ class Ledger:
         Args:
             account: Who is served; None for nobody known.
             opening: What the conversation begins with; equal for all its turns.
-            keyed: The key that marks.
+            keyed: The key that marks; an engine's as `fingerprinter` has it.
             tokenizer: The unit of the model's own tokens.
             model: As the client asked for it.
             path: How the mark gets in.
@@ -169,7 +175,7 @@ class Ledger:
         return entry
 
     def end(
-        self, entry: Entry, ending: Ending, choices: Sequence[Delivered], keyed: KeyedUniforms
+        self, entry: Entry, ending: Ending, choices: Sequence[Delivered], keyed: Fingerprinter
     ) -> Receipt:
         """Write what was handed over of a reply; once for each entry.
 

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from watermark.errors import SegmentError
 from watermark.ledger.arrow import SCHEMA, batches_of, root_of
 from watermark.ledger.contents import Delivered, fingerprints, unpack_tokens
+from watermark.ledger.engine_contexts import fingerprinter
 from watermark.ledger.rows import Keeps, Kind, Outcome
 from watermark.ledger.spill import in_parts
 from watermark.ledger.store import segment_name
-from watermark.seeding import KeyedUniforms
 from watermark.text import WORDS_V1
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from watermark.keys import KeyRing
+    from watermark.ledger.engine_contexts import Fingerprinter
     from watermark.ledger.headers import Header, SignedHeader
     from watermark.ledger.rows import Gap
     from watermark.ledger.store import SegmentStore
@@ -194,7 +195,12 @@ def contexts_of(table: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
     return distinct(exploded)
 
 
-def with_fingerprints(table: Any, vault: Vault, ring: KeyRing) -> Any:  # noqa: ANN401 - likewise
+def with_fingerprints(
+    table: Any,  # noqa: ANN401 - likewise
+    vault: Vault,
+    ring: KeyRing,
+    context_key: bytes,
+) -> Any:  # noqa: ANN401 - likewise
     """Return rows with fingerprints in the place of tokens that can be decrypted.
 
     Erased accounts, keys that are not in the ring and units of words keep what they have: their
@@ -204,12 +210,9 @@ def with_fingerprints(table: Any, vault: Vault, ring: KeyRing) -> Any:  # noqa: 
         table: Rows, with `TOKEN_COLUMNS` at least.
         vault: The data keys of the node's accounts.
         ring: The keys that marked.
+        context_key: From `engine_context_key`, for what an engine marked.
     """
-    keyed = {
-        (record.key_id, record.unit): KeyedUniforms(record)
-        for record in ring
-        if not record.is_foreign
-    }
+    keyed = {(record.key_id, record.unit): fingerprinter(record, context_key) for record in ring}
     keeps, contents = [], []
     for row in table.select(TOKEN_COLUMNS).to_pylist():
         found = _fingerprints(row, vault, keyed) if row["keeps"] == Keeps.TOKENS else None
@@ -225,7 +228,7 @@ def with_fingerprints(table: Any, vault: Vault, ring: KeyRing) -> Any:  # noqa: 
 
 
 def _fingerprints(
-    row: dict[str, Any], vault: Vault, keyed: dict[tuple[str, str], KeyedUniforms]
+    row: dict[str, Any], vault: Vault, keyed: dict[tuple[str, str], Fingerprinter]
 ) -> bytes | None:
     """Return the fingerprints of one row's tokens, None where they cannot be had."""
     one = keyed.get((row["key_id"], row["unit"]))

@@ -56,12 +56,14 @@ class Traffic:
         fingerprints: Ascending, shape (n,): keyed streams, or key-free identities.
         conversations: How many hold each, shape (n,).
         context_key: The subkey that the fingerprints were made with; None for key-free ones.
+        is_engines: Whether that is a ledger's, because an engine's key marked.
     """
 
     key_id: str
     fingerprints: NDArray[np.uint64]
     conversations: NDArray[np.int64]
     context_key: bytes | None = field(default=None, repr=False)
+    is_engines: bool = False
 
     def __post_init__(self) -> None:
         if not (self.fingerprints[1:] > self.fingerprints[:-1]).all():

@@ -13,7 +13,7 @@ import enum
 import hashlib
 import math
 import unicodedata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -100,16 +100,20 @@ class PlanFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rows: int
 
 
-class DeliveredFile(PlanFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeliveredFile(
+    PlanFile, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Contexts that were delivered under one key.
 
     Attributes:
         key_id: The key; empty where that is not known.
-        is_keyed: Whether the fingerprints are streams of that key.
+        is_keyed: Whether the fingerprints are keyed: streams of that key, unless another is named.
+        context_key: Of what an engine marked: the subkey of the ledger that made them, in hex.
     """
 
     key_id: str
     is_keyed: bool
+    context_key: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{32})?$")] = ""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -150,7 +150,7 @@ def check_keys(records: Sequence[KeyRecord]) -> None:
     """Refuse keys that cannot be tested together.
 
     Raises:
-        AuditDesignError: There is none, they are of different shapes, or one is an engine's.
+        AuditDesignError: There is none, they are of different shapes, or an engine marks with one.
     """
     shapes = {(one.unit, one.context_width, one.account_share_q16) for one in records}
     if len(shapes) != 1:
@@ -162,10 +162,10 @@ def check_keys(records: Sequence[KeyRecord]) -> None:
     if len(set(ids)) != len(ids):
         raise AuditDesignError("a key stands twice in the plan; name each once")
     for one in records:
-        if one.is_foreign or one.account_share_q16 >= 65536:  # noqa: PLR2004 - all of it
+        if not one.is_copula or one.account_share_q16 >= 65536:  # noqa: PLR2004 - all of it
             raise AuditDesignError(
-                f"key {one.key_id!a} is an engine's, or gives every position to accounts; audit "
-                "with keys of this project's scheme"
+                f"with key {one.key_id!a} an engine marks, or it gives every position to accounts; "
+                "audit with keys of this project's scheme"
             )
 
 

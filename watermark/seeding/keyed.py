@@ -91,6 +91,11 @@ class KeyedUniforms:
         """Show the key id only."""
         return f"<KeyedUniforms {self.record.key_id!r}>"
 
+    @property
+    def context_width(self) -> int:
+        """Number of preceding tokens in a context."""
+        return self.record.context_width
+
     def at(self, context: Sequence[int]) -> ContextStream | None:
         """Return the uniforms after a context, or None where the position stays unmarked.
 

@@ -113,7 +113,8 @@ class AuditFolder:
 
     def _traffic(self, one: DeliveredFile, context_keys: Mapping[str, bytes]) -> Traffic:
         rows = np.frombuffer(self._checked(one), _ROW)
-        if one.is_keyed and one.key_id not in context_keys:
+        own = bytes.fromhex(one.context_key) or context_keys.get(one.key_id)
+        if one.is_keyed and own is None:
             raise AuditPlanError(
                 f"{one.name} holds contexts delivered under key {one.key_id!a}, which is not at "
                 "hand; give its KEYS.toml, or its disclosed subkey"
@@ -122,7 +123,7 @@ class AuditFolder:
             key_id=one.key_id,
             fingerprints=rows["fingerprint"].astype(np.uint64),
             conversations=rows["conversations"].astype(np.int64),
-            context_key=context_keys[one.key_id] if one.is_keyed else None,
+            context_key=own if one.is_keyed else None,
         )
 
     def facts(self) -> RunFacts | None:

@@ -262,6 +262,7 @@ def _write_traffic(folder: Path, index: int, one: Traffic) -> DeliveredFile:
         rows=len(one.fingerprints),
         key_id=one.key_id,
         is_keyed=one.context_key is not None,
+        context_key=(one.context_key or b"").hex() if one.is_engines else "",
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import msgspec
+
 from watermark.wire.sse import DONE, json_event
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from watermark.text import TokenTable
+    from watermark.wire.origins import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Piece:
         finish_reason: Set on the last piece, in the OpenAI dialects' words.
         stop_string: Which stop string ended the text, on the last piece.
         n_tokens: How many tokens it counts for.
+        origin: What the upstream gave, where this is a whole reply.
     """
 
     choice: int
@@ -58,6 +62,7 @@ class Piece:
     finish_reason: str | None = None
     stop_string: str | None = None
     n_tokens: int = 1
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +73,15 @@ class Usage:
         prompt_tokens: A prompt counts once for all its choices.
         completion_tokens: Of all choices, end tokens included.
         cached_tokens: Prompt tokens that needed no computation; None where not known.
+        reasoning_tokens: Completion tokens of reasoning; None where not known.
+        given: What an upstream says in place of these, and besides, as it is written.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the `usage` object."""
@@ -83,7 +92,7 @@ class Usage:
         }
         if self.cached_tokens is not None:
             body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
-        return body
+        return {**body, **self.given}
 
 
 class LogprobsWriter:
@@ -156,6 +165,7 @@ class AnswerFrame:
         with_token_ids: Return ids beside the text.
         with_usage: End a stream with a chunk of usage.
         asked: The request in the client's words, where the dialect repeats it.
+        origin: What the upstream gave for the first choice, where it gave whole replies.
     """
 
     answer_id: str
@@ -167,6 +177,12 @@ class AnswerFrame:
     with_token_ids: bool = False
     with_usage: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+    @property
+    def envelope(self) -> Mapping[str, Any]:
+        """What an upstream said of the whole answer, in these dialects' words."""
+        return {} if self.origin is None else self.origin.envelope
 
     def prompt_of(self, choice: int) -> Sequence[int]:
         """Return the prompt that a choice answers."""
@@ -219,7 +235,7 @@ class ChatDialect:
             ],
             "usage": usage.to_json(),
         }
-        if self.frame.with_token_ids:
+        if self.frame.with_token_ids and self.frame.origin is None:
             body["prompt_token_ids"] = self.frame.prompts[0]
         return body
 
@@ -229,7 +245,7 @@ class ChatDialect:
             self._chunk([self._choice(place, "delta", {"role": "assistant"}, [])])
             for place in range(self.frame.n_choices)
         ]
-        if self.frame.with_token_ids:
+        if self.frame.with_token_ids and self.frame.origin is None:
             chunks[0]["prompt_token_ids"] = self.frame.prompts[0]
         return chunks
 
@@ -253,6 +269,7 @@ class ChatDialect:
             "object": kind,
             "created": self.frame.created,
             "model": self.frame.model,
+            **{name: said for name, said in self.frame.envelope.items() if name != "object"},
         }
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -266,6 +283,9 @@ class ChatDialect:
     ) -> dict[str, Any]:
         writer = self.frame.writer
         content = "".join(piece.text for piece in pieces)
+        if pieces and pieces[-1].origin is not None:
+            said = _said(pieces[-1].origin, content, is_delta=key == "delta")
+            return _given(pieces[-1], place) | {key: said}
         choice: dict[str, Any] = {
             "index": place,
             key: message | {"content": content},
@@ -321,14 +341,18 @@ class TextDialect:
             "object": "text_completion",
             "created": self.frame.created,
             "model": self.frame.model,
+            **self.frame.envelope,
             "choices": choices,
         }
 
     def _choice(self, place: int, pieces: Sequence[Piece], *, with_prompt: bool) -> dict[str, Any]:
         frame = self.frame
+        text = "".join(piece.text for piece in pieces)
+        if pieces and pieces[-1].origin is not None:
+            return _given(pieces[-1], place) | {"text": text}
         choice: dict[str, Any] = {
             "index": place,
-            "text": "".join(piece.text for piece in pieces),
+            "text": text,
             "logprobs": frame.writer.completion(pieces) if frame.writer else None,
             "finish_reason": _finish_reason(pieces),
         }
@@ -337,6 +361,26 @@ class TextDialect:
             if with_prompt:
                 choice["prompt_token_ids"] = frame.prompt_of(place)
         return choice
+
+
+def _given(last: Piece, place: int) -> dict[str, Any]:
+    """Return a choice as an upstream gave it, without its text; its number is ours."""
+    fields = {} if last.origin is None else last.origin.fields
+    kept = {name: value for name, value in fields.items() if name not in ("message", "text")}
+    return kept | {"index": place, "finish_reason": last.finish_reason}
+
+
+def _said(origin: Origin, text: str, *, is_delta: bool) -> dict[str, Any]:
+    """Return a message as an upstream gave it; its text where that is not all of it."""
+    said: dict[str, Any] = dict(origin.message)
+    if text != origin.text:
+        said["content"] = text
+    if is_delta:
+        said.pop("role", None)  # told when the stream began
+        if origin.calls:
+            calls = msgspec.json.decode(said["tool_calls"], type=list[dict[str, msgspec.Raw]])
+            said["tool_calls"] = [{"index": place} | call for place, call in enumerate(calls)]
+    return said
 
 
 def _finish_reason(pieces: Sequence[Piece]) -> str | None:

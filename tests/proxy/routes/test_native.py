@@ -3,164 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import numpy as np
 import pytest
 
-from proxy.app import create_app
-from proxy.cli.servers import running
-from proxy.config import LedgerConfig, NativeConfig, SelftestConfig
+from proxy.config import NativeConfig
 from tests.support.asgi import proxied
 from tests.support.disks import Disk
-from tests.support.fake_upstream import FakeUpstream, Turn, honest
+from tests.support.fake_upstream import honest
 from tests.support.ledgers import by_kind, make_settings, open_ledger, rows_in
-from tests.support.servers import key_record, model_config, proxy_config
+from tests.support.native import CHAT, KEY, TOKENS, URL, engine_key, own_key, say, serving
 from watermark.detection import Detector
-from watermark.keys import ForeignKey, KeyRecord, KeyRing, SecretKey
-from watermark.keys.scope import Scope
-from watermark.ledger import Kind
-from watermark.schemes import Positions, native_key, reader_of
+from watermark.keys import KeyRecord, SecretKey
+from watermark.ledger import Kind, engine_context_key, unpack_fingerprints
+from watermark.schemes import native_key
+from watermark.seeding import ContextPRF
 from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
-    from watermark.ledger import Ledger
 
-URL = "/v1/chat/completions"
-CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "?"}]}
-LETTERS = np.arange(66, 92, dtype=np.uint32)  # of the byte tokenizer: ASCII letters
-KEY = 0x1234567890ABCDEF
-TOKENS = 80
-
-
-def own_key(unit: str) -> KeyRecord:
-    """A key of ours that SGLang marks with."""
-    return KeyRecord(
-        key_id="test", unit=unit, scheme="sglang-native", secret=SecretKey("test", b"k" * 32)
-    )
-
-
-def engine_key(unit: str, scheme: str, **parameters: Any) -> KeyRecord:
-    return KeyRecord(
-        key_id="engine",
-        unit=unit,
-        scheme=scheme,
-        scope="engine",
-        context_width=1,
-        parameters=tuple(parameters.items()),
-        secret=ForeignKey("engine", [KEY]),
-    )
-
-
-def ring_of(record: KeyRecord) -> KeyRing:
-    """Return keys in which an engine's own is in a scope of its own."""
-    if not record.is_foreign:
-        return KeyRing((record,))
-    return KeyRing((record, key_record(record.unit)), (Scope(name="engine", models=("m",)),))
-
-
-def say(record: KeyRecord) -> Callable[[Any], str]:
-    """Return an engine that marks, over equally likely letters, with the key it is given."""
-    reader, rng = reader_of(record), np.random.default_rng(0)
-
-    def speak(_asked: Any) -> str:
-        tokens = rng.choice(LETTERS, size=reader.context_width).tolist()
-        for _ in range(TOKENS):
-            context = np.array(tokens[-reader.context_width :], np.uint32)
-            contexts = np.tile(context, (len(LETTERS), 1))
-            draws = reader.evaluate(Positions(contexts, LETTERS)).draws
-            tokens.append(int(LETTERS[int(np.argmax(draws))]))
-        return TOKENIZER[0].decode(tokens)
-
-    return speak
-
-
-def deaf() -> Callable[[Any], str]:
-    """Return an engine that ignores its switch."""
-    rng = np.random.default_rng(1)
-    return lambda _asked: TOKENIZER[0].decode(rng.choice(LETTERS, size=TOKENS).tolist())
+@pytest.fixture
+def unit(tokenizer: Path) -> TokenizerUnit:
+    return TokenizerUnit.read(tokenizer)
 
 
 def failing(_asked: Any) -> str:
     raise ConnectionError
-
-
-TOKENIZER: list[TokenizerUnit] = []
-
-
-@pytest.fixture(autouse=True)
-def _unit(tokenizer: Path) -> None:
-    TOKENIZER[:] = [TokenizerUnit.read(tokenizer)]
-
-
-@dataclass(frozen=True)
-class On:
-    client: httpx2.AsyncClient
-    upstream: FakeUpstream
-    answers: list[bytes]
-
-    async def post(self, **fields: Any) -> httpx2.Response:
-        return await self.client.post(URL, json=CHAT | fields)
-
-    async def metric(self, name: str) -> float:
-        text = (await self.client.get("/watermark/metrics")).text
-        lines = [line for line in text.splitlines() if line.startswith(name)]
-        return sum(float(line.split()[-1]) for line in lines)
-
-
-@contextlib.asynccontextmanager
-async def serving(
-    tokenizer: Path,
-    record: Callable[[str], KeyRecord],
-    engine: str,
-    speak: Callable[[Any], str] | None = None,
-    *,
-    share: float = 1.0,
-    ledger: Callable[[], Ledger] | None = None,
-) -> AsyncIterator[On]:
-    answers: list[bytes] = []
-    engine_says = speak or deaf()
-
-    async def behave(turn: Turn) -> None:
-        asked = turn.request.json()
-        text = engine_says(asked)
-        if asked.get("stream"):
-            events = [{"choices": [{"index": 0, "delta": {"content": text[i : i + 7]}}]}
-                      for i in range(0, len(text), 7)]  # fmt: skip
-            data = b"".join(b"data: %s\r\n\r\n" % json.dumps(one).encode() for one in events)
-            data += b": ping\n\ndata: [DONE]\n\n"
-            headers = (("content-type", "text/event-stream"),)
-        else:
-            message = {"role": "assistant", "content": text, "novel": {"field": [1.50]}}
-            body = {
-                "choices": [{"index": 0, "message": message}],
-                "usage": {"completion_tokens": 80},
-            }
-            data = json.dumps(body, indent=1).encode()
-            headers = (("content-type", "application/json"),)
-        answers.append(data)
-        await turn.answer(data, headers=headers)
-
-    unit = TokenizerUnit.read(tokenizer).unit_id
-    model = model_config("m", tokenizer, native=NativeConfig(engine=engine))  # type: ignore[arg-type]
-    kept = None if ledger is None else LedgerConfig(file="LEDGER.toml")
-    async with FakeUpstream(behave).serving() as upstream:
-        config = proxy_config(
-            upstream.url, model, selftest=SelftestConfig(share=share), ledger=kept
-        )
-        app = create_app(config, ring_of(record(unit)), open_ledger=ledger)
-        async with (
-            running(app) as url,
-            httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
-        ):
-            yield On(client, upstream, answers)
 
 
 ENGINES = [
@@ -223,7 +97,7 @@ def test_the_engine_is_told_to_mark_and_its_bytes_pass(
                 assert given["context_width"] == 1
             assert body == CHAT | plain | told
             assert answer.content == on.answers[0]
-            key = record(TOKENIZER[0].unit_id).key_id
+            key = record(TokenizerUnit.read(tokenizer).unit_id).key_id
             assert answer.headers["x-watermark"] == f"marked; path=native; key={key}"
             assert asked.values(b"content-length") == [str(len(asked.body)).encode()]
             assert await on.metric("watermark_delivered_tokens_total") == TOKENS
@@ -311,11 +185,13 @@ def test_an_engine_that_ignores_its_switch_raises_the_alarm_within_fifty_replies
     asyncio.run(work())
 
 
-def test_an_engine_that_marks_raises_none_and_its_text_is_detected(tokenizer: Path) -> None:
-    record = own_key(TokenizerUnit.read(tokenizer).unit_id)
+def test_an_engine_that_marks_raises_none_and_its_text_is_detected(
+    tokenizer: Path, unit: TokenizerUnit
+) -> None:
+    record = own_key(unit.unit_id)
 
     async def work() -> list[str]:
-        async with serving(tokenizer, own_key, "sglang", say(record)) as on:
+        async with serving(tokenizer, own_key, "sglang", say(record, unit)) as on:
             texts = [
                 (await on.post()).json()["choices"][0]["message"]["content"] for _ in range(20)
             ]
@@ -327,9 +203,9 @@ def test_an_engine_that_marks_raises_none_and_its_text_is_detected(tokenizer: Pa
             return texts
 
     texts = asyncio.run(work())
-    assert Detector(record, TOKENIZER[0]).detect(texts[0]).log10_pvalue < -6
+    assert Detector(record, unit).detect(texts[0]).log10_pvalue < -6
     other = replace(record, secret=SecretKey("test", b"w" * 32))
-    assert Detector(other, TOKENIZER[0]).detect_pooled(texts).log10_pvalue > -4
+    assert Detector(other, unit).detect_pooled(texts).log10_pvalue > -4
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
@@ -350,19 +226,48 @@ def test_the_ledger_has_what_the_engine_marked(
     assert ended.n_tokens == TOKENS
 
 
-def test_a_key_that_the_ledger_cannot_fingerprint_does_not_mark(
-    tokenizer: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("engine", "record"),
+    [
+        ("vllm", lambda unit: engine_key(unit, "vllm-gumbel")),
+        ("sglang", lambda unit: replace(engine_key(unit, "sglang-gumbel"), context_width=9)),
+        ("transformers", lambda unit: engine_key(unit, "hf-green-list", vocab_size=257)),
+    ],
+)
+def test_what_an_engines_own_key_marked_is_kept_under_the_ledgers_secret(
+    tokenizer: Path,
+    unit: TokenizerUnit,
+    tmp_path: Path,
+    engine: str,
+    record: Callable[[str], KeyRecord],
 ) -> None:
-    settings, disk = make_settings(tmp_path), Disk("native-foreign")
+    """Its contexts are as wide as those of our own keys, which are what an audit tests."""
+    settings, disk = make_settings(tmp_path), Disk(f"native-{engine}")
+    earlier = {"role": "assistant", "content": "to be left out"}
 
-    async def work() -> None:
-        record = lambda unit: engine_key(unit, "vllm-gumbel")
+    async def work() -> str:
         opener = lambda: open_ledger(settings, disk)
-        async with serving(tokenizer, record, "vllm", ledger=opener) as on:
-            answer = await on.post()
-            assert answer.headers["x-watermark"] == "unmarked; reason=no-capable-path"
+        said = lambda _asked: "to be kept, to be left out"
+        async with serving(tokenizer, record, engine, said, ledger=opener) as on:
+            answer = await on.post(messages=[*CHAT["messages"], earlier, *CHAT["messages"]])
+            assert answer.headers["x-watermark"] == "marked; path=native; key=engine"
+            text: str = answer.json()["choices"][0]["message"]["content"]
+            return text
 
-    asyncio.run(work())
+    text = asyncio.run(work())
+    rows = by_kind(rows_in(settings, disk))
+    (begun,), (ended,) = rows[Kind.BEGIN], rows[Kind.END]
+    assert (begun.key_id, begun.path) == ("engine", "native")
+    ids = unit.encode(text)
+    assert ended.n_tokens == len(ids)
+    windows = {tuple(ids[i - 2 : i].tolist()) for i in range(2, len(ids))}
+    old = unit.encode(str(earlier["content"])).tolist()
+    windows -= {tuple(old[i - 2 : i]) for i in range(2, len(old))}
+    prf = ContextPRF(engine_context_key(settings.secret()))
+    wanted = prf.evaluate(np.array(sorted(windows), np.uint32))[0]
+    found = unpack_fingerprints(ended.contents or b"")
+    assert found.tolist() == sorted(wanted.tolist())
+    assert bytes(8) not in found.tobytes()
 
 
 def test_an_upstream_that_fails_is_no_marked_reply(tokenizer: Path) -> None:

@@ -15,6 +15,7 @@ from watermark.keys import load_keys
 from watermark.ledger import (
     Delivered,
     Ending,
+    Fingerprinter,
     Ledger,
     Outcome,
     WriterLimits,
@@ -45,7 +46,7 @@ def make(shell: Shell, *options: str) -> Path:
     return shell.folder / "LEDGER.toml"
 
 
-def deliver(path: Path, keyed: KeyedUniforms, *, account: str | None = ACCOUNT) -> None:
+def deliver(path: Path, keyed: Fingerprinter, *, account: str | None = ACCOUNT) -> None:
     settings = replace(load_settings(path), limits=WriterLimits(reserve_bytes=0), node="node")
     ledger = Ledger(
         settings,

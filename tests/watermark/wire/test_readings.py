@@ -32,7 +32,7 @@ USAGE = Usage(prompt_tokens=2, completion_tokens=3)
 def test_what_is_written_is_read(name: DialectName) -> None:
     whole = answer_dialect(name, FRAME).whole([PIECES], USAGE)
     said = read_answer(name, json.dumps(whole).encode())
-    assert (said.texts, said.completion_tokens) == ({0: "né\u2028 🙂"}, 3)
+    assert (*said.texts.values(), said.completion_tokens) == ("né\u2028 🙂", 3)
     dialect = answer_dialect(name, FRAME)
     events = [
         *dialect.opening(USAGE),
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(name: DialectName) -> None:
         for event in EventDecoder().feed(data)
         if not event.is_done
     ]
-    assert "".join(one.texts.get(0, "") for one in read) == "né\u2028 🙂"
+    assert "".join(text for one in read for text in one.texts.values()) == "né\u2028 🙂"
     assert [one.completion_tokens for one in read if one.completion_tokens is not None][-1] == 3
 
 
@@ -59,8 +59,9 @@ def test_calls_reasoning_and_refusals_are_not_text() -> None:
     for name, text in expected.items():
         path, events = STREAMS[name]
         said = [
-            read_answer(dialect_of_path(path), event.data.encode()).texts.get(0, "")
+            text
             for event in EventDecoder().feed(b"".join(events))
+            for text in read_answer(dialect_of_path(path), event.data.encode()).texts.values()
         ]
         assert "".join(said) == text
 
@@ -71,20 +72,44 @@ _REASONING = {"type": "reasoning", "content": [{"type": "reasoning_text", "text"
 _REFUSAL = {"type": "message", "content": [{"type": "refusal", "refusal": "b"}]}
 _TEXT = {"type": "message", "content": [{"type": "output_text", "text": "a"}]}
 _SAID = {"index": 1, "message": {"content": "a", "reasoning": "b"}}
-WHOLE: list[tuple[DialectName, dict[str, Any], dict[int, str]]] = [
+_BLOCK = {"type": "text", "text": "a"}
+_PARTS = {"message": {"content": [{"type": "thinking", "thinking": ["b"]}, _BLOCK, _BLOCK]}}
+_PART = {"type": "output_text", "text": "a"}
+_TWICE = {"type": "message", "content": [_PART, _PART]}
+_EMPTY = {"type": "reasoning", "content": None, "summary": []}  # as vLLM and OpenAI write it
+_DELTA = {"output_index": 2, "content_index": 1, "delta": "a"}
+WHOLE: list[tuple[DialectName, dict[str, Any], dict[tuple[int, ...], str]]] = [
     (DialectName.CHAT, {"choices": [{"message": {"content": None}}]}, {}),
-    (DialectName.CHAT, {"choices": [_SAID]}, {1: "a"}),
+    (DialectName.CHAT, {"choices": [_SAID]}, {(1,): "a"}),
+    (DialectName.CHAT, {"choices": [_PARTS]}, {(0,): "aa"}),
+    (DialectName.CHAT, {"choices": [{"delta": {"content": [_BLOCK]}}]}, {(0,): "a"}),
+    (DialectName.CHAT, {"choices": None, "usage": None}, {}),
+    (DialectName.MESSAGES, {"type": "message", "content": [_THOUGHT, _CALL, _BLOCK]}, {(2,): "a"}),
     (
         DialectName.MESSAGES,
-        {"type": "message", "content": [_THOUGHT, _CALL, {"type": "text", "text": "a"}]},
-        {0: "a"},
+        {"type": "message", "content": [_BLOCK, _CALL, _BLOCK], "usage": None},
+        {(0,): "a", (2,): "a"},
     ),
-    (DialectName.RESPONSES, {"output": [_REASONING, _REFUSAL, _TEXT]}, {0: "a"}),
+    (
+        DialectName.MESSAGES,
+        {"type": "content_block_start", "index": 3, "content_block": _BLOCK},
+        {(3,): "a"},
+    ),
+    (DialectName.MESSAGES, {"type": "content_block_start", "content_block": _CALL}, {}),
+    (DialectName.RESPONSES, {"output": [_REASONING, _REFUSAL, _TEXT]}, {(2, 0): "a"}),
+    (
+        DialectName.RESPONSES,
+        {"output": [_EMPTY, _TEXT, {"type": "function_call", "arguments": "{}"}, _TWICE]},
+        {(1, 0): "a", (3, 0): "a", (3, 1): "a"},
+    ),
+    (DialectName.RESPONSES, {"type": "response.output_text.delta"} | _DELTA, {(2, 1): "a"}),
 ]
 
 
 @pytest.mark.parametrize(("dialect", "body", "texts"), WHOLE)
-def test_whole_bodies(dialect: DialectName, body: dict[str, Any], texts: dict[int, str]) -> None:
+def test_texts_have_places_of_their_own(
+    dialect: DialectName, body: dict[str, Any], texts: dict[tuple[int, ...], str]
+) -> None:
     assert read_answer(dialect, json.dumps(body).encode()).texts == texts
 
 
