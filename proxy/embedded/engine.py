@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from proxy.errors import EmbeddedError
-from watermark.wire.openai_answers import Usage
+from watermark.wire.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -31,9 +31,10 @@ from watermark.errors import (
 )
 from watermark.wire.answers import answer_dialect
 from watermark.wire.failures import failure_event
-from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter, Usage
-from watermark.wire.origins import Origin, usage_of
+from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter
+from watermark.wire.origins import Origin
 from watermark.wire.reasoning import trace_filter
+from watermark.wire.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Sequence

@@ -8,7 +8,7 @@ import msgspec
 
 from proxy.errors import UpstreamProtocolError
 from proxy.sampling.questions import Continuation, Drafted, Finish, TextPiece
-from watermark.wire.origins import counts_of, origins_of
+from watermark.wire.origins import origins_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def read_replies(data: bytes, draft: Draft) -> Drafted:
             f"the upstream's answer cannot be read ({err}); check that upstream.url is an "
             "OpenAI-style API"
         ) from err
-    read, total = counts_of(origins[0]) if origins else (None, None)
+    total = origins[0].completion_tokens if origins else None
     shares = _shares([one.text for one in origins], draft.max_tokens, total)
     return Drafted(
         tuple(
@@ -54,7 +54,7 @@ def read_replies(data: bytes, draft: Draft) -> Drafted:
             )
             for one, share in zip(origins, shares, strict=True)
         ),
-        prompt_tokens=read,
+        prompt_tokens=origins[0].prompt_tokens if origins else None,
     )
 
 

@@ -18,7 +18,8 @@ from watermark.wire.sse import typed_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+    from watermark.wire.openai_answers import AnswerFrame, Piece
+    from watermark.wire.usage import Usage
 
 _STOP_REASONS: Final = {
     "stop": "end_turn",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from watermark.text import TokenTable
     from watermark.wire.origins import Origin
+    from watermark.wire.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +64,6 @@ class Piece:
     stop_string: str | None = None
     n_tokens: int = 1
     origin: Origin | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """Token counts of an answer.
-
-    Attributes:
-        prompt_tokens: A prompt counts once for all its choices.
-        completion_tokens: Of all choices, end tokens included.
-        cached_tokens: Prompt tokens that needed no computation; None where not known.
-        reasoning_tokens: Completion tokens of reasoning; None where not known.
-        given: What an upstream says in place of these, and besides, as it is written.
-    """
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the `usage` object."""
-        body: dict[str, Any] = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
-        if self.cached_tokens is not None:
-            body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
-        return {**body, **self.given}
 
 
 class LogprobsWriter:

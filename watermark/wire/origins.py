@@ -10,7 +10,7 @@ Source: OpenAI API reference, "The chat completion object"; Anthropic API refere
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -18,9 +18,7 @@ import msgspec
 from watermark.wire.readings import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from watermark.wire.openai_answers import Usage
+    from collections.abc import Mapping
 
     Fields = Mapping[str, msgspec.Raw]
 
@@ -31,7 +29,6 @@ _TRACES: Final = (
     "reasoning_content",
     "reasoning",
 )  # vLLM, SGLang, DeepSeek; later vLLM, OpenRouter
-_OF_ALL_CHOICES: Final = ("completion_tokens", "total_tokens", "completion_tokens_details")
 
 
 class _Part(msgspec.Struct):
@@ -180,6 +177,26 @@ class Origin:
         return _objects(listed.get("content")) if isinstance(listed, dict) else []
 
     @property
+    def prompt_tokens(self) -> int | None:
+        """Tokens of the prompt, as the upstream counts them."""
+        return self._usage.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """Tokens of all choices of the answer, as the upstream counts them."""
+        return self._usage.completion_tokens
+
+    @property
+    def cached_tokens(self) -> int | None:
+        """Tokens of the prompt that needed no computation."""
+        return _as(_Details, self._usage.prompt_tokens_details, _Details()).cached_tokens
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Tokens of reasoning, of all choices of the answer."""
+        return _as(_Details, self._usage.completion_tokens_details, _Details()).reasoning_tokens
+
+    @property
     def message(self) -> Fields:
         """The message's fields, as they are written; none of a text completion."""
         raw = self.fields.get("message")
@@ -214,39 +231,6 @@ def origins_of(data: bytes) -> list[Origin]:
         for choice, one in zip(answer.choices, raw.choices, strict=True)
     ]
     return sorted(found, key=lambda one: one.index)
-
-
-def counts_of(origin: Origin) -> tuple[int | None, int | None]:
-    """Return prompt tokens, and completion tokens of all choices, as the upstream counts them."""
-    usage = origin._usage  # noqa: SLF001 - its own room
-    return usage.prompt_tokens, usage.completion_tokens
-
-
-def usage_of(origins: Sequence[Origin], counted: Usage) -> Usage:
-    """Return the usage that the client of some replies is to see.
-
-    What was drawn and not delivered is not the client's. Where the upstream counted the one reply
-    alone, its words go on; of several choices only what it says of the prompt does.
-
-    Args:
-        origins: The delivered replies, at least one.
-        counted: What was counted here.
-    """
-    first = origins[0]
-    usage = first._usage  # noqa: SLF001 - its own room
-    cached = _as(_Details, usage.prompt_tokens_details, _Details()).cached_tokens
-    if len(origins) == 1 and first.is_alone:
-        details = _as(_Details, usage.completion_tokens_details, _Details())
-        return replace(
-            counted,
-            prompt_tokens=usage.prompt_tokens or counted.prompt_tokens,
-            completion_tokens=usage.completion_tokens or counted.completion_tokens,
-            cached_tokens=cached,
-            reasoning_tokens=details.reasoning_tokens,
-            given=first.usage,
-        )
-    given = {name: raw for name, raw in first.usage.items() if name not in _OF_ALL_CHOICES}
-    return replace(counted, cached_tokens=cached, given=given)
 
 
 def _as(kind: Any, value: Any, other: T) -> T:  # noqa: ANN401 - any JSON value

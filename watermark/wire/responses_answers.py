@@ -17,7 +17,8 @@ from watermark.wire.sse import typed_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+    from watermark.wire.openai_answers import AnswerFrame, Piece
+    from watermark.wire.usage import Usage
 
 # What a response says of its request where that said nothing.
 _SILENT: Final[dict[str, Any]] = {

@@ -10,9 +10,10 @@ import pytest
 from watermark.errors import WireError
 from watermark.wire.answers import answer_dialect
 from watermark.wire.features import Feature
-from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+from watermark.wire.openai_answers import AnswerFrame, Piece
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
 from watermark.wire.sse import EventDecoder
+from watermark.wire.usage import Usage
 
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 BASE: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": HI}

@@ -13,10 +13,10 @@ from watermark.wire.openai_answers import (
     LogprobsWriter,
     Piece,
     TokenReport,
-    Usage,
     error_body,
 )
 from watermark.wire.openai_requests import DialectName
+from watermark.wire.usage import Usage
 
 TABLE = TokenTable(
     content=(b"", b"a", b"\xc3", b"\xa9", b" b"),

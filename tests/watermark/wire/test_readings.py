@@ -13,10 +13,11 @@ from tests.support.streams import STREAMS
 from watermark.wire.answers import answer_dialect
 from watermark.wire.failures import dialect_of_path
 from watermark.wire.json_fields import raw_fields, with_fields
-from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+from watermark.wire.openai_answers import AnswerFrame, Piece
 from watermark.wire.openai_requests import DialectName
 from watermark.wire.readings import read_answer
 from watermark.wire.sse import EventDecoder
+from watermark.wire.usage import Usage
 
 FRAME = AnswerFrame(
     answer_id="1", created=5, model="m", prompts=[[9]], n_choices=1, with_usage=True
@@ -76,7 +77,11 @@ _BLOCK = {"type": "text", "text": "a"}
 _PARTS = {"message": {"content": [{"type": "thinking", "thinking": ["b"]}, _BLOCK, _BLOCK]}}
 _PART = {"type": "output_text", "text": "a"}
 _TWICE = {"type": "message", "content": [_PART, _PART]}
-_EMPTY = {"type": "reasoning", "content": None, "summary": []}  # as vLLM and OpenAI write it
+_EMPTY: dict[str, Any] = {
+    "type": "reasoning",
+    "content": None,
+    "summary": [],
+}  # as vLLM and OpenAI write it
 _DELTA = {"output_index": 2, "content_index": 1, "delta": "a"}
 WHOLE: list[tuple[DialectName, dict[str, Any], dict[tuple[int, ...], str]]] = [
     (DialectName.CHAT, {"choices": [{"message": {"content": None}}]}, {}),

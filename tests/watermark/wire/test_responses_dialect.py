@@ -12,10 +12,11 @@ from watermark.errors import WireError
 from watermark.text import TokenTable
 from watermark.wire.answers import answer_dialect
 from watermark.wire.features import Feature
-from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter, Piece, TokenReport, Usage
+from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter, Piece, TokenReport
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
 from watermark.wire.responses_requests import LOGPROBS
 from watermark.wire.sse import EventDecoder
+from watermark.wire.usage import Usage
 
 BASE: dict[str, Any] = {"model": "m", "input": "Hi"}
 USAGE = Usage(prompt_tokens=2, completion_tokens=3)
