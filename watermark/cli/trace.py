@@ -16,7 +16,6 @@ from watermark.cli.detect import (
     check_usage,
     pool,
     read_all,
-    read_file,
     select_records,
     units_of,
 )
@@ -29,6 +28,7 @@ from watermark.cli.options import (
     pooled_option,
     tokenizer_option,
 )
+from watermark.cli.reading import read_file
 from watermark.cli.trace_plot import FORMATS, write_plot
 from watermark.errors import AccountsFileError, InputError, KeysConfigError, SchemeParameterError
 from watermark.keys import load_keys
