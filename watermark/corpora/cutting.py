@@ -177,7 +177,10 @@ def _windows(flat: NDArray[np.uint32], stops: NDArray[np.int64], width: int) -> 
 
 def _salted(hashes: NDArray[np.uint64], documents: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return hashes that differ between documents."""
-    return mix64(hashes + documents.astype(np.uint64) * _STEP)
+    salted = documents.astype(np.uint64)
+    salted *= _STEP
+    salted += hashes
+    return salted
 
 
 def _distinct(

@@ -79,11 +79,11 @@ class FieldChoice:
     def _value(self, record: dict[str, object]) -> object:
         if self.field is not None:
             return _at(record, self.field)
-        return next((record[name] for name in SEARCHED if _holds_text(record.get(name))), None)
-
-
-def _holds_text(value: object) -> bool:
-    return bool(value) and isinstance(value, str | list)
+        for name in SEARCHED:
+            value = record.get(name)
+            if value and isinstance(value, str | list):
+                return value
+        return None
 
 
 def _at(record: object, path: str) -> object:
@@ -99,6 +99,8 @@ def _at(record: object, path: str) -> object:
 
 def _turns(value: object) -> tuple[list[str], list[str]]:
     """Return the texts of a value, and the turns of others where it is a conversation."""
+    if isinstance(value, str):
+        return ([value] if value else []), []
     replies: list[str] = []
     others: list[str] = []
     for part in value if isinstance(value, list) else [value]:

@@ -4,8 +4,8 @@ Rule 1: a context that occurs in any prompt of the corpus is not scored at all. 
 (context, token) pair that some document keeps is scored once, whatever documents hold it.
 
 Memory is constant because pairs fall into buckets by the public hash of their context: equal pairs
-meet in one bucket, and one part of the buckets is in memory at a time. The disk holds the pairs in
-the meantime: 4 (context_width + 1) bytes each, repeats within a block left out.
+meet in one bucket, and two parts of the buckets are in memory at a time. The disk holds the pairs
+in the meantime: 4 (context_width + 1) bytes each, repeats within a block left out.
 
 Why this is exact: which pairs are scored is a function of the texts (Rules 1 and 2, and where two
 public 64-bit hashes meet, which leaves one of two pairs out). No key has been looked at until all
@@ -18,7 +18,8 @@ before it is added up, and the sums of parts are added by `math.fsum`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from watermark.corpora.journal import Kept
     from watermark.corpora.scoring import Scorer
 
-PART_PAIRS: Final = 1 << 21
-"""Pairs that are in memory together, some 100 bytes each."""
+PART_PAIRS: Final = 1 << 20
+"""Pairs of one part, some 100 bytes each while it is worked on."""
+_TOGETHER: Final = 2  # parts in memory
 FIRST_SPILL: Final = 3
 """Arrays of a kept block before those of its layers."""
 ARRAYS_OF_A_LAYER: Final = 4
@@ -67,22 +69,26 @@ class Spill:
         self._parts = list(_parts(sizes))
         self.n_bytes = int(sizes.sum()) * 4 * (layer.width + 1)
 
-    def distinct_rows(self) -> Iterator[tuple[NDArray[np.uint32], int]]:
-        """Yield every distinct pair that no prompt excludes, part by part, sorted by hash.
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Runs of buckets that fit into memory; equal pairs lie in one of them."""
+        return self._parts
 
-        Yields:
+    def distinct_rows(self, part: tuple[int, int]) -> tuple[NDArray[np.uint32], int]:
+        """Return the distinct pairs of a part that no prompt excludes, sorted by hash.
+
+        Returns:
             Rows of context and token, and how many bytes were read for them.
         """
-        for start, stop in self._parts:
-            rows = self._read(0, start, stop, self._layer.width + 1)
-            hashes = context_hashes(rows[:, : self._layer.width])
-            prompts = context_hashes(self._read(2, start, stop, self._layer.width))
-            pairs = pair_hashes(hashes, rows[:, self._layer.width])
-            kept = first_occurrences(pairs)
-            if len(prompts):
-                kept &= ~np.isin(hashes, prompts)
-            where = np.flatnonzero(kept)
-            yield rows[where[np.argsort(pairs[where])]], rows.nbytes
+        rows = self._read(0, *part, self._layer.width + 1)
+        hashes = context_hashes(rows[:, : self._layer.width])
+        prompts = context_hashes(self._read(2, *part, self._layer.width))
+        pairs = pair_hashes(hashes, rows[:, self._layer.width])
+        kept = first_occurrences(pairs)
+        if len(prompts):
+            kept &= ~np.isin(hashes, prompts)
+        where = np.flatnonzero(kept)
+        return rows[where[np.argsort(pairs[where])]], rows.nbytes
 
     def _read(self, array: int, start: int, stop: int, width: int) -> NDArray[np.uint32]:
         """Return the rows of some buckets, those of all blocks one after another."""
@@ -109,6 +115,9 @@ def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     yield start, BUCKETS
 
 
+Scored: TypeAlias = "dict[int, tuple[float, int]]"
+
+
 class PooledSums:
     """Sum and number of scores of every test, over parts."""
 
@@ -127,13 +136,35 @@ class PooledSums:
         """Return the places of its tests."""
         return tuple(self._scorers)
 
-    def add(self, rows: NDArray[np.uint32]) -> None:
-        """Score a part in every test."""
-        for test, scorer in self._scorers.items():
-            scores, _ = scorer.scores(rows)
-            self._sums[test].append(float(scores.sum()))
-            self._counts[test] += len(scores)
+    def scored(self, rows: NDArray[np.uint32]) -> Scored:
+        """Return the sum and number of scores of some rows in every test; changes nothing."""
+        scores = {test: scorer.scores(rows)[0] for test, scorer in self._scorers.items()}
+        return {test: (float(found.sum()), len(found)) for test, found in scores.items()}
+
+    def add(self, scored: Scored) -> None:
+        """Add what some rows are worth."""
+        for test, (value, count) in scored.items():
+            self._sums[test].append(value)
+            self._counts[test] += count
 
     def total(self, test: int) -> tuple[float, int]:
         """Return a test's sum of scores, in nats, and how many there are."""
         return math.fsum(self._sums[test]), self._counts[test]
+
+
+def pool_parts(spill: Spill, sums: PooledSums) -> Iterator[tuple[Scored, int]]:
+    """Yield what every part of a spill is worth, and how many bytes it took, in order.
+
+    Parts are worked on in threads, two at a time: sorting, hashing and the cipher leave the
+    interpreter to each other.
+    """
+
+    def work(part: tuple[int, int]) -> tuple[Scored, int]:
+        rows, n_bytes = spill.distinct_rows(part)
+        return sums.scored(rows), n_bytes
+
+    pool = ThreadPoolExecutor(_TOGETHER)
+    try:
+        yield from pool.map(work, spill.parts)
+    finally:
+        pool.shutdown(cancel_futures=True)

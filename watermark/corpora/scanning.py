@@ -17,7 +17,7 @@ from watermark.corpora import cluster, hits, tables
 from watermark.corpora.blocks import Cutter
 from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
-from watermark.corpora.pooling import PooledSums, Spill
+from watermark.corpora.pooling import PooledSums, Spill, pool_parts
 from watermark.corpora.results import PooledResult, Progress, ScanResult
 from watermark.corpora.scoring import Scorer
 from watermark.corpora.shards import plan_shards
@@ -293,8 +293,8 @@ def _sums(
     tests = sorted(range(len(plan.scorers)), key=plan.layer_of)
     for layer, of_layer in groupby(tests, key=plan.layer_of):
         sums = PooledSums({test: plan.scorers[test] for test in of_layer})
-        for rows, n_bytes in spills[layer].distinct_rows():
-            sums.add(rows)
+        for scored, n_bytes in pool_parts(spills[layer], sums):
+            sums.add(scored)
             done += n_bytes
             report(Progress(stage="pool", done=done, total=total, n_broken=0))
         yield from ((test, sums.total(test)) for test in sums.tests)

@@ -7,6 +7,7 @@ Only this file knows the `tokenizers` package. A tokenizer is pinned by the SHA-
 from __future__ import annotations
 
 import hashlib
+from array import array
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -127,7 +128,8 @@ class TokenizerUnit:
             check_text(text)
         # The fast form leaves out character offsets, which nobody asks for here.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.dtype("<u4")) for encoding in encodings]
+        # An array of C integers is filled faster from a list than numpy fills one.
+        return [np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""
