@@ -7,6 +7,7 @@ the file names `KEYS.toml`, which names files.
 from proxy.config.ingress import IngressConfig
 from proxy.config.loading import load_config, parse_config
 from proxy.config.models import (
+    BiasConfig,
     Capabilities,
     DefaultsConfig,
     LimitsConfig,
@@ -34,6 +35,7 @@ from proxy.config.sections import (
 
 __all__ = [
     "AccountsConfig",
+    "BiasConfig",
     "Capabilities",
     "DefaultsConfig",
     "DetectionConfig",

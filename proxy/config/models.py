@@ -193,6 +193,21 @@ class ReplyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     streamed: Literal["buffer", "pass-unmarked"] = "buffer"
 
 
+class BiasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `bias` works: the upstream is asked to prefer the tokens of a keyed list.
+
+    It changes the distribution of replies, and whoever counts words in a few hundred of them has
+    the list. For upstreams with which nothing else works; it is no evidence.
+
+    Attributes:
+        enabled: Whether it is used where the scope's key is a list.
+        delta: What is added to the logits of the list's tokens, in nats.
+    """
+
+    enabled: bool = False
+    delta: Annotated[float, msgspec.Meta(gt=0, le=20)] = 2.0
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model that is marked; others pass through.
 
@@ -212,6 +227,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         splice: How to splice.
         select: How to select.
         reply: How to choose among whole replies.
+        bias: Whether to bias; the last resort.
     """
 
     name: str
@@ -226,6 +242,20 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
     reply: ReplyConfig = ReplyConfig()
+    bias: BiasConfig = BiasConfig()
+
+    @property
+    def stronger_than_bias(self) -> str:
+        """The strongest path that marks without bias, as far as is known; empty for none."""
+        able = self.capabilities
+        continues, draws = able.continuation != "none", able.choices > 1
+        works = {
+            "native": self.native.enabled and self.native.engine != "none",
+            "splice": self.splice.enabled and continues and able.logprobs > 0,
+            "select": self.select.enabled and continues and draws,
+            "reply": self.reply.enabled and able.is_text and draws,
+        }
+        return next((path for path, is_able in works.items() if is_able), "")
 
     @property
     def needs_tokenizer(self) -> bool:

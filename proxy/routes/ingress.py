@@ -22,8 +22,11 @@ from proxy.routes.exchange import LEADING
 from watermark.wire.json_fields import raw_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proxy.config import IngressConfig
     from proxy.telemetry.metrics import Metrics
+    from watermark.wire.openai_requests import GenerationRequest
 
 OWNED: Final = (
     *("watermarking", "watermark", "custom_logit_processor", "custom_params"),
@@ -58,6 +61,7 @@ class Ingress:
     def __init__(self, config: IngressConfig, metrics: Metrics) -> None:
         """Apply rules and count."""
         self._rules: dict[str, str] = {name: getattr(config, name) for name in OWNED}
+        self._bias_rule = config.logit_bias
         self._reserved = frozenset(config.reserved)
         self._metrics = metrics
 
@@ -85,6 +89,21 @@ class Ingress:
             if kept is not inner:
                 changed = msgspec.json.encode(fields | {NESTED: msgspec.Raw(kept)})
         return changed
+
+    def own_bias(self, request: GenerationRequest) -> Mapping[int, float]:
+        """Return what stays of a client's biases where the proxy's own carry the mark.
+
+        Raises:
+            BadRequestError: He may set none.
+        """
+        if not request.logit_bias:
+            return {}
+        self._metrics.owned("logit_bias", self._bias_rule)
+        if self._bias_rule == "refuse":
+            raise BadRequestError(
+                "logit_bias is not the client's to set here; leave it out", param="logit_bias"
+            )
+        return request.logit_bias if self._bias_rule == "merge" else {}
 
     def _apply(self, asked: dict[str, Any], data: bytes) -> bytes:
         """Return an object as the rules leave it; what they do not name keeps its bytes."""

@@ -7,15 +7,16 @@ is the request's: whichever marks when its first token is chosen.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from proxy.sampling.bias import has_room, is_biased_by, sayable, takes_biases, with_list
 from proxy.sampling.budget import BudgetLimits
 from proxy.sampling.candidates import ListReader, LogprobsMode
 from proxy.sampling.eligibility import Decision, Reason, refusal, strongest_path
 from proxy.sampling.flow import MarkPlan
-from proxy.sampling.native import ENGINES
+from proxy.sampling.native import ENGINES, switch_on
 from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Path
 from proxy.sampling.reply import Reply, contexts_of
@@ -26,7 +27,7 @@ from watermark.seeding import private_seed
 from watermark.text import WORDS_V1, StopCutter, TextAssembler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.config import LimitsConfig, ModelConfig
     from proxy.sampling.spelling import Spelling
@@ -82,6 +83,8 @@ class ServedModel:
         reason = refusal(request)
         if record is not None and record.scheme in ENGINES:
             return self._decide_native(request, ENGINES[record.scheme], reason)
+        if record is not None and is_biased_by(record):
+            return self._decide_bias(request, record, reason)
         if reason is not None:
             return Decision(reason)
         path = strongest_path(request, self.config)
@@ -106,6 +109,37 @@ class ServedModel:
         if not is_able or reason is Reason.BATCH_PROMPT:
             return Decision(Reason.NO_CAPABLE_PATH)
         return Decision(Reason.MARKED, Path.NATIVE)
+
+    def _decide_bias(
+        self, request: GenerationRequest, record: KeyRecord, reason: Reason | None
+    ) -> Decision:
+        """Return whether a list goes with a request, which otherwise passes as it is."""
+        if reason not in (None, Reason.UNSUPPORTED_PARAMETER):
+            return Decision(reason)
+        if not takes_biases(request, self.config) or self.config.stronger_than_bias:
+            return Decision(Reason.NO_CAPABLE_PATH)
+        if not has_room(len(request.logit_bias), record, self.config.capabilities.max_bias):
+            return Decision(Reason.UNSUPPORTED_PARAMETER)
+        return Decision(Reason.MARKED, Path.BIAS)
+
+    def fields_for(
+        self, request: GenerationRequest, record: KeyRecord, own_bias: Mapping[int, float]
+    ) -> dict[str, Any]:
+        """Return what a request says more, so that the upstream marks what it passes back.
+
+        Args:
+            request: A request that `decide` marks by `native` or `bias`.
+            record: The key.
+            own_bias: What of the client's own `logit_bias` stays.
+        """
+        if not is_biased_by(record) or self.table is None:
+            return switch_on(request.client_body, record)
+        return with_list(
+            own_bias,
+            sayable(record, self.table),
+            delta=self.config.bias.delta,
+            max_bias=self.config.capabilities.max_bias,
+        )
 
     def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
         """Return whether a reply ends before a key's first context is full."""
