@@ -193,6 +193,22 @@ class ReplyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     streamed: Literal["buffer", "pass-unmarked"] = "buffer"
 
 
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model reasons before it answers; for `continuation = "token-ids"`.
+
+    Attributes:
+        start: What begins its reasoning, one token of its tokenizer.
+        end: What ends it.
+        marked: Whether the reasoning is marked too, as a reply of its own.
+        field: The field of chat completions in which clients get it.
+    """
+
+    start: str = "<think>"
+    end: str = "</think>"
+    marked: bool = False
+    field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+
+
 class BiasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How `bias` works: the upstream is asked to prefer the tokens of a keyed list.
 
@@ -223,6 +239,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         limits: What a probed path may cost.
         prices: What tokens cost, for the table of `probe`; None where it is not said.
         defaults: What the upstream takes where the client says nothing.
+        reasoning: How it reasons before it answers; None where it does not.
         native: Which engine marks by itself.
         splice: How to splice.
         select: How to select.
@@ -238,6 +255,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limits: PathLimitsConfig = PathLimitsConfig()
     prices: PricesConfig | None = None
     defaults: DefaultsConfig = DefaultsConfig()
+    reasoning: ReasoningConfig | None = None
     native: NativeConfig = NativeConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()

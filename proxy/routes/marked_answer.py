@@ -105,7 +105,7 @@ class MarkedAnswer:
         self._prompt_tokens = 0
         self._replies: list[Reply] = []
         self._is_whole = False
-        self._texts: dict[int, list[str]] = {}
+        self._texts: dict[tuple[int, bool], list[str]] = {}
         self._passes_unlogged = entered.passes_unlogged(default=marking.passes_unlogged)
         self._delivery = Delivery(
             marking.ledger(),
@@ -196,10 +196,12 @@ class MarkedAnswer:
 
     def _handed(self, data: bytes, pieces: Sequence[Piece]) -> None:
         """Take note of bytes that the transport has taken, and of the text in them."""
-        self._delivery.handed(data, pieces)
+        marked = [piece for piece in pieces if self.served.marks(piece)]
+        self._delivery.handed(data, marked)
         if self._marking.checker is not None:
-            for piece in pieces:
-                self._texts.setdefault(piece.choice, []).append(piece.text)
+            for piece in marked:
+                place = (piece.choice, piece.is_reasoning)
+                self._texts.setdefault(place, []).append(piece.text)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -228,9 +230,10 @@ class MarkedAnswer:
             prompts=[self._prompt],
             n_choices=self._request.n,
             writer=self._writer(),
-            with_token_ids=self._request.wants_token_ids,
+            with_token_ids=self._request.wants_token_ids and not self._hides_reasoning,
             with_usage=self._request.wants_usage,
             asked=self._request.client_body,
+            reasoning_field=self._reasoning_field,
         )
         dialect = answer_dialect(self._request.client_dialect, frame)
         async with contextlib.aclosing(await self._batches(keyed)) as batches:
@@ -249,17 +252,19 @@ class MarkedAnswer:
         plan = served.plan(request, room=room)
         # Long conversations take a while to cut into units; others are served meanwhile.
         self._replies = await asyncio.to_thread(
-            served.replies, request, plan, keyed, self._marking.entropy
+            served.replies, request, plan, keyed, self._marking.entropy, self._prompt
         )
         return merge(
             [
                 pieces_of(
                     spell(
                         mark(reply, plan, self._marking.clock),
-                        served.assembler(self._prompt, request.stop),
-                        choice=choice,
-                        end_ids=served.end_ids,
-                        logprobs=request.logprobs,
+                        served.speller(
+                            request,
+                            self._prompt,
+                            choice,
+                            hides_reasoning=self._hides_reasoning,
+                        ),
                     ),
                     self._ask,
                 )
@@ -296,8 +301,21 @@ class MarkedAnswer:
         is_certain = self._has_begun
         return disclosure(self.decision if is_certain else replace(self.decision, key_id=None))
 
+    @property
+    def _reasoning_field(self) -> str | None:
+        """Where a chat's reasoning goes; None where the model gives none."""
+        reasoning = self.served.config.reasoning
+        return None if reasoning is None or self.served.tags is None else reasoning.field
+
+    @property
+    def _hides_reasoning(self) -> bool:
+        """Whether the account gets no reasoning of a model that gives some."""
+        caller = self._exchange.caller
+        return self.served.tags is not None and caller is not None and not caller.rules.reasoning
+
     def _writer(self) -> LogprobsWriter | None:
-        if self._request.logprobs is None or self.served.table is None:
+        is_asked = self._request.logprobs is not None and not self._hides_reasoning
+        if not is_asked or self.served.table is None:
             return None
         return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
@@ -305,7 +323,7 @@ class MarkedAnswer:
         choices: list[list[Piece]] = [[] for _ in range(self._request.n)]
         async for pieces in batches:
             choices[pieces[0].choice].extend(pieces)
-        usage = self._usage(sum(piece.n_tokens for pieces in choices for piece in pieces))
+        usage = self._usage([piece for pieces in choices for piece in pieces])
         body = msgspec.json.encode(dialect.whole(choices, usage))
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
@@ -314,15 +332,15 @@ class MarkedAnswer:
         self._is_whole = True
 
     async def _events(self, dialect: Dialect, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
-        count = 0
+        said: list[Piece] = []
         is_open = False
         async for pieces in batches:
             if not is_open:  # the upstream works: it is safe to say 200
                 is_open = True
-                await self._write(dialect, dialect.opening(self._usage(0)))
-            count += sum(piece.n_tokens for piece in pieces)
+                await self._write(dialect, dialect.opening(self._usage([])))
+            said += [replace(piece, text="", report=None) for piece in pieces]
             await self._write(dialect, dialect.chunk(pieces[0].choice, pieces), pieces)
-        closing = [dialect.encode(event) for event in dialect.closing(self._usage(count))]
+        closing = [dialect.encode(event) for event in dialect.closing(self._usage(said))]
         await self._hand([*closing, dialect.END], more=False)
         self._is_whole = True
 
@@ -337,5 +355,10 @@ class MarkedAnswer:
         """Write events of a stream, and take note of them once the transport has them."""
         self._handed(await self._stream.write(events, more=more), pieces)
 
-    def _usage(self, completion_tokens: int) -> Usage:
-        return Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)
+    def _usage(self, said: Sequence[Piece]) -> Usage:
+        reasoning = sum(piece.n_tokens for piece in said if piece.is_reasoning)
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=sum(piece.n_tokens for piece in said),
+            reasoning_tokens=None if self.served.tags is None else reasoning,
+        )

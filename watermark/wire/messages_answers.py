@@ -1,4 +1,4 @@
-"""Answers of Anthropic's messages dialect: one message whose content is at most one text.
+"""Answers of Anthropic's messages dialect: one message of one text, its reasoning before it.
 
 Source: Anthropic API reference, "Messages" and "Streaming messages".
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from watermark.wire.openai_answers import texts_of
 from watermark.wire.sse import typed_event
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens"}
 class _Said:
     """What a stream has said so far."""
 
-    is_begun: bool = False
+    kinds: list[str] = field(default_factory=list)  # of the blocks begun
     last: Piece | None = None
 
 
@@ -37,8 +38,9 @@ class MessagesDialect:
     def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
         """Return a `message`."""
         (pieces,) = choices
-        text = "".join(piece.text for piece in pieces)
-        content = [{"type": "text", "text": text}] if text else []
+        reasoning, text = texts_of(pieces)
+        content: list[dict[str, Any]] = [_thinking(reasoning)] if reasoning else []
+        content += [{"type": "text", "text": text}] if text else []
         return self._message(content, usage) | _ending(pieces[-1] if pieces else None)
 
     def opening(self, usage: Usage) -> list[dict[str, Any]]:
@@ -49,23 +51,35 @@ class MessagesDialect:
         """Return the events with some more text; none where there is none."""
         if pieces:
             self._said.last = pieces[-1]
-        text = "".join(piece.text for piece in pieces)
-        if not text:
-            return []
-        delta = {"type": "text_delta", "text": text}
-        events: list[dict[str, Any]] = [{"type": "content_block_delta", "index": 0, "delta": delta}]
-        if not self._said.is_begun:
-            self._said.is_begun = True
-            block = {"type": "text", "text": ""}
-            events.insert(0, {"type": "content_block_start", "index": 0, "content_block": block})
+        reasoning, text = texts_of(pieces)
+        events = []
+        if reasoning:
+            events += self._more("thinking", {"type": "thinking_delta", "thinking": reasoning})
+        if text:
+            events += self._more("text", {"type": "text_delta", "text": text})
         return events
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
         """Return the events that say why the text ended, and that the message has."""
-        is_begun = self._said.is_begun
-        stops = [{"type": "content_block_stop", "index": 0}] if is_begun else []
         ending = {"delta": _ending(self._said.last), "usage": _usage(usage)}
-        return [*stops, {"type": "message_delta"} | ending, {"type": "message_stop"}]
+        return [*self._stop(), {"type": "message_delta"} | ending, {"type": "message_stop"}]
+
+    def _more(self, kind: str, delta: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the events with more of a block, which begins where another one is open."""
+        kinds, events = self._said.kinds, list[dict[str, Any]]()
+        if kinds[-1:] != [kind]:
+            events += self._stop()
+            kinds.append(kind)
+            block = {"type": "text", "text": ""} if kind == "text" else _thinking("")
+            begins = {"index": len(kinds) - 1, "content_block": block}
+            events.append({"type": "content_block_start"} | begins)
+        more = {"type": "content_block_delta", "index": len(kinds) - 1, "delta": delta}
+        return [*events, more]
+
+    def _stop(self) -> list[dict[str, Any]]:
+        """Return the event that ends the open block; none where none is open."""
+        n_begun = len(self._said.kinds)
+        return [{"type": "content_block_stop", "index": n_begun - 1}] if n_begun else []
 
     def encode(self, event: dict[str, Any]) -> bytes:
         """Return one event under its type's name."""
@@ -82,6 +96,11 @@ class MessagesDialect:
             "stop_sequence": None,
             "usage": _usage(usage),
         }
+
+
+def _thinking(text: str) -> dict[str, Any]:
+    """Return a block of reasoning; nobody has signed it."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
 
 
 def _ending(last: Piece | None) -> dict[str, Any]:

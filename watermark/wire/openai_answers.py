@@ -48,6 +48,7 @@ class Piece:
         finish_reason: Set on the last piece, in the OpenAI dialects' words.
         stop_string: Which stop string ended the text, on the last piece.
         n_tokens: How many tokens it counts for.
+        is_reasoning: Whether it comes before the answer: reasoning, or a tag around it.
     """
 
     choice: int
@@ -58,6 +59,7 @@ class Piece:
     finish_reason: str | None = None
     stop_string: str | None = None
     n_tokens: int = 1
+    is_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +70,13 @@ class Usage:
         prompt_tokens: A prompt counts once for all its choices.
         completion_tokens: Of all choices, end tokens included.
         cached_tokens: Prompt tokens that needed no computation; None where not known.
+        reasoning_tokens: Completion tokens before the answer; None where the model gives none.
     """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the `usage` object."""
@@ -83,6 +87,8 @@ class Usage:
         }
         if self.cached_tokens is not None:
             body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
         return body
 
 
@@ -156,6 +162,7 @@ class AnswerFrame:
         with_token_ids: Return ids beside the text.
         with_usage: End a stream with a chunk of usage.
         asked: The request in the client's words, where the dialect repeats it.
+        reasoning_field: Where a chat's reasoning goes; None where the model gives none.
     """
 
     answer_id: str
@@ -167,6 +174,7 @@ class AnswerFrame:
     with_token_ids: bool = False
     with_usage: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_field: str | None = None
 
     def prompt_of(self, choice: int) -> Sequence[int]:
         """Return the prompt that a choice answers."""
@@ -265,10 +273,13 @@ class ChatDialect:
         self, place: int, key: str, message: dict[str, Any], pieces: Sequence[Piece]
     ) -> dict[str, Any]:
         writer = self.frame.writer
-        content = "".join(piece.text for piece in pieces)
+        reasoning, content = texts_of(pieces)
+        said = {self.frame.reasoning_field or "reasoning": reasoning} if reasoning else {}
+        if content or not (reasoning and key == "delta"):
+            said["content"] = content
         choice: dict[str, Any] = {
             "index": place,
-            key: message | {"content": content},
+            key: message | said,
             "logprobs": writer.chat(pieces) if writer and pieces else None,
             "finish_reason": _finish_reason(pieces),
         }
@@ -337,6 +348,12 @@ class TextDialect:
             if with_prompt:
                 choice["prompt_token_ids"] = frame.prompt_of(place)
         return choice
+
+
+def texts_of(pieces: Sequence[Piece]) -> tuple[str, str]:
+    """Return the reasoning in some pieces, and the answer in them."""
+    reasoning = "".join(piece.text for piece in pieces if piece.is_reasoning)
+    return reasoning, "".join(piece.text for piece in pieces if not piece.is_reasoning)
 
 
 def _finish_reason(pieces: Sequence[Piece]) -> str | None:

@@ -1,4 +1,4 @@
-"""Answers of OpenAI's responses dialect: one message of one text.
+"""Answers of OpenAI's responses dialect: one message of one text, an item of reasoning before it.
 
 A response repeats what was asked for; nothing is kept of it (`store` is false).
 
@@ -10,12 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from watermark.wire.openai_answers import texts_of
 from watermark.wire.sse import typed_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watermark.wire.openai_answers import AnswerFrame, Piece, Usage
+
+_MESSAGE: Final = "message"
+_REASONING: Final = "reasoning"
+_DELTAS: Final = {_MESSAGE: "response.output_text", _REASONING: "response.reasoning_text"}
+_PREFIXES: Final = {_MESSAGE: "msg", _REASONING: "rs"}
 
 # What a response says of its request where that said nothing.
 _SILENT: Final[dict[str, Any]] = {
@@ -48,6 +54,7 @@ class _Said:
 
     n_events: int = 0
     pieces: list[Piece] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)  # of the items begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,42 +73,75 @@ class ResponsesDialect:
         ended = {
             "status": status,
             "incomplete_details": details,
-            "output": [self._item(pieces)],
+            "output": [self._item(kind, pieces) for kind in self._kinds(pieces)],
             "usage": _usage(usage),
         }
         return self._response() | ended
 
     def opening(self, usage: Usage) -> list[dict[str, Any]]:  # noqa: ARG002 - told at the end
-        """Return the events with which a response, its message and its text begin."""
-        part = {"part": self._text([])}
-        return [
+        """Return the events with which a response begins, and its message if it comes at once."""
+        events = [
             self._event("response.created", response=self._response()),
             self._event("response.in_progress", response=self._response()),
-            self._event("response.output_item.added", output_index=0, item=self._item(None)),
-            self._event("response.content_part.added", **self._place, **part),
         ]
+        return events if self.frame.reasoning_field else [*events, *self._begin(_MESSAGE)]
 
     def chunk(self, choice: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:  # noqa: ARG002 - one choice
-        """Return the event with some more text; none where there is none to tell."""
+        """Return the events with some more reasoning or text; none where there is none to tell."""
         self._said.pieces.extend(pieces)
-        text = "".join(piece.text for piece in pieces)
+        reasoning, text = texts_of(pieces)
+        events: list[dict[str, Any]] = []
+        if reasoning:
+            events += self._more(_REASONING, delta=reasoning)
         logprobs = self._logprobs(pieces)
-        if not (text or logprobs):
-            return []
-        kind = "response.output_text.delta"
-        return [self._event(kind, **self._place, delta=text, logprobs=logprobs)]
+        if text or logprobs:
+            events += self._more(_MESSAGE, delta=text, logprobs=logprobs)
+        return events
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
-        """Return the events with which the text, its message and the response end."""
+        """Return the events with which the last item and the response end."""
         pieces = self._said.pieces
-        part = self._text(pieces)
-        said = {"text": part["text"], "logprobs": part["logprobs"]}
+        begun = [] if self._said.kinds else self._begin(_MESSAGE)
         kind = f"response.{_status(pieces)}"
+        response = self.whole([pieces], usage)
+        return [*begun, *self._end(), self._event(kind, response=response)]
+
+    def _kinds(self, pieces: Sequence[Piece]) -> list[str]:
+        """Return the items of an answer, in order; one that is cut short has reasoning alone."""
+        reasoning, text = texts_of(pieces)
+        if not reasoning:
+            return [_MESSAGE]
+        return [_REASONING, _MESSAGE] if text or self._logprobs(pieces) else [_REASONING]
+
+    def _more(self, kind: str, **fields: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON
+        """Return the events with more of an item, which begins where another one is open."""
+        begun = [] if self._said.kinds[-1:] == [kind] else [*self._end(), *self._begin(kind)]
+        return [*begun, self._event(f"{_DELTAS[kind]}.delta", **self._place, **fields)]
+
+    def _begin(self, kind: str) -> list[dict[str, Any]]:
+        self._said.kinds.append(kind)
+        index = self._place["output_index"]
+        part = self._part(kind, [])
         return [
-            self._event("response.output_text.done", **self._place, **said),
+            self._event(
+                "response.output_item.added", output_index=index, item=self._item(kind, None)
+            ),
+            self._event("response.content_part.added", **self._place, part=part),
+        ]
+
+    def _end(self) -> list[dict[str, Any]]:
+        """Return the events that end the open item; none where none is open."""
+        if not self._said.kinds:
+            return []
+        kind, pieces = self._said.kinds[-1], self._said.pieces
+        part, index = self._part(kind, pieces), self._place["output_index"]
+        said = {name: part[name] for name in ("text", "logprobs") if name in part}
+        return [
+            self._event(f"{_DELTAS[kind]}.done", **self._place, **said),
             self._event("response.content_part.done", **self._place, part=part),
-            self._event("response.output_item.done", output_index=0, item=self._item(pieces)),
-            self._event(kind, response=self.whole([pieces], usage)),
+            self._event(
+                "response.output_item.done", output_index=index, item=self._item(kind, pieces)
+            ),
         ]
 
     def encode(self, event: dict[str, Any]) -> bytes:
@@ -109,12 +149,11 @@ class ResponsesDialect:
         return typed_event(event)
 
     @property
-    def _item_id(self) -> str:
-        return f"msg_{self.frame.answer_id}"
-
-    @property
     def _place(self) -> dict[str, Any]:
-        return {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        """Where the open item is."""
+        kinds = self._said.kinds
+        item = f"{_PREFIXES[kinds[-1]]}_{self.frame.answer_id}"
+        return {"item_id": item, "output_index": len(kinds) - 1, "content_index": 0}
 
     def _event(self, kind: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
         number = self._said.n_events
@@ -139,24 +178,27 @@ class ResponsesDialect:
             **said,
         }
 
-    def _item(self, pieces: Sequence[Piece] | None) -> dict[str, Any]:
-        """Return the message; None where its text has not begun."""
-        return {
-            "id": self._item_id,
-            "type": "message",
-            "role": "assistant",
+    def _item(self, kind: str, pieces: Sequence[Piece] | None) -> dict[str, Any]:
+        """Return an item; None where its text has not begun."""
+        item: dict[str, Any] = {
+            "id": f"{_PREFIXES[kind]}_{self.frame.answer_id}",
+            "type": kind,
             "status": "in_progress" if pieces is None else _status(pieces),
-            "content": [] if pieces is None else [self._text(pieces)],
+            "content": [] if pieces is None else [self._part(kind, pieces)],
         }
+        return item | ({"role": "assistant"} if kind == _MESSAGE else {"summary": []})
 
-    def _text(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        text = "".join(piece.text for piece in pieces)
+    def _part(self, kind: str, pieces: Sequence[Piece]) -> dict[str, Any]:
+        reasoning, text = texts_of(pieces)
+        if kind == _REASONING:
+            return {"type": "reasoning_text", "text": reasoning}
         logprobs = self._logprobs(pieces)
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
     def _logprobs(self, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
         writer = self.frame.writer
-        return [] if writer is None else list(writer.chat(pieces)["content"])
+        said = [piece for piece in pieces if not piece.is_reasoning]
+        return [] if writer is None else list(writer.chat(said)["content"])
 
 
 def _status(pieces: Sequence[Piece]) -> str:
@@ -169,6 +211,6 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens or 0},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
