@@ -85,8 +85,9 @@ class NativeAnswer:
 
     @property
     def _switch(self) -> dict[str, Any]:
-        own = self._marking.ingress.own_bias if self.decision.path is Path.BIAS else _none
-        return self._served.fields_for(self._request, self._record, own(self._request))
+        is_biased = self.decision.path is Path.BIAS
+        own = self._marking.ingress.own_bias(self._request) if is_biased else {}
+        return self._served.fields_for(self._request, self._record, own)
 
     @property
     def _extra(self) -> list[tuple[bytes, bytes]]:
@@ -126,8 +127,3 @@ class NativeAnswer:
         if marking.checker is not None and texts:
             path = self.decision.path
             marking.checker.offer(self._served, self._record, path, texts, self._earlier)
-
-
-def _none(_request: GenerationRequest) -> dict[int, float]:
-    """Return no biases: they carry no mark here."""
-    return {}
