@@ -28,6 +28,7 @@ from proxy.routes.passthrough import Everything, Passthrough
 from proxy.sampling.candidates import LogprobsMode
 from proxy.sampling.keys import KeyedModel, KeyHolder, check_ring
 from proxy.sampling.native import switch_off
+from proxy.sampling.reasoning import Tags
 from proxy.sampling.serving import ServedModel
 from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
@@ -85,6 +86,7 @@ def serve_model(config: ModelConfig) -> ServedModel:
         end_ids=frozenset() if is_text else _end_ids(config, tokens),
         vocab_size=tokens.vocab_size,
         spelling=Spelling(table) if is_text else None,
+        tags=None if is_text else _tags(config, tokens),
     )
 
 
@@ -102,6 +104,21 @@ def _end_ids(config: ModelConfig, tokens: TokenizerUnit) -> frozenset[int]:
             "end_tokens as the tokenizer does"
         )
     return frozenset(number for number in found.values() if number is not None)
+
+
+def _tags(config: ModelConfig, tokens: TokenizerUnit) -> Tags | None:
+    reasoning = config.reasoning
+    if reasoning is None:
+        return None
+    found = [tokens.tokenizer.token_to_id(tag) for tag in (reasoning.start, reasoning.end)]
+    start, end = found
+    if start is None or end is None:
+        raise ConfigError(
+            f"model {config.name!r}: {reasoning.start!r} and {reasoning.end!r} are not each one "
+            "token of its tokenizer; name what begins and ends its reasoning, or leave the section "
+            "reasoning out"
+        )
+    return Tags(start, end, is_marked=reasoning.marked)
 
 
 def continuing(client: UpstreamClient, model: ServedModel) -> Upstream:

@@ -118,6 +118,7 @@ async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig
         model=model.name,
         declared=msgspec.structs.replace(model.capabilities, max_n=1 << 14, parallel=1),
         vocab_size=served.vocab_size,
+        forced=_forced(served),
         adapter=adapter,
         headers=_key_headers(config),
         clock=time.monotonic,
@@ -135,6 +136,13 @@ async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig
         costs=costs,
         chosen=chosen,
     )
+
+
+def _forced(served: ServedModel) -> tuple[int, str] | None:
+    """Return a token with a text of its own; None where no tokenizer is at hand."""
+    if served.table is None:
+        return None
+    return served.filler, served.table.labels[served.filler]
 
 
 def _knowing(model: ModelConfig, able: Capabilities) -> ModelConfig:
@@ -164,7 +172,7 @@ def _units(config: ProxyConfig, model: ModelConfig, served: ServedModel) -> list
 
 def _only(model: ModelConfig, chosen: PathCost) -> ModelConfig:
     """Return a model that uses the chosen path, or weaker ones where that one's budget ends."""
-    order = (MarkPath.SPLICE, MarkPath.SELECT, MarkPath.REPLY)
+    order = (MarkPath.SPLICE, MarkPath.SELECT, MarkPath.REPLY, MarkPath.BIAS)
     rank = order.index(chosen.path) if chosen.path in order else len(order)
     if chosen.path is MarkPath.NATIVE:
         rank = 0
@@ -183,6 +191,7 @@ def _only(model: ModelConfig, chosen: PathCost) -> ModelConfig:
             model.select, enabled=is_on(MarkPath.SELECT, enabled=model.select.enabled)
         ),
         reply=with_enabled(model.reply, enabled=is_on(MarkPath.REPLY, enabled=model.reply.enabled)),
+        bias=with_enabled(model.bias, enabled=model.bias.enabled and chosen.path is MarkPath.BIAS),
     )
 
 
@@ -238,3 +247,7 @@ def _print(one: Probed) -> None:
     with contextlib.suppress(BrokenPipeError):
         Console(width=100).print(table)
     click.echo("* the strongest path within the model's limits\n")
+    if one.chosen.path is MarkPath.BIAS:
+        click.echo(
+            "bias changes what replies say, and its list can be read off them: no evidence\n"
+        )

@@ -71,6 +71,8 @@ def run_serve(path: Path) -> None:
             config = with_embedded(config, ready)
         serving = prepare(with_probes(config, say))
         config = serving.config
+        for warning in bias_warnings(config):
+            say(warning)
         listener = listen(config.server.host, config.server.port)
         shared = f", {config.server.workers} workers" if config.server.workers > 1 else ""
         say(
@@ -213,6 +215,18 @@ def prepare(config: ProxyConfig) -> Serving:
         ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
         accounts=set_up_accounts(config),
     )
+
+
+def bias_warnings(config: ProxyConfig) -> list[str]:
+    """Return what the last resort costs, for each model that is marked by it."""
+    return [
+        f"WARNING: model {model.name} is marked by biases (delta {model.bias.delta:g}): replies "
+        "CHANGE, for every client, under every key; whoever counts words has the list after a few "
+        "hundred replies, and can remove or forge the mark; what is detected is no evidence. It "
+        "needs a key of scheme static-green-list; rotate it often, and prefer any other path"
+        for model in config.models
+        if model.bias.enabled
+    ]
 
 
 def say(message: str) -> None:

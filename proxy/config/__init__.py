@@ -7,6 +7,7 @@ the file names `KEYS.toml`, which names files.
 from proxy.config.ingress import IngressConfig
 from proxy.config.loading import load_config, parse_config
 from proxy.config.models import (
+    BiasConfig,
     Capabilities,
     DefaultsConfig,
     LimitsConfig,
@@ -14,6 +15,7 @@ from proxy.config.models import (
     NativeConfig,
     PathLimitsConfig,
     PricesConfig,
+    ReasoningConfig,
     ReplyConfig,
     SelectConfig,
     SpliceConfig,
@@ -34,6 +36,7 @@ from proxy.config.sections import (
 
 __all__ = [
     "AccountsConfig",
+    "BiasConfig",
     "Capabilities",
     "DefaultsConfig",
     "DetectionConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "PathLimitsConfig",
     "PricesConfig",
     "ProxyConfig",
+    "ReasoningConfig",
     "ReplyConfig",
     "SelectConfig",
     "SelftestConfig",

@@ -8,6 +8,7 @@ import msgspec
 
 _OwnedRule = Literal["strip", "refuse", "pass"]
 _EntriesRule = Literal["merge", "strip", "refuse", "pass"]
+_BiasRule = Literal["merge", "strip", "refuse"]
 _RefusedReason = Literal[
     "model-not-configured",
     "no-capable-path",
@@ -41,6 +42,7 @@ class IngressConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         vllm_xargs: Parameters for plug-ins of vLLM's.
         generation_config: `transformers serve`'s: any field of it, watermarks among them.
         use_beam_search: Chooses tokens without sampling, and so without a mark.
+        logit_bias: Where the path `bias` marks: added to (`merge`), taken out, or refused.
         reserved: Entries of `vllm_xargs` and `custom_params` that are the operator's.
         refuse: Reasons for which a request is refused instead of served unmarked, such as
             `temperature-zero`, `unreadable` or `other-path`; the README lists them.
@@ -54,6 +56,7 @@ class IngressConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     vllm_xargs: _EntriesRule = "merge"
     generation_config: _OwnedRule = "refuse"
     use_beam_search: _OwnedRule = "refuse"
+    logit_bias: _BiasRule = "merge"
     reserved: tuple[str, ...] = ("watermark", "watermarking", "watermark_key")
     refuse: tuple[_RefusedReason, ...] = ()
     min_temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0

@@ -67,6 +67,7 @@ def _check_models(config: ProxyConfig, path: Path) -> None:
         raise ConfigError(f"{path}: two [[model]] tables have one name; keep one of them")
     for model in config.models:
         _check_api(model, path)
+        _check_bias(model, path)
         if config.embedded is None and model.tokenizer is None and model.needs_tokenizer:
             raise ConfigError(
                 f'{path}: model {model.name!r} needs tokenizer = "tokenizer.json"; its key is '
@@ -86,6 +87,29 @@ def _check_api(model: ModelConfig, path: Path) -> None:
         raise ConfigError(
             f"{path}: model {model.name!r} is asked over {able.api}, whose log-probabilities are "
             f'{mode}; set logprobs_mode = "{mode}"'
+        )
+
+
+def _check_bias(model: ModelConfig, path: Path) -> None:
+    """Refuse the last resort where it cannot work, or is not the last."""
+    if not model.bias.enabled:
+        return
+    if model.unit != "tokenizer":
+        raise ConfigError(
+            f'{path}: model {model.name!r}: bias needs unit = "tokenizer" and the model\'s '
+            "tokenizer.json; its list names token ids"
+        )
+    if model.capabilities.probe:
+        return
+    if not model.capabilities.logit_bias:
+        raise ConfigError(
+            f"{path}: model {model.name!r}: bias is switched on and logit_bias is not among the "
+            "capabilities; set logit_bias = true if the upstream takes it (`probe` finds out)"
+        )
+    if model.stronger_than_bias:
+        raise ConfigError(
+            f"{path}: model {model.name!r}: bias is switched on, and {model.stronger_than_bias} "
+            "marks without changing what replies say; switch bias off, or that path"
         )
 
 

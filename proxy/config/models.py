@@ -193,6 +193,37 @@ class ReplyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     streamed: Literal["buffer", "pass-unmarked"] = "buffer"
 
 
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a model reasons before it answers; for `continuation = "token-ids"`.
+
+    Attributes:
+        start: What begins its reasoning, one token of its tokenizer.
+        end: What ends it.
+        marked: Whether the reasoning is marked too, as a reply of its own.
+        field: The field of chat completions in which clients get it.
+    """
+
+    start: str = "<think>"
+    end: str = "</think>"
+    marked: bool = False
+    field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+
+
+class BiasConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How `bias` works: the upstream is asked to prefer the tokens of a keyed list.
+
+    It changes the distribution of replies, and whoever counts words in a few hundred of them has
+    the list. For upstreams with which nothing else works; it is no evidence.
+
+    Attributes:
+        enabled: Whether it is used where the scope's key is a list.
+        delta: What is added to the logits of the list's tokens, in nats.
+    """
+
+    enabled: bool = False
+    delta: Annotated[float, msgspec.Meta(gt=0, le=20)] = 2.0
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model that is marked; others pass through.
 
@@ -208,10 +239,12 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         limits: What a probed path may cost.
         prices: What tokens cost, for the table of `probe`; None where it is not said.
         defaults: What the upstream takes where the client says nothing.
+        reasoning: How it reasons before it answers; None where it does not.
         native: Which engine marks by itself.
         splice: How to splice.
         select: How to select.
         reply: How to choose among whole replies.
+        bias: Whether to bias; the last resort.
     """
 
     name: str
@@ -222,10 +255,25 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     limits: PathLimitsConfig = PathLimitsConfig()
     prices: PricesConfig | None = None
     defaults: DefaultsConfig = DefaultsConfig()
+    reasoning: ReasoningConfig | None = None
     native: NativeConfig = NativeConfig()
     splice: SpliceConfig = SpliceConfig()
     select: SelectConfig = SelectConfig()
     reply: ReplyConfig = ReplyConfig()
+    bias: BiasConfig = BiasConfig()
+
+    @property
+    def stronger_than_bias(self) -> str:
+        """The strongest path that marks without bias, as far as is known; empty for none."""
+        able = self.capabilities
+        continues, draws = able.continuation != "none", able.choices > 1
+        works = {
+            "native": self.native.enabled and self.native.engine != "none",
+            "splice": self.splice.enabled and continues and able.logprobs > 0,
+            "select": self.select.enabled and continues and draws,
+            "reply": self.reply.enabled and able.is_text and draws,
+        }
+        return next((path for path, is_able in works.items() if is_able), "")
 
     @property
     def needs_tokenizer(self) -> bool:

@@ -76,10 +76,11 @@ class _Choice:
         if reply.is_text:
             ids = served.unit.encode(text)
             return Delivered(tokens=ids.tolist(), units=lambda: ids, earlier=reply.earlier)
+        first = self.pieces[0].text_offset if self.pieces else 0
         tokens = [
             piece.token
             for piece in self.pieces
-            if piece.text_offset < len(text) and piece.token not in served.end_ids
+            if piece.text_offset - first < len(text) and piece.token not in served.silent_ids
         ]
         if served.config.unit != WORDS_V1:
             return Delivered(tokens=tokens, units=lambda: tokens, earlier=reply.earlier)
@@ -122,7 +123,7 @@ class Delivery:
         self._keyed: Fingerprinter | None = None
         self._digest = hashlib.sha256()
         self._n_bytes = 0
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[tuple[int, bool], _Choice] = {}  # by choice, reasoning apart
 
     async def begin_durably(self, record: KeyRecord) -> None:
         """Write that an answer begins that an engine marks, and wait until it is on the disk.
@@ -185,7 +186,8 @@ class Delivery:
         self._digest.update(data)
         self._n_bytes += len(data)
         for piece in pieces:
-            choice = self._choices.setdefault(piece.choice, _Choice())
+            place = (piece.choice, piece.is_reasoning)
+            choice = self._choices.setdefault(place, _Choice())
             # Log-probabilities may be many, and are not kept.
             choice.pieces.append(replace(piece, report=None) if piece.report else piece)
 
@@ -203,9 +205,10 @@ class Delivery:
             self._ledger.drop(entry)
             return
         choices = [
-            self._choices[place].delivered(self._served, reply)
+            self._choices[place, part].delivered(self._served, reply)
             for place, reply in enumerate(replies)
-            if place in self._choices
+            for part in (True, False)
+            if (place, part) in self._choices
         ]
         outcome = Outcome.FINISH if is_whole else Outcome.ABORT if self._n_bytes else Outcome.VOID
         ending = Ending(

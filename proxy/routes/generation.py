@@ -105,8 +105,17 @@ class GenerationEndpoint:
         if request is None or served is None or not decision.is_marked:
             await self._pass(exchange, body, served, decision, entered)
             return
-        if record is not None and decision.path is Path.NATIVE:
-            await self._mark_natively(exchange, entered, request, served, record)
+        if record is not None and decision.path in (Path.NATIVE, Path.BIAS):
+            passing = NativeAnswer(
+                marking=self._marking,
+                served=served,
+                request=request,
+                record=record,
+                decision=decision,
+                exchange=exchange,
+                entered=entered,
+            )
+            await self._mark_upstream(passing, exchange, entered, served)
             return
         answer = MarkedAnswer(
             marking=self._marking,
@@ -123,23 +132,10 @@ class GenerationEndpoint:
         except NoMarkingKeyError as error:
             await self._without_key(exchange, served, error, entered)
 
-    async def _mark_natively(
-        self,
-        exchange: Exchange,
-        entered: Entered,
-        request: GenerationRequest,
-        served: ServedModel,
-        record: KeyRecord,
+    async def _mark_upstream(
+        self, answer: NativeAnswer, exchange: Exchange, entered: Entered, served: ServedModel
     ) -> None:
-        """Have the engine mark."""
-        answer = NativeAnswer(
-            marking=self._marking,
-            served=served,
-            request=request,
-            record=record,
-            exchange=exchange,
-            entered=entered,
-        )
+        """Have the upstream mark what it passes back."""
         try:
             await answer.send(self._passthrough)
         except UnmarkedError as unmarked:

@@ -25,10 +25,11 @@ from proxy.routes.packing import FORM, PARTS, PartNames, form_names
 from watermark.wire.json_fields import raw_fields
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from proxy.config import IngressConfig
     from proxy.telemetry.metrics import Metrics
+    from watermark.wire.openai_requests import GenerationRequest
 
 OWNED: Final = (
     *("watermarking", "watermark", "custom_logit_processor", "custom_params"),
@@ -63,6 +64,7 @@ class Ingress:
     def __init__(self, config: IngressConfig, metrics: Metrics) -> None:
         """Apply rules and count."""
         self._rules: dict[str, str] = {name: getattr(config, name) for name in OWNED}
+        self._bias_rule = config.logit_bias
         self._reserved = frozenset(config.reserved)
         self._metrics = metrics
 
@@ -90,6 +92,21 @@ class Ingress:
             if kept is not inner:
                 changed = msgspec.json.encode(fields | {NESTED: msgspec.Raw(kept)})
         return changed
+
+    def own_bias(self, request: GenerationRequest) -> Mapping[int, float]:
+        """Return what stays of a client's biases where the proxy's own carry the mark.
+
+        Raises:
+            BadRequestError: He may set none.
+        """
+        if not request.logit_bias:
+            return {}
+        self._metrics.owned("logit_bias", self._bias_rule)
+        if self._bias_rule == "refuse":
+            raise BadRequestError(
+                "logit_bias is not the client's to set here; leave it out", param="logit_bias"
+            )
+        return request.logit_bias if self._bias_rule == "merge" else {}
 
     async def watched(self, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield a multipart form's bytes as they come, as far as its fields are the client's.

@@ -32,7 +32,6 @@ from watermark.errors import (
 from watermark.wire.answers import answer_dialect
 from watermark.wire.failures import failure_event
 from watermark.wire.openai_answers import AnswerFrame, LogprobsWriter
-from watermark.wire.origins import Origin
 from watermark.wire.reasoning import trace_filter
 from watermark.wire.usage import Usage, usage_of
 
@@ -109,7 +108,7 @@ class MarkedAnswer:
         self._replies: list[Reply] = []
         self._is_whole = False
         self._withheld: TraceFilter | None = None
-        self._texts: dict[int, list[str]] = {}
+        self._texts: dict[tuple[int, bool], list[str]] = {}
         self._delivery = marking.delivery(served, request, entered, path=decision.path)
 
     def take_key(self) -> KeyedUniforms:
@@ -192,10 +191,12 @@ class MarkedAnswer:
 
     def _handed(self, data: bytes, pieces: Sequence[Piece]) -> None:
         """Take note of bytes that the transport has taken, and of the text in them."""
-        self._delivery.handed(data, pieces)
+        marked = [piece for piece in pieces if self.served.marks(piece)]
+        self._delivery.handed(data, marked)
         if self._marking.checker is not None:
-            for piece in pieces:
-                self._texts.setdefault(piece.choice, []).append(piece.text)
+            for piece in marked:
+                place = (piece.choice, piece.is_reasoning)
+                self._texts.setdefault(place, []).append(piece.text)
 
     async def _send(self) -> None:
         self._prompt = await self._upstream.prompt_ids(self._request, self._headers)
@@ -224,9 +225,10 @@ class MarkedAnswer:
             prompts=[self._prompt],
             n_choices=self._request.n,
             writer=self._writer(),
-            with_token_ids=self._request.wants_token_ids,
+            with_token_ids=self._request.wants_token_ids and not self._hides_reasoning,
             with_usage=self._request.wants_usage,
             asked=self._request.client_body,
+            reasoning_field=self._reasoning_field,
         )
         async with contextlib.aclosing(await self._batches(keyed)) as batches:
             if self._request.is_streamed:
@@ -244,17 +246,19 @@ class MarkedAnswer:
         plan = served.plan(request, room=room)
         # Long conversations take a while to cut into units; others are served meanwhile.
         self._replies = await asyncio.to_thread(
-            served.replies, request, plan, keyed, self._marking.entropy
+            served.replies, request, plan, keyed, self._marking.entropy, self._prompt
         )
         return merge(
             [
                 pieces_of(
                     spell(
                         mark(reply, plan, self._marking.clock),
-                        served.assembler(self._prompt, request.stop),
-                        choice=choice,
-                        end_ids=served.end_ids,
-                        logprobs=request.logprobs,
+                        served.speller(
+                            request,
+                            self._prompt,
+                            choice,
+                            hides_reasoning=self._hides_reasoning,
+                        ),
                     ),
                     self._ask,
                 )
@@ -291,8 +295,20 @@ class MarkedAnswer:
         is_certain = self._has_begun
         return disclosure(self.decision if is_certain else replace(self.decision, key_id=None))
 
+    @property
+    def _reasoning_field(self) -> str | None:
+        """Where a chat's reasoning goes; None where the model gives none."""
+        reasoning = self.served.config.reasoning
+        return None if reasoning is None or self.served.tags is None else reasoning.field
+
+    @property
+    def _hides_reasoning(self) -> bool:
+        """Whether the account gets no reasoning of a model that gives some."""
+        return self.served.tags is not None and not self.entered.gets_reasoning
+
     def _writer(self) -> LogprobsWriter | None:
-        if self._request.logprobs is None or self.served.table is None:
+        is_asked = self._request.logprobs is not None and not self._hides_reasoning
+        if not is_asked or self.served.table is None:
             return None
         return LogprobsWriter(self.served.table, as_ids=self._request.labels_as_ids)
 
@@ -303,8 +319,13 @@ class MarkedAnswer:
         shown = self._withheld.feed(data)
         return shown if self._request.is_streamed else self._withheld.finish()
 
-    def _dialect(self, frame: AnswerFrame, origin: Origin | None) -> Dialect:
-        """Return the writer of an answer, once it is known what the upstream gave of it."""
+    def _dialect(self, frame: AnswerFrame, said: Sequence[Piece]) -> Dialect:
+        """Return the writer of an answer, once it is known what the upstream gave of it.
+
+        An account without reasoning gets none: what the proxy tells apart is never written
+        (`Speller`), and what an upstream wrote, in whatever field, is taken out of the bytes.
+        """
+        origin = next((piece.origin for piece in said if piece.origin is not None), None)
         if origin is not None and not self.entered.gets_reasoning:
             is_streamed = self._request.is_streamed
             self._withheld = trace_filter(self._request.client_dialect, is_streamed=is_streamed)
@@ -315,10 +336,8 @@ class MarkedAnswer:
         async for pieces in batches:
             choices[pieces[0].choice].extend(pieces)
         said = [piece for pieces in choices for piece in pieces]
-        origins = [piece.origin for piece in said if piece.origin is not None]
-        dialect = self._dialect(frame, origins[0] if origins else None)
-        usage = self._usage(sum(piece.n_tokens for piece in said), origins)
-        body = self._shown(msgspec.json.encode(dialect.whole(choices, usage)))
+        dialect = self._dialect(frame, said)
+        body = self._shown(msgspec.json.encode(dialect.whole(choices, self._usage(said))))
         await self._exchange.answer(
             200, body, [(b"content-type", b"application/json"), *self._extra]
         )
@@ -326,17 +345,16 @@ class MarkedAnswer:
         self._is_whole = True
 
     async def _events(self, frame: AnswerFrame, batches: AsyncIterator[tuple[Piece, ...]]) -> None:
-        count, origins = 0, list[Origin]()
+        said: list[Piece] = []
         dialect: Dialect | None = None
         async for pieces in batches:
             if dialect is None:  # the upstream works: it is safe to say 200
-                dialect = self._dialect(frame, pieces[-1].origin)
-                await self._write(dialect, dialect.opening(self._usage(0)))
-            count += sum(piece.n_tokens for piece in pieces)
-            origins += [piece.origin for piece in pieces if piece.origin is not None]
+                dialect = self._dialect(frame, pieces)
+                await self._write(dialect, dialect.opening(self._usage([])))
+            said += [replace(piece, text="", report=None) for piece in pieces]
             await self._write(dialect, dialect.chunk(pieces[0].choice, pieces), pieces)
-        dialect = dialect or self._dialect(frame, None)
-        closing = [dialect.encode(event) for event in dialect.closing(self._usage(count, origins))]
+        dialect = dialect or self._dialect(frame, said)
+        closing = [dialect.encode(event) for event in dialect.closing(self._usage(said))]
         await self._hand([*closing, dialect.END], more=False)
         self._is_whole = True
 
@@ -352,6 +370,12 @@ class MarkedAnswer:
         shown = [self._shown(event) for event in events]
         self._handed(await self._stream.write(shown, more=more), pieces)
 
-    def _usage(self, completion_tokens: int, origins: Sequence[Origin] = ()) -> Usage:
-        counted = Usage(prompt_tokens=self._prompt_tokens, completion_tokens=completion_tokens)
+    def _usage(self, said: Sequence[Piece]) -> Usage:
+        reasoning = sum(piece.n_tokens for piece in said if piece.is_reasoning)
+        counted = Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=sum(piece.n_tokens for piece in said),
+            reasoning_tokens=None if self.served.tags is None else reasoning,
+        )
+        origins = [piece.origin for piece in said if piece.origin is not None]
         return usage_of(origins, counted) if origins else counted

@@ -1,4 +1,4 @@
-"""One answer that the engine marks: passed through, with the engine's switch set.
+"""One answer that the upstream marks (`native`, `bias`): passed through, with what has it do so.
 
 The bytes go to the client as they come. What they say is read beside them, for the ledger and for
 the self-test: an engine that ignores its switch answers as if nothing were wrong.
@@ -6,6 +6,7 @@ the self-test: an engine that ignores its switch answers as if nothing were wron
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import LedgerDownError
@@ -13,7 +14,6 @@ from proxy.routes.delivery import PassedText
 from proxy.routes.heard import Heard
 from proxy.routes.marked_answer import UnmarkedError, disclosure
 from proxy.sampling.eligibility import Decision, Reason
-from proxy.sampling.native import switch_on
 from proxy.sampling.questions import Path
 from proxy.sampling.reply import contexts_of
 from watermark.errors import LedgerUnavailableError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NativeAnswer:
-    """One answer that the engine marks.
+    """One answer that the upstream marks.
 
     Attributes:
         decision: What happens to the request, and by which key.
@@ -44,11 +44,12 @@ class NativeAnswer:
         served: ServedModel,
         request: GenerationRequest,
         record: KeyRecord,
+        decision: Decision,
         exchange: Exchange,
         entered: Entered,
     ) -> None:
         """Prepare to answer one request."""
-        self.decision = Decision(Reason.MARKED, Path.NATIVE, record.key_id)
+        self.decision = replace(decision, key_id=record.key_id)
         self._marking = marking
         self._served = served
         self._request = request
@@ -56,7 +57,7 @@ class NativeAnswer:
         self._exchange = exchange
         self._entered = entered
         self._heard = Heard(request.client_dialect)
-        self._delivery = marking.delivery(served, request, entered, path=Path.NATIVE)
+        self._delivery = marking.delivery(served, request, entered, path=decision.path)
 
     async def send(self, passthrough: Passthrough) -> None:
         """Answer.
@@ -64,13 +65,15 @@ class NativeAnswer:
         Raises:
             UnmarkedError: The ledger cannot be written, and the reply may pass without it.
             LedgerDownError: It cannot, and it may not.
+            BadRequestError: The client sets what is not his to set.
         """
+        switch = self._switch
         await self._begin()
         is_whole = False
         try:
             is_whole = await passthrough.forward(
                 self._exchange,
-                body=with_fields(self._entered.body, self._switch),
+                body=with_fields(self._entered.body, switch),
                 is_changed=True,
                 extra=self._extra,
                 heard=self._hear,
@@ -82,7 +85,9 @@ class NativeAnswer:
 
     @property
     def _switch(self) -> dict[str, Any]:
-        return switch_on(self._request.client_body, self._record)
+        is_biased = self.decision.path is Path.BIAS
+        own = self._marking.ingress.own_bias(self._request) if is_biased else {}
+        return self._served.fields_for(self._request, self._record, own)
 
     @property
     def _extra(self) -> list[tuple[bytes, bytes]]:
@@ -116,8 +121,9 @@ class NativeAnswer:
         marking, texts = self._marking, self._heard.texts
         replies = [self._served.unit.encode(text).tolist() for text in texts]
         tokens = self._heard.completion_tokens or sum(map(len, replies))
-        marking.metrics.delivered(self._request.model, Path.NATIVE, tokens)
+        marking.metrics.delivered(self._request.model, self.decision.path, tokens)
         marking.access.leave(self._entered, tokens)
         marking.access.delivered(self._entered, replies, width_of(self._record))
         if marking.checker is not None and texts:
-            marking.checker.offer(self._served, self._record, Path.NATIVE, texts, self._earlier)
+            path = self.decision.path
+            marking.checker.offer(self._served, self._record, path, texts, self._earlier)

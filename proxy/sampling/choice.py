@@ -6,38 +6,85 @@ here, because the upstream sees only parts of the text.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from proxy.sampling.questions import Chosen, Draft, Finish
+from proxy.sampling.reasoning import Part
 from watermark.text import TextAssembler
 from watermark.wire.openai_answers import Piece, TokenReport
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from proxy.sampling.questions import Drafted, Flow, TokenLogprobs
+    from proxy.sampling.reasoning import Parts
     from watermark.text import StopCutter
 
 
+@dataclass(slots=True)
+class Speller:
+    """Puts the text of one choice together.
+
+    Attributes:
+        choice: Index of the choice in the answer.
+        text: Assembles it, and knows the stop strings; a `TextAssembler` where tokens come.
+        end_ids: Tokens that have no text.
+        logprobs: Likeliest tokens to report a position; None for no report.
+        parts: Tells reasoning from the answer.
+        anew: Begins the text of the next part; None where tags are part of one text.
+        hides_reasoning: Whether the client gets no reasoning.
+    """
+
+    choice: int
+    text: StopCutter
+    end_ids: frozenset[int]
+    logprobs: int | None
+    parts: Parts
+    anew: Callable[[], StopCutter] | None = None
+    hides_reasoning: bool = False
+
+    def piece(self, chosen: Chosen) -> Piece:
+        """Return a choice of the flow's as a piece, with what text it makes certain."""
+        offset = self.text.length
+        part = self.parts.add(chosen.token)
+        if part is Part.TAG and self.anew is not None:
+            added, self.text = self.text.finish(), self.anew()
+        else:
+            added = _add(self.text, chosen, self.end_ids)
+        is_hidden = self.hides_reasoning and part is not Part.ANSWER
+        return Piece(
+            choice=self.choice,
+            token=chosen.token,
+            text="" if is_hidden else added,
+            text_offset=offset,
+            report=None if self.logprobs is None else _report(chosen, self.logprobs),
+            n_tokens=1 if chosen.piece is None else chosen.piece.n_tokens,
+            is_reasoning=part is not Part.ANSWER,
+            origin=chosen.origin,
+        )
+
+    def last(self, piece: Piece, finish: Finish) -> Piece:
+        """Return a piece as the last of its choice."""
+        rest = self.text.finish()
+        return replace(
+            piece,
+            text=piece.text + ("" if self.hides_reasoning and piece.is_reasoning else rest),
+            finish_reason=_reason(finish, piece),
+            stop_string=self.text.stopped_by,
+        )
+
+
 def spell(
-    flow: Flow,
-    text: StopCutter,
-    *,
-    choice: int,
-    end_ids: frozenset[int],
-    logprobs: int | None,
+    flow: Flow, speller: Speller
 ) -> Generator[Draft | tuple[Piece, ...], Drafted | None, None]:
     """Yield the flow's questions, and between them the pieces that have become certain.
 
     Args:
         flow: Chooses the tokens.
-        text: Assembles them, and knows the stop strings; a `TextAssembler` where tokens come.
-        choice: Index of the choice in the answer.
-        end_ids: Tokens that have no text.
-        logprobs: Likeliest tokens to report a position; None for no report.
+        speller: Puts their text together.
     """
     pieces: list[Piece] = []
     answer: Drafted | None = None
@@ -50,21 +97,8 @@ def spell(
             break
         answer = None
         if isinstance(event, Chosen):
-            offset = text.length
-            added = _add(text, event, end_ids)
-            report = None if logprobs is None else _report(event, logprobs)
-            pieces.append(
-                Piece(
-                    choice=choice,
-                    token=event.token,
-                    text=added,
-                    text_offset=offset,
-                    report=report,
-                    n_tokens=1 if event.piece is None else event.piece.n_tokens,
-                    origin=event.origin,
-                )
-            )
-            if text.is_stopped:
+            pieces.append(speller.piece(event))
+            if speller.text.is_stopped:
                 flow.close()
                 finish = Finish.STOP
             continue
@@ -74,14 +108,7 @@ def spell(
             pieces = []
         answer = yield event
     if pieces:
-        last = pieces[-1]
-        pieces[-1] = replace(
-            last,
-            text=last.text + text.finish(),
-            finish_reason=_reason(finish, last),
-            stop_string=text.stopped_by,
-        )
-        yield tuple(pieces)
+        yield (*pieces[:-1], speller.last(pieces[-1], finish))
 
 
 def _reason(finish: Finish, last: Piece) -> str | None:

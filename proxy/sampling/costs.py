@@ -93,6 +93,8 @@ def costs_of(model: ModelConfig, units: Sequence[str], speed: Speed) -> list[Pat
     if able.choices > 1:
         found += [_select(model, unit, speed) for unit in units if continues]
         found += [_reply(model, unit, speed) for unit in units if able.is_text]
+    if model.bias.enabled and able.logit_bias and "tokenizer" in units:
+        found.append(replace(_plain(speed), path=Path.BIAS, unit="tokenizer"))
     return [*found, _plain(speed)]
 
 

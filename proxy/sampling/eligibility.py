@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxy.sampling.questions import Path
-from watermark.wire.features import Feature
+from watermark.wire.features import REASONING_FIELDS, TEMPLATE, Feature
 from watermark.wire.openai_requests import DialectName, GenerationRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from proxy.config import Capabilities, ModelConfig
 
 
@@ -84,22 +86,37 @@ class Decision:
         return f"unmarked; reason={self.reason}"
 
 
-def refusal(request: GenerationRequest) -> Reason | None:
-    """Return why a request may not be marked whatever the upstream can, None where it may."""
+def refusal(request: GenerationRequest, *, reasons: bool = False) -> Reason | None:
+    """Return why a request may not be marked whatever the upstream can, None where it may.
+
+    Args:
+        request: The request.
+        reasons: Whether reasoning is understood as this request asks for it.
+    """
     for feature, reason in _UNMARKED_FEATURES.items():
-        if feature in request.features:
+        if feature in request.features and not (reasons and feature is Feature.REASONING):
             return reason
     if request.temperature < MIN_TEMPERATURE or request.top_k == 1:
         return Reason.TEMPERATURE_ZERO
-    if _is_unsupported(request):
+    if _is_unsupported(request, known={TEMPLATE} if reasons else set()):
         return Reason.UNSUPPORTED_PARAMETER
     if request.dialect is DialectName.CHAT:
         return Reason.NOT_TEXT if any(m.text is None for m in request.messages) else None
     return None if _is_single(request.prompt) else Reason.BATCH_PROMPT
 
 
-def _is_unsupported(request: GenerationRequest) -> bool:
-    if request.unknown or request.n > MAX_CHOICES or len(request.stop) > MAX_STOP_STRINGS:
+def asks_by_template(request: GenerationRequest) -> bool:
+    """Return whether whether to reason is said to the chat template, and nowhere else."""
+    asked = request.client_body.get(TEMPLATE)
+    others = request.client_body.keys() & REASONING_FIELDS
+    is_chat = request.client_dialect is DialectName.CHAT
+    return is_chat and isinstance(asked, dict) and not others
+
+
+def _is_unsupported(request: GenerationRequest, *, known: Container[str]) -> bool:
+    if any(name not in known for name in request.unknown):
+        return True
+    if request.n > MAX_CHOICES or len(request.stop) > MAX_STOP_STRINGS:
         return True
     # Negative penalties, as biases, grow with the reply past the largest bias that there is.
     return min(request.presence_penalty, request.frequency_penalty) < 0
@@ -107,7 +124,9 @@ def _is_unsupported(request: GenerationRequest) -> bool:
 
 def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
     """Return the strongest path that the upstream allows for this request."""
-    if _continues(request, model.capabilities):
+    # Text that is continued tells no tag from a word that looks like one, cut at any place.
+    is_cut = model.capabilities.is_text and model.reasoning is not None
+    if not is_cut and _continues(request, model.capabilities):
         if model.splice.enabled and _splices(request, model):
             return Path.SPLICE
         if model.select.enabled and model.capabilities.choices > 1:

@@ -55,12 +55,22 @@ def mark(reply: Reply, plan: MarkPlan, clock: Callable[[], float]) -> Flow:
     """
     if plan.whole is not None:
         return (yield from choose_whole(reply, plan.whole, Budget(BudgetLimits(), clock)))
+    unmarked = replace(plan.select, candidates=1, chunk_tokens=_UNMARKED_CHUNK, path=Path.NONE)
+    free = Budget(BudgetLimits(), clock)
+    selecting = Budget(plan.select_limits, clock)
+    paths: list[Callable[[], Flow]] = [
+        lambda: select(reply, plan.select, selecting),
+        lambda: select(reply, unmarked, free),
+    ]
+    if (spliced := plan.splice) is not None:
+        splicing = Budget(plan.splice_limits, clock)
+        paths.insert(0, lambda: splice(reply, spliced, splicing))
     finish: Finish | None = None
-    if plan.splice is not None:
-        finish = yield from splice(reply, plan.splice, Budget(plan.splice_limits, clock))
-    if finish is None:
-        finish = yield from select(reply, plan.select, Budget(plan.select_limits, clock))
-    if finish is None:
-        unmarked = replace(plan.select, candidates=1, chunk_tokens=_UNMARKED_CHUNK, path=Path.NONE)
-        finish = yield from select(reply, unmarked, Budget(BudgetLimits(), clock))
+    while finish is None:
+        if reply.is_silent:
+            finish = yield from paths[-1]()
+            continue
+        finish = yield from paths[0]()
+        if finish is None and not reply.is_silent:  # its budget is spent
+            del paths[0]
     return finish

@@ -76,8 +76,9 @@ class HeldKeys:
         record = self.record(unit, model=model, route=route, account=account, now=now)
         if not record.is_copula:
             raise KeysConfigError(
-                f"key {record.key_id!a} has scheme {record.scheme!a}, with which an engine marks; "
-                "set the model's native.engine, or give the scope another key"
+                f"key {record.key_id!a} has scheme {record.scheme!a}, with which the upstream "
+                "marks; set the model's native.engine (or bias.enabled), or give the scope "
+                "another key"
             )
         place = (id(record), code if record.account_share_q16 else None)
         keyed = self._keyed.get(place)  # the ring keeps the record, and so its id

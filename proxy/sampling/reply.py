@@ -7,23 +7,27 @@ the first one.
 Rule 3: a score takes part in one race. That a continuation lost says that its scores were small;
 used again in a later chunk, they would hold its tokens back once more.
 
+Rule 4: reasoning before the answer is a reply of its own (`proxy.sampling.reasoning`).
+
 Where the upstream continues text, the tokens are those into which the detector will cut the text
 so far, and a seam can change them: what was chosen as two may be read as one. Then (`reread`)
 
-Rule 4: the contexts of the text as it is now read are spent, not those of the text as it was
+Rule 5: the contexts of the text as it is now read are spent, not those of the text as it was
 chosen: a context that the seam removed is free again, because the detector will not meet it ...
-Rule 5: ... unless it was raced. Its numbers have chosen a token of this reply; at a second race
+Rule 6: ... unless it was raced. Its numbers have chosen a token of this reply; at a second race
 they would choose it again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proxy.sampling.questions import UNREAD_TOKEN, Path
+from proxy.sampling.questions import UNREAD_TOKEN, Finish, Path
+from proxy.sampling.reasoning import Part, Parts
 from watermark.schemes import CopulaSampler, scores_from_levels
 from watermark.seeding import KeyedUniforms, context_windows
 
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from proxy.sampling.candidates import CandidateList
-    from proxy.sampling.questions import TextPiece
+    from proxy.sampling.questions import Continuation, TextPiece
     from watermark.seeding import ContextStream
     from watermark.text import Unit
 
@@ -71,11 +75,13 @@ class Reply:
         "_is_marking",
         "_keyed",
         "_max_tokens",
+        "_parts",
         "_raced",
         "_repeats_seed",
         "_sampler",
         "_scored",
         "_spent",
+        "_start",
         "_unit",
         "by_path",
         "earlier",
@@ -96,6 +102,7 @@ class Reply:
         earlier: Container[tuple[int, ...]] = frozenset(),
         is_text: bool = False,
         unit: Unit | None = None,
+        parts: Parts | None = None,
     ) -> None:
         """Start an empty reply.
 
@@ -107,6 +114,7 @@ class Reply:
             earlier: Contexts spent before it began; all choices of an answer share them.
             is_text: Whether the upstream continues text.
             unit: Cuts that text into tokens; None where no path needs them.
+            parts: Tells reasoning from the answer; None where all is answer.
         """
         self._keyed = keyed
         self._sampler = CopulaSampler(keyed.record.rho)
@@ -122,6 +130,8 @@ class Reply:
         self.by_path: Counter[Path] = Counter()
         self.earlier = earlier
         self._is_marking = True
+        self._parts = parts or Parts(None)
+        self._start = 0  # of the part that is being written, in tokens
         self._spent: set[tuple[int, ...]] = set()
         self._scored: set[tuple[tuple[int, ...], int]] = set()
 
@@ -133,6 +143,30 @@ class Reply:
     def __contains__(self, context: object) -> bool:
         """Return whether a context, in the key's unit, is spent."""
         return context in self._spent or context in self.earlier
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the part that is being written is left unmarked: reasoning may be."""
+        return not self._parts.is_marked
+
+    @property
+    def part(self) -> list[int]:
+        """The tokens of the part that is being written: reasoning, or the answer."""
+        return self.tokens[self._start :] if self._start else self.tokens
+
+    def is_closed(self, one: Continuation) -> bool:
+        """Return whether a continuation ends the part: by the text's end, or by a tag."""
+        return one.finish is Finish.STOP or self._parts.closes(one.tokens) is not None
+
+    def within_part(self, one: Continuation) -> Continuation:
+        """Return a continuation up to the tag that ends the part; what follows is drawn anew."""
+        place = self._parts.closes(one.tokens)
+        if place is None or place == len(one.tokens) - 1:
+            return one
+        end = place + 1
+        return replace(
+            one, tokens=one.tokens[:end], logprobs=one.logprobs[:end], finish=Finish.LENGTH
+        )
 
     def stop_marking(self) -> None:
         """Choose what is left with private randomness alone."""
@@ -160,9 +194,9 @@ class Reply:
 
     def stream(self) -> ContextStream | None:
         """Return the keyed uniforms at the next token, None where it is not marked."""
-        context = tuple(self.tokens[-self.context_width :])
+        context = tuple(self.part[-self.context_width :])
         is_short = len(context) < self.context_width
-        if is_short or not self._is_marking or context in self or UNREAD_TOKEN in context:
+        if is_short or not self._is_keyed or context in self or UNREAD_TOKEN in context:
             return None
         return self._keyed.at(context)
 
@@ -170,7 +204,7 @@ class Reply:
         """Race the candidates; return the winning token, None where "rest" wins."""
         uniforms = None
         if stream is not None:
-            self._raced.add(tuple(self.tokens[-self.context_width :]))
+            self._raced.add(tuple(self.part[-self.context_width :]))
             uniforms = stream.uniforms(candidates.tokens)
         winner = self._sampler.choose(
             candidates.weights, uniforms, self.rng, rest=candidates.rest or 0.0
@@ -182,6 +216,15 @@ class Reply:
         self.tokens.extend(tokens)
         self.n_tokens += len(tokens)
         self.by_path[path] += len(tokens)
+        before = len(self.tokens) - len(tokens)
+        for place, token in enumerate(tokens, start=before + 1):
+            if self._parts.add(token) is Part.TAG:
+                self._start = place
+
+    @property
+    def _is_keyed(self) -> bool:
+        """Whether the next token is chosen with the key."""
+        return self._is_marking and not self.is_silent
 
     def extend_text(self, piece: TextPiece, path: Path, *, token: int | None = None) -> None:
         """Add text that a path chose.
@@ -214,13 +257,15 @@ class Reply:
             history: Units of the reply before them.
             units: Units delivered.
         """
+        if self.is_silent:  # nobody will look for a mark there
+            return
         width = self.context_width
         ids = (*history[-width:], *units)
         self._spent.update(ids[i - width : i] for i in range(width, len(ids)))
 
     def score(self, context: tuple[int, ...], unit: int) -> float | None:
         """Return the keyed score of a pair; None where it is not keyed, or was asked before."""
-        if not self._is_marking or (context, unit) in self._scored:
+        if not self._is_keyed or (context, unit) in self._scored:
             return None
         self._scored.add((context, unit))
         stream = self._keyed.at(context)

@@ -56,13 +56,14 @@ class SelectPlan:
 
 
 def select(reply: Reply, plan: SelectPlan, budget: Budget) -> Flow:
-    """Choose a reply's tokens; return why it ended, or None where the budget did.
+    """Choose a reply's tokens; return why it ended, or None where the budget or the part did.
 
     Raises:
         UpstreamProtocolError: The upstream's continuations break its promises.
     """
+    is_silent = reply.is_silent
     while not reply.is_full:
-        if budget.is_spent:
+        if budget.is_spent or reply.is_silent != is_silent:
             return None
         reply.reread()
         question = _question(reply, plan)
@@ -98,6 +99,7 @@ def deliver(
     Raises:
         UpstreamProtocolError: Log-probabilities were asked for, and one is missing.
     """
+    continuations = tuple(map(reply.within_part, continuations))
     reading = plan.units.read(reply, continuations)
     place = race(reading.candidates, reading.history, reply, reply, reply.rng)
     reply.spend(reading.history, reading.candidates[place].units)

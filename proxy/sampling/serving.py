@@ -7,33 +7,45 @@ is the request's: whichever marks when its first token is chosen.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from proxy.sampling.bias import has_room, is_biased_by, sayable, takes_biases, with_list
 from proxy.sampling.budget import BudgetLimits
 from proxy.sampling.candidates import ListReader, LogprobsMode
-from proxy.sampling.eligibility import Decision, Reason, refusal, strongest_path
+from proxy.sampling.choice import Speller
+from proxy.sampling.eligibility import (
+    Decision,
+    Reason,
+    asks_by_template,
+    refusal,
+    strongest_path,
+)
 from proxy.sampling.flow import MarkPlan
-from proxy.sampling.native import ENGINES
+from proxy.sampling.native import ENGINES, switch_on
 from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Path
+from proxy.sampling.reasoning import Parts
 from proxy.sampling.reply import Reply, contexts_of
 from proxy.sampling.select import SelectPlan
 from proxy.sampling.splice import SplicePlan
 from proxy.sampling.units import SeamUnits, TokenUnits, WordUnits
 from watermark.seeding import private_seed
 from watermark.text import WORDS_V1, StopCutter, TextAssembler
+from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.config import LimitsConfig, ModelConfig
+    from proxy.sampling.reasoning import Tags
     from proxy.sampling.spelling import Spelling
     from proxy.sampling.units import Units
     from watermark.keys import KeyRecord
     from watermark.seeding import KeyedUniforms
     from watermark.text import TokenTable, Unit
+    from watermark.wire.openai_answers import Piece
     from watermark.wire.openai_requests import GenerationRequest
 
 
@@ -49,6 +61,7 @@ class ServedModel:
         end_ids: Tokens that end a reply; none where the upstream continues text and says so.
         vocab_size: Tokens that it can emit.
         spelling: Its tokens by their looks, where the upstream continues text.
+        tags: The tokens around its reasoning; None where it does not reason, or text comes.
     """
 
     config: ModelConfig
@@ -58,6 +71,13 @@ class ServedModel:
     end_ids: frozenset[int]
     vocab_size: int
     spelling: Spelling | None = None
+    tags: Tags | None = None
+
+    @property
+    def silent_ids(self) -> frozenset[int]:
+        """Tokens that are no text of the reply: what ends it, and what is around reasoning."""
+        tags = self.tags
+        return self.end_ids if tags is None else self.end_ids | {tags.start, tags.end}
 
     @property
     def filler(self) -> int:
@@ -79,18 +99,26 @@ class ServedModel:
             request: The request.
             record: The key that marks it; None where none does, or one of the copula's will.
         """
-        reason = refusal(request)
+        reason = refusal(request, reasons=self._reasons_for(request))
         if record is not None and record.scheme in ENGINES:
             return self._decide_native(request, ENGINES[record.scheme], reason)
+        if record is not None and is_biased_by(record):
+            return self._decide_bias(request, record, reason)
         if reason is not None:
             return Decision(reason)
         path = strongest_path(request, self.config)
         if path is Path.NONE:
-            return Decision(Reason.NO_CAPABLE_PATH)
+            is_other = self.config.reasoning is None or self.tags is not None
+            return Decision(Reason.NO_CAPABLE_PATH if is_other else Reason.REASONING)
         passes = self.config.reply.streamed == "pass-unmarked"
         if path is Path.REPLY and request.is_streamed and passes:
             return Decision(Reason.STREAMED)
         return Decision(Reason.MARKED, path)
+
+    def _reasons_for(self, request: GenerationRequest) -> bool:
+        """Return whether reasoning that is asked for comes in a form that is understood here."""
+        is_engine = self.config.capabilities.api in ("openai", "sglang")
+        return self.tags is not None and is_engine and asks_by_template(request)
 
     def _decide_native(
         self, request: GenerationRequest, engine: str, reason: Reason | None
@@ -106,6 +134,37 @@ class ServedModel:
         if not is_able or reason is Reason.BATCH_PROMPT:
             return Decision(Reason.NO_CAPABLE_PATH)
         return Decision(Reason.MARKED, Path.NATIVE)
+
+    def _decide_bias(
+        self, request: GenerationRequest, record: KeyRecord, reason: Reason | None
+    ) -> Decision:
+        """Return whether a list goes with a request, which otherwise passes as it is."""
+        if reason not in (None, Reason.UNSUPPORTED_PARAMETER):
+            return Decision(reason)
+        if not takes_biases(request, self.config) or self.config.stronger_than_bias:
+            return Decision(Reason.NO_CAPABLE_PATH)
+        if not has_room(len(request.logit_bias), record, self.config.capabilities.max_bias):
+            return Decision(Reason.UNSUPPORTED_PARAMETER)
+        return Decision(Reason.MARKED, Path.BIAS)
+
+    def fields_for(
+        self, request: GenerationRequest, record: KeyRecord, own_bias: Mapping[int, float]
+    ) -> dict[str, Any]:
+        """Return what a request says more, so that the upstream marks what it passes back.
+
+        Args:
+            request: A request that `decide` marks by `native` or `bias`.
+            record: The key.
+            own_bias: What of the client's own `logit_bias` stays.
+        """
+        if not is_biased_by(record) or self.table is None:
+            return switch_on(request.client_body, record)
+        return with_list(
+            own_bias,
+            sayable(record, self.table),
+            delta=self.config.bias.delta,
+            max_bias=self.config.capabilities.max_bias,
+        )
 
     def is_too_short(self, request: GenerationRequest, record: KeyRecord) -> bool:
         """Return whether a reply ends before a key's first context is full."""
@@ -170,6 +229,7 @@ class ServedModel:
         plan: MarkPlan,
         keyed: KeyedUniforms,
         entropy: Callable[[], int],
+        prompt: Sequence[int] = (),
     ) -> list[Reply]:
         """Return one empty reply a choice, each with private randomness of its own.
 
@@ -178,6 +238,7 @@ class ServedModel:
             plan: Its plan.
             keyed: The key that marks it.
             entropy: Draws 256 fresh random bits.
+            prompt: Token ids before it, where the upstream continues those.
         """
         if request.seed is None:
             root = entropy()
@@ -196,6 +257,7 @@ class ServedModel:
                 earlier=earlier,
                 is_text=self.config.capabilities.is_text,
                 unit=self._seam_unit,
+                parts=self.parts(prompt),
             )
             for sequence in np.random.SeedSequence(root).spawn(request.n)
         ]
@@ -205,6 +267,44 @@ class ServedModel:
         """What cuts a continued text into tokens; words are cut as they are read."""
         is_needed = self.config.capabilities.is_text and self.config.unit != WORDS_V1
         return self.unit if is_needed else None
+
+    def marks(self, piece: Piece) -> bool:
+        """Return whether a piece of a marked answer is of a part that is marked."""
+        return not piece.is_reasoning or (self.tags is not None and self.tags.is_marked)
+
+    def parts(self, prompt: Sequence[int]) -> Parts:
+        """Return what tells the reasoning of a reply from its answer."""
+        return Parts(self.tags, is_open=self.tags is not None and self.tags.is_open(prompt))
+
+    def speller(
+        self,
+        request: GenerationRequest,
+        prompt: Sequence[int],
+        choice: int,
+        *,
+        hides_reasoning: bool = False,
+    ) -> Speller:
+        """Return what puts the text of one choice together.
+
+        Completions have one text, tags and all; the other dialects have a place for reasoning.
+
+        Args:
+            request: The request.
+            prompt: Token ids before it, where the upstream continues those.
+            choice: Index of the choice.
+            hides_reasoning: Whether the client gets no reasoning, nor what gives it away.
+        """
+        is_raw = self.tags is None or request.client_dialect is DialectName.TEXT
+        return Speller(
+            choice=choice,
+            text=self.assembler(prompt, request.stop),
+            end_ids=self.end_ids,
+            logprobs=None if hides_reasoning and self.tags else request.logprobs,
+            hides_reasoning=hides_reasoning,
+            parts=self.parts(prompt),
+            # A tag is no beginning of a document.
+            anew=None if is_raw else lambda: self.assembler([self.filler], request.stop),
+        )
 
     def assembler(self, prompt: Sequence[int], stop: Sequence[str]) -> StopCutter:
         """Return what puts the text of one reply together.

@@ -38,7 +38,7 @@ upstream continuing its own text. What this needs, beyond the argument above:
   taken with the rest of that character; drafts are longer than the walk by as many tokens as a
   character has bytes, less one, so that the rest is there. Cut at the end of the draft, such
   characters would be drawn again, and become rare.
-- A context serves one race even where a seam has removed it from the text (Rule 5 of `Reply`).
+- A context serves one race even where a seam has removed it from the text (Rule 6 of `Reply`).
 
 Source: this project (ARCHITECTURE, `splice`); the greedy walk is speculative decoding with an
 exact-match test (Leviathan et al. 2023).
@@ -101,14 +101,14 @@ class SplicePlan:
 
 
 def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
-    """Choose a reply's tokens; return why it ended, or None where the budget did.
+    """Choose a reply's tokens; return why it ended, or None where the budget or the part did.
 
     Raises:
         UpstreamProtocolError: The upstream's lists or continuations break its promises.
     """
     tail = Tail(plan.chosen, plan.reader.vocab_size)
     while not reply.is_full:
-        if budget.is_spent:
+        if budget.is_spent or reply.is_silent:
             return None
         reply.reread()
         question = _draft(reply, plan)
@@ -275,7 +275,7 @@ class _Walk:
     def _take(self, chosen: Chosen) -> Chosen:
         """Append the token, unless it ends the text."""
         if chosen.token not in self._plan.end_ids:
-            self._reply.spend(tuple(self._reply.tokens), (chosen.token,))
+            self._reply.spend(tuple(self._reply.part), (chosen.token,))
             self._reply.extend((chosen.token,), Path.SPLICE)
         return chosen
 

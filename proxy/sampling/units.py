@@ -54,9 +54,9 @@ class TokenUnits:
     """The model's own tokens: each is a unit, complete at once."""
 
     def read(self, reply: Reply, continuations: Sequence[Continuation]) -> Reading:
-        """Return the reply's tokens and the continuations', end tokens left out."""
-        added = tuple(Candidate(_free(one), _is_ended(one)) for one in continuations)
-        return Reading(tuple(reply.tokens), added)
+        """Return the part's tokens and the continuations', what ends them left out."""
+        added = tuple(Candidate(_free(reply, one), reply.is_closed(one)) for one in continuations)
+        return Reading(tuple(reply.part), added)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +73,19 @@ class WordUnits:
         """Return the ids of the complete words."""
         before = _ids(complete_words(self._text(reply)))
         added = tuple(
-            Candidate(self._words(reply, one)[len(before) :], _is_ended(one))
+            Candidate(self._words(reply, one)[len(before) :], reply.is_closed(one))
             for one in continuations
         )
         return Reading(before, added)
 
     def _words(self, reply: Reply, one: Continuation) -> tuple[int, ...]:
         text = self._text(reply, one)
-        return _ids(words(text) if _is_ended(one) else complete_words(text))
+        return _ids(words(text) if reply.is_closed(one) else complete_words(text))
 
     def _text(self, reply: Reply, one: Continuation | None = None) -> str:
         if self.table is None:
             return reply.text + (one.text if one else "")
-        tokens = [*reply.tokens, *(_free(one) if one else ())]
+        tokens = [*reply.part, *(_free(reply, one) if one else ())]
         content = b"".join(self.table.content[token] for token in tokens)
         # An unfinished character at the end is not yet text.
         return content.decode("utf-8", "ignore")
@@ -128,9 +128,9 @@ def _is_ended(one: Continuation) -> bool:
     return one.finish is Finish.STOP
 
 
-def _free(one: Continuation) -> tuple[int, ...]:
+def _free(reply: Reply, one: Continuation) -> tuple[int, ...]:
     """Return a continuation's tokens without the one that ends it."""
-    return one.tokens[:-1] if _is_ended(one) else one.tokens
+    return one.tokens[:-1] if reply.is_closed(one) else one.tokens
 
 
 def _ids(units: Sequence[str]) -> tuple[int, ...]:

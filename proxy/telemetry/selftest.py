@@ -13,6 +13,8 @@ path: an engine that never marked has none of its own.
 Rule 3: "certainly": the effect and three standard errors are below half the baseline. A mark that
 holds sends no alarm but with the chance of three standard errors, and one that is gone needs
 (6 / baseline)^2 positions: 400 at the floor of `native` and `splice`.
+Rule 4: a static list (`bias`) has an effect of its own on text without a mark, the same for all of
+one key's replies: of a standard deviation of .06 to .1 over keys. Hence its floor.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 50  # replies
 LEAST_SCORED: Final = 100  # positions
-FLOORS: Final = {"native": 0.3, "splice": 0.3, "select": 0.1, "reply": 0.02, "bias": 0.02}
+FLOORS: Final = {"native": 0.3, "splice": 0.3, "select": 0.1, "reply": 0.02, "bias": 0.2}
 _SURE: Final = 3.0  # standard errors
 
 

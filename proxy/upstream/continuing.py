@@ -10,6 +10,7 @@ import numpy as np
 from proxy.errors import UpstreamProtocolError, UpstreamStatusError
 from proxy.sampling.questions import Finish, TokenLogprobs
 from proxy.upstream.client import decode_answer
+from watermark.wire.features import TEMPLATE
 from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class EngineUpstream:
             return list(request.prompt)
         body: dict[str, Any] = {"model": request.model}
         if request.dialect is DialectName.CHAT:
-            names = ("messages", "add_generation_prompt", "continue_final_message")
+            names = ("messages", "add_generation_prompt", "continue_final_message", TEMPLATE)
             body |= {name: request.body[name] for name in names if name in request.body}
         else:
             body |= {"prompt": request.prompt, "add_special_tokens": True}

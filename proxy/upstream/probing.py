@@ -35,6 +35,9 @@ _SIZES: Final = (100, 20, 5, 1)  # of lists, after the whole vocabulary
 _MOST_N: Final = (64, 16, 8, 4, 2)
 _CHOSEN: Final = 128  # vLLM's bound
 _BAN: Final = -100.0
+_FORCE: Final = 100.0
+_LITTLE: Final = -1.0
+_BIASES: Final = (300, 64)  # fewer than declared, which some upstreams still take
 _COOL: Final = 0.5
 _TOLERANCE: Final = 1e-2
 _EXCESS: Final = 1e-3
@@ -64,6 +67,7 @@ class Prober:
         declared: What the config says; `parallel`, `max_bias` and `api` stand.
         vocab_size: Tokens that it can emit; 0 where no tokenizer is at hand.
         adapter: Makes the adapter for some capabilities.
+        forced: A token and its text, which a bias of 100 must force; None without a tokenizer.
         headers: Of the probe's own requests.
         clock: Monotonic seconds.
     """
@@ -74,6 +78,7 @@ class Prober:
     adapter: Callable[[Capabilities], Upstream]
     headers: Pairs
     clock: Callable[[], float]
+    forced: tuple[int, str] | None = None
     _notes: list[str] = field(default_factory=list)
 
     async def probe(self) -> Findings:
@@ -128,7 +133,12 @@ class Prober:
                 if mode == "none"
                 else msgspec.structs.replace(able, logprobs_mode=mode)
             )
-        bans = await self._holds("a bias of -100 bans", call.bans) if able.logprobs else False
+        bans: int = 0
+        if able.logprobs:
+            bans = await self._holds("a bias of -100 bans", call.bans) or 0
+        elif self.forced is not None:
+            bans = await self._holds("biases a request that bias", call.biases) or 0
+            able = msgspec.structs.replace(able, max_bias=bans or able.max_bias)
         chosen = 0
         if able.logprobs and not able.is_text and able.api != "llama-server":
             chosen = await self._holds("lists chosen tokens", call.lists_chosen) or 0
@@ -229,6 +239,27 @@ class _Call:
             return False
         (banned,) = await self._ask(logprobs=size, bias={likeliest: _BAN})
         return banned.tokens[:1] != (likeliest,)
+
+    async def biases(self) -> int:
+        """Return how many biases a request may have, 100 on one of them forcing its token."""
+        if self.prober.forced is None:
+            return 0
+        token, text = self.prober.forced
+        for count in sorted({self.able.max_bias, *_BIASES} - {0}, reverse=True):
+            size = min(count, self.able.max_bias, self.prober.vocab_size)
+            others = [other for other in range(size) if other != token][: size - 1]
+            try:
+                (one,) = await self._ask(bias=dict.fromkeys(others, _LITTLE) | {token: _FORCE},
+                                         max_tokens=_LENGTH)  # fmt: skip
+            except UpstreamUnreachableError:
+                raise
+            except UpstreamError:  # some refuse many, and say so
+                continue
+            if one.tokens:
+                return size if set(one.tokens) == {token} else 0
+            said = one.text.strip()
+            return size if said and not said.replace(text.strip(), "").strip() else 0
+        return 0
 
     async def lists_chosen(self) -> int:
         """Return how many tokens are listed by name."""

@@ -20,6 +20,7 @@ from watermark.errors import CommitmentError, KeyFileError
 from watermark.keys import (
     DEFAULT_SCOPE,
     SECRET_BYTES,
+    STATIC_GREEN_LIST,
     SecretKey,
     format_record,
     parse_key_file,
@@ -98,10 +99,11 @@ def keys() -> None:
 )
 @click.option(
     "--scheme",
-    type=click.Choice((DEFAULT_SCHEME, SGLANG_NATIVE)),
+    type=click.Choice((DEFAULT_SCHEME, SGLANG_NATIVE, STATIC_GREEN_LIST)),
     default=DEFAULT_SCHEME,
     show_default=True,
-    help="How it marks; sglang-native: SGLang does, with a subkey that the proxy sends.",
+    help="How it marks; sglang-native: SGLang does, with a subkey that the proxy sends; "
+    "static-green-list: the upstream does, by biases, which changes replies and is no evidence.",
 )
 @click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="What it marks.")
 @click.option("--not-before", type=Time(), help="It marks from this instant on.")

@@ -3,7 +3,7 @@
 Reads and writes files, and nothing else that is outside: the caller draws the secret bytes.
 """
 
-from watermark.keys.foreign import FOREIGN_SCHEMES, ForeignKey
+from watermark.keys.foreign import FOREIGN_SCHEMES, STATIC_GREEN_LIST, ForeignKey
 from watermark.keys.keyfile import (
     format_key_file,
     parse_key_file,
@@ -32,6 +32,7 @@ from watermark.keys.secret import (
     LABEL_LEDGER_WRAP,
     LABEL_NATIVE_SGLANG,
     LABEL_PRIVATE_DRAWS,
+    LABEL_STATIC_GREEN_LIST,
     SECRET_BYTES,
     SUBKEY_BYTES,
     ContextKey,
@@ -56,7 +57,9 @@ __all__ = [
     "LABEL_LEDGER_WRAP",
     "LABEL_NATIVE_SGLANG",
     "LABEL_PRIVATE_DRAWS",
+    "LABEL_STATIC_GREEN_LIST",
     "SECRET_BYTES",
+    "STATIC_GREEN_LIST",
     "SUBKEY_BYTES",
     "WARNING_LEAD",
     "ContextKey",

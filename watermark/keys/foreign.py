@@ -187,13 +187,32 @@ FOREIGN_SCHEMES: Final[Mapping[str, ForeignScheme]] = MappingProxyType(
 )
 
 
+STATIC_GREEN_LIST: Final = "static-green-list"
+"""A list of tokens that an upstream is asked to prefer; an epoch's, by a subkey of its own."""
+_OWN_PARAMETERS: Final[Mapping[str, Mapping[str, Parameter]]] = MappingProxyType(
+    {
+        STATIC_GREEN_LIST: MappingProxyType(
+            {
+                "first_id": Parameter(kind=int, default=256, high=2**24),
+                "list_size": Parameter(kind=int, default=512, low=64, high=2**16),
+            }
+        )
+    }
+)
+
+
+def _known_parameters(scheme: str) -> Mapping[str, Parameter]:
+    foreign = FOREIGN_SCHEMES.get(scheme)
+    return _OWN_PARAMETERS.get(scheme, {}) if foreign is None else foreign.parameters
+
+
 def check_parameters(scheme: str, parameters: Parameters) -> None:
     """Refuse parameters that a scheme does not have, or lacks.
 
     Raises:
         KeysConfigError: One is unknown, missing, or malformed.
     """
-    known = FOREIGN_SCHEMES[scheme].parameters if scheme in FOREIGN_SCHEMES else {}
+    known = _known_parameters(scheme)
     for name, value in parameters:
         if name not in known:
             names = ", ".join(known) or "none"
@@ -226,8 +245,8 @@ def check_integers(scheme: str, key: ForeignKey) -> None:
 
 
 def parameter_of(scheme: str, parameters: Parameters, name: str) -> Scalar:
-    """Return a parameter as it was given, or the engine's default."""
-    given = dict(parameters).get(name, FOREIGN_SCHEMES[scheme].parameters[name].default)
+    """Return a parameter as it was given, or the scheme's default."""
+    given = dict(parameters).get(name, _known_parameters(scheme)[name].default)
     if given is None:  # pragma: no cover - check_parameters has refused it
         raise KeysConfigError(f"scheme {scheme!a} needs the parameter {name}")
     return given

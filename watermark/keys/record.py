@@ -15,6 +15,7 @@ from watermark.errors import KeysConfigError
 from watermark.keys.foreign import (
     FOREIGN_SCHEMES,
     MAX_FOREIGN_WIDTH,
+    STATIC_GREEN_LIST,
     ForeignKey,
     Parameters,
     Scalar,
@@ -37,8 +38,9 @@ MAX_CONTEXT_WIDTH: Final = 4
 MAX_ACCOUNT_SHARE_Q16: Final = 65536
 SGLANG_NATIVE: Final = "sglang-native"
 """SGLang's own scheme under a subkey of an epoch of ours, which goes with every request."""
-SCHEMES: Final = (DEFAULT_SCHEME, SGLANG_NATIVE, *FOREIGN_SCHEMES)
-"""This project's own scheme, and those of engines."""
+SCHEMES: Final = (DEFAULT_SCHEME, SGLANG_NATIVE, STATIC_GREEN_LIST, *FOREIGN_SCHEMES)
+"""This project's own schemes, and those of engines."""
+_OF_TOKEN_IDS: Final = frozenset({SGLANG_NATIVE, STATIC_GREEN_LIST})
 ENGINE_MARKED: Final = frozenset({"vllm-gumbel", "sglang-gumbel", "hf-green-list"})
 """Engines' schemes that a proxy can switch on, so that a key may stand as marking."""
 
@@ -111,7 +113,7 @@ class KeyFields:
         compromised_at: Since when others may know the secret.
         disclosed_at: Since when its context subkey is public.
         destroy_at: When its secret is to be destroyed; archived until then.
-        parameters: What an engine's scheme needs beside its key, by name, in order of names.
+        parameters: What the scheme needs beside its key, by name, in order of names.
         start: The first instant of its window.
         stop: The instant at which its window is over: its end, or what cut it short.
         claims: Whether it holds its window for itself, so that no other may mark in it.
@@ -171,15 +173,15 @@ class KeyFields:
         self._check_engine()
 
     def _check_engine(self) -> None:
-        """Refuse what an engine's key cannot be: it has no dates, carries no account."""
+        """Refuse what a key that others mark with cannot be: it carries no account."""
         if self.is_copula:
             return
         if self.account_share_q16:
             raise KeysConfigError(
-                f"scheme {self.scheme!a} is an engine's and carries no account; leave "
+                f"scheme {self.scheme!a} carries no account, as the upstream marks; leave "
                 "account_share_q16 out"
             )
-        if self.scheme == SGLANG_NATIVE and not self.unit.startswith("tokenizer:"):
+        if self.scheme in _OF_TOKEN_IDS and not self.unit.startswith("tokenizer:"):
             raise KeysConfigError(
                 f"scheme {self.scheme!a} marks token ids; give the unit of the model's tokenizer"
             )
@@ -228,8 +230,17 @@ class KeyFields:
         """Whether this project's own sampler marks with the key, rather than an engine's."""
         return self.scheme == DEFAULT_SCHEME
 
+    @property
+    def is_evidence(self) -> bool:
+        """Whether a detection may be shown to others as evidence.
+
+        A static list is not: it changes the replies and is soon read off them, so that anybody
+        can write a text to fit it.
+        """
+        return self.scheme != STATIC_GREEN_LIST
+
     def parameter(self, name: str) -> Scalar:
-        """Return a parameter of an engine's scheme: the one given, or the engine's default."""
+        """Return a parameter of the scheme: the one given, or the scheme's default."""
         return parameter_of(self.scheme, self.parameters, name)
 
     @property

@@ -32,6 +32,7 @@ LABEL_CONTEXT: Final = "context"
 LABEL_ACCOUNT_CODE: Final = "account-code"
 LABEL_ACCOUNT_TAG: Final = "account-tag"
 LABEL_NATIVE_SGLANG: Final = "native-sglang"
+LABEL_STATIC_GREEN_LIST: Final = "static-green-list"
 LABEL_PRIVATE_DRAWS: Final = "private-draws"
 LABEL_COMMITMENT_BLINDING: Final = "commitment-blinding"
 LABEL_FINGERPRINT: Final = "fingerprint"
@@ -48,6 +49,7 @@ SUBKEY_BYTES: Final[Mapping[str, int]] = MappingProxyType(
         LABEL_ACCOUNT_CODE: 16,  # an AES-128 key
         LABEL_ACCOUNT_TAG: 32,  # an HMAC-SHA256 key
         LABEL_NATIVE_SGLANG: 8,  # written as 16 hex digits
+        LABEL_STATIC_GREEN_LIST: 16,  # an AES-128 key
         LABEL_PRIVATE_DRAWS: 32,  # an HMAC-SHA256 key
         LABEL_COMMITMENT_BLINDING: 32,  # an HMAC-SHA256 key
         LABEL_FINGERPRINT: 16,  # a public name of the material, nothing more

@@ -162,6 +162,11 @@ def check_keys(records: Sequence[KeyRecord]) -> None:
     if len(set(ids)) != len(ids):
         raise AuditDesignError("a key stands twice in the plan; name each once")
     for one in records:
+        if not one.is_evidence:
+            raise AuditDesignError(
+                f"key {one.key_id!a} is a static green list, which anybody can read off the "
+                "replies, and is no evidence; audit with keys of gumbel-copula"
+            )
         if not one.is_copula or one.account_share_q16 >= 65536:  # noqa: PLR2004 - all of it
             raise AuditDesignError(
                 f"with key {one.key_id!a} an engine marks, or it gives every position to accounts; "

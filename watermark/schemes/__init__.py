@@ -25,6 +25,7 @@ from watermark.schemes.reader import (
 )
 from watermark.schemes.registry import READERS, reader_of
 from watermark.schemes.sglang_gumbel import native_key
+from watermark.schemes.static_green_list import green_list
 from watermark.schemes.trie_race import Candidate, PairScores, race
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Reader",
     "all_windows",
     "counted",
+    "green_list",
     "join",
     "native_key",
     "race",

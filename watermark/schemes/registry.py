@@ -9,6 +9,7 @@ from watermark.schemes.copula_reader import CopulaReader
 from watermark.schemes.hf_green_list import GreenListReader
 from watermark.schemes.hf_synthid import SynthidReader
 from watermark.schemes.sglang_gumbel import SglangReader
+from watermark.schemes.static_green_list import StaticListReader
 from watermark.schemes.vllm_gumbel import VllmReader
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ READERS: Final[Mapping[str, Callable[[KeyRecord], Reader]]] = MappingProxyType(
         "vllm-gumbel": VllmReader.of,
         "sglang-gumbel": SglangReader.of,
         "sglang-native": SglangReader.of_epoch,
+        "static-green-list": StaticListReader.of,
     }
 )
 

@@ -14,6 +14,7 @@ from watermark.seeding.channel import (
     code_indices,
     is_account_channel,
 )
+from watermark.seeding.coins import coin_bits
 from watermark.seeding.context import (
     MAX_CONTEXT_WIDTH,
     PADDING,
@@ -54,6 +55,7 @@ __all__ = [
     "as_token_ids",
     "check_account",
     "code_indices",
+    "coin_bits",
     "context_windows",
     "first_occurrences",
     "flip_levels",

@@ -26,7 +26,8 @@ _REASONING: Final[Mapping[str, tuple[Any, ...]]] = {
     "enable_thinking": (None, False),
     "thinking_budget": (None, 0),
 }
-_TEMPLATE: Final = "chat_template_kwargs"
+REASONING_FIELDS: Final = frozenset({*_REASONING, "reasoning"})
+TEMPLATE: Final = "chat_template_kwargs"
 _TEMPLATE_SWITCHES: Final = ("enable_thinking", "thinking")
 # Grammars and schemas: OpenAI's, vLLM's, SGLang's, llama.cpp's, Anthropic's.
 _GRAMMARS: Final = (
@@ -71,7 +72,7 @@ def _asks_for_reasoning(body: Mapping[str, Any]) -> bool:
         effort = reasoning.get("effort")
         others = any(value for name, value in reasoning.items() if name != "effort")
         return others or effort not in (None, "none")
-    template = body.get(_TEMPLATE)
+    template = body.get(TEMPLATE)
     is_switched = isinstance(template, dict) and any(template.get(s) for s in _TEMPLATE_SWITCHES)
     return bool(reasoning) or is_switched
 

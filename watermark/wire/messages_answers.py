@@ -1,7 +1,7 @@
-"""Answers of Anthropic's messages dialect: one message, whose content is a text.
+"""Answers of Anthropic's messages dialect: one message of one text, its reasoning before it.
 
-Of a whole reply of an upstream's, its reasoning is a block before the text and each call of a tool
-one after it.
+Of a whole reply of an upstream's, each call of a tool is a block after the text, and a refusal
+stands in the place of a text.
 
 Source: Anthropic API reference, "Messages" and "Streaming messages".
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
+from watermark.wire.openai_answers import texts_of
 from watermark.wire.sse import typed_event
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ _STOP_REASONS: Final = {
 class _Said:
     """What a stream has said so far."""
 
-    is_begun: bool = False
-    n_blocks: int = 0
+    kinds: list[str] = field(default_factory=list)  # of the blocks begun
     last: Piece | None = None
 
 
@@ -50,81 +50,75 @@ class MessagesDialect:
     def whole(self, choices: Sequence[Sequence[Piece]], usage: Usage) -> dict[str, Any]:
         """Return a `message`."""
         (pieces,) = choices
-        text = "".join(piece.text for piece in pieces) or self._refusal
-        content = [{"type": "text", "text": text}] if text else []
-        blocks = [*self._before(), *content, *self._after()]
-        return self._message(blocks, usage) | _ending(pieces[-1] if pieces else None)
+        reasoning, text = texts_of(pieces)
+        blocks = [_thinking(self.frame.trace + reasoning), _text(text or self.frame.refusal)]
+        content = [block for block in blocks if block[block["type"]]]
+        content += self._calls()
+        return self._message(content, usage) | _ending(pieces[-1] if pieces else None)
 
     def opening(self, usage: Usage) -> list[dict[str, Any]]:
-        """Return `message_start`; a block of text begins with its first text."""
+        """Return `message_start`; a block begins with its first text."""
         start = {"type": "message_start", "message": self._message([], usage)}
-        return [start, *self._whole_blocks(self._before())]
+        return [start, *self._reasoning(self.frame.trace)]
 
     def chunk(self, choice: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:  # noqa: ARG002 - one choice
-        """Return the events with some more text; none where there is none."""
+        """Return the events with some more reasoning or text; none where there is none."""
         if pieces:
             self._said.last = pieces[-1]
-        text = "".join(piece.text for piece in pieces) or (self._refusal if pieces else "")
-        if not text:
-            return []
-        events: list[dict[str, Any]] = []
-        if not self._said.is_begun:
-            self._said.is_begun = True
-            events.append(self._start({"type": "text", "text": ""}))
-        return [*events, self._delta({"type": "text_delta", "text": text})]
+        reasoning, text = texts_of(pieces)
+        return [*self._reasoning(reasoning), *self._written(text)]
 
     def closing(self, usage: Usage) -> list[dict[str, Any]]:
         """Return the events that say why the text ended, and that the message has."""
-        stops = [self._stop()] if self._said.is_begun else []
-        stops += self._whole_blocks(self._after())
+        events = [] if "text" in self._said.kinds else self._written(self.frame.refusal)
+        for call in self._calls():
+            written = msgspec.json.encode(call["input"]).decode()
+            events += self._begin(call | {"input": {}})
+            events.append(self._delta({"type": "input_json_delta", "partial_json": written}))
         ending = {"delta": _ending(self._said.last), "usage": _usage(usage)}
-        return [*stops, {"type": "message_delta"} | ending, {"type": "message_stop"}]
+        events += self._stop()
+        return [*events, {"type": "message_delta"} | ending, {"type": "message_stop"}]
 
     def encode(self, event: dict[str, Any]) -> bytes:
         """Return one event under its type's name."""
         return typed_event(event)
 
-    @property
-    def _refusal(self) -> str:
-        """What is said in place of a text."""
-        return "" if self.frame.origin is None else self.frame.origin.refusal
+    def _reasoning(self, text: str) -> list[dict[str, Any]]:
+        """Return the events with more reasoning; none where there is none."""
+        return self._more(_thinking(text), "thinking_delta") if text else []
 
-    def _before(self) -> list[dict[str, Any]]:
-        """Return the blocks before the text."""
-        trace = "" if self.frame.origin is None else self.frame.origin.trace
-        return [{"type": "thinking", "thinking": trace, "signature": ""}] if trace else []
+    def _written(self, text: str) -> list[dict[str, Any]]:
+        """Return the events with more text; none where there is none."""
+        return self._more(_text(text), "text_delta") if text else []
 
-    def _after(self) -> list[dict[str, Any]]:
+    def _more(self, block: dict[str, Any], delta: str) -> list[dict[str, Any]]:
+        """Return the events with more of a block, which begins where another one is open."""
+        kind = block["type"]
+        begun = [] if self._said.kinds[-1:] == [kind] else self._begin(block | {kind: ""})
+        return [*begun, self._delta({"type": delta, kind: block[kind]})]
+
+    def _begin(self, block: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the events with which a block begins, where another one may be open."""
+        stops = self._stop()
+        self._said.kinds.append(block["type"])
+        begins = {"index": len(self._said.kinds) - 1, "content_block": block}
+        return [*stops, {"type": "content_block_start"} | begins]
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        index = len(self._said.kinds) - 1
+        return {"type": "content_block_delta", "index": index, "delta": delta}
+
+    def _stop(self) -> list[dict[str, Any]]:
+        """Return the event that ends the open block; none where none is open."""
+        n_begun = len(self._said.kinds)
+        return [{"type": "content_block_stop", "index": n_begun - 1}] if n_begun else []
+
+    def _calls(self) -> list[dict[str, Any]]:
         """Return the blocks after the text."""
         return [
             {"type": "tool_use", "id": call.id, "name": call.function.name, "input": call.input}
-            for call in (() if self.frame.origin is None else self.frame.origin.calls)
+            for call in self.frame.calls
         ]
-
-    def _whole_blocks(self, blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the events of blocks that are there at once."""
-        events: list[dict[str, Any]] = []
-        for block in blocks:
-            if block["type"] == "thinking":
-                empty = block | {"thinking": ""}
-                delta = {"type": "thinking_delta", "thinking": block["thinking"]}
-            else:
-                empty = block | {"input": {}}
-                written = msgspec.json.encode(block["input"]).decode()
-                delta = {"type": "input_json_delta", "partial_json": written}
-            events += [self._start(empty), self._delta(delta), self._stop()]
-        return events
-
-    def _start(self, block: dict[str, Any]) -> dict[str, Any]:
-        index = self._said.n_blocks
-        return {"type": "content_block_start", "index": index, "content_block": block}
-
-    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
-        return {"type": "content_block_delta", "index": self._said.n_blocks, "delta": delta}
-
-    def _stop(self) -> dict[str, Any]:
-        self._said.n_blocks += 1
-        return {"type": "content_block_stop", "index": self._said.n_blocks - 1}
 
     def _message(self, content: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
         return {
@@ -138,6 +132,16 @@ class MessagesDialect:
             "usage": _usage(usage),
             **({} if self.frame.origin is None else self.frame.origin.others),
         }
+
+
+def _text(text: str) -> dict[str, Any]:
+    """Return a block of text."""
+    return {"type": "text", "text": text}
+
+
+def _thinking(text: str) -> dict[str, Any]:
+    """Return a block of reasoning; nobody has signed it."""
+    return {"type": "thinking", "thinking": text, "signature": ""}
 
 
 def _ending(last: Piece | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from watermark.text import TokenTable
-    from watermark.wire.origins import Origin
+    from watermark.wire.origins import Call, Origin
     from watermark.wire.usage import Usage
 
 
@@ -52,6 +52,7 @@ class Piece:
         finish_reason: Set on the last piece, in the OpenAI dialects' words.
         stop_string: Which stop string ended the text, on the last piece.
         n_tokens: How many tokens it counts for.
+        is_reasoning: Whether it comes before the answer: reasoning, or a tag around it.
         origin: What the upstream gave, where this is a whole reply.
     """
 
@@ -63,6 +64,7 @@ class Piece:
     finish_reason: str | None = None
     stop_string: str | None = None
     n_tokens: int = 1
+    is_reasoning: bool = False
     origin: Origin | None = None
 
 
@@ -136,6 +138,7 @@ class AnswerFrame:
         with_token_ids: Return ids beside the text.
         with_usage: End a stream with a chunk of usage.
         asked: The request in the client's words, where the dialect repeats it.
+        reasoning_field: Where a chat's reasoning goes; None where the model gives none.
         origin: What the upstream gave for the first choice, where it gave whole replies.
     """
 
@@ -148,12 +151,28 @@ class AnswerFrame:
     with_token_ids: bool = False
     with_usage: bool = False
     asked: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_field: str | None = None
     origin: Origin | None = None
 
     @property
     def envelope(self) -> Mapping[str, Any]:
         """What an upstream said of the whole answer, in these dialects' words."""
         return {} if self.origin is None else self.origin.envelope
+
+    @property
+    def trace(self) -> str:
+        """The reasoning that the upstream gave beside the text of a whole reply."""
+        return "" if self.origin is None else self.origin.trace
+
+    @property
+    def refusal(self) -> str:
+        """What it said in place of a text."""
+        return "" if self.origin is None else self.origin.refusal
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        """Its calls of tools."""
+        return () if self.origin is None else self.origin.calls
 
     def prompt_of(self, choice: int) -> Sequence[int]:
         """Return the prompt that a choice answers."""
@@ -253,19 +272,25 @@ class ChatDialect:
         self, place: int, key: str, message: dict[str, Any], pieces: Sequence[Piece]
     ) -> dict[str, Any]:
         writer = self.frame.writer
-        content = "".join(piece.text for piece in pieces)
-        if pieces and pieces[-1].origin is not None:
-            said = _said(pieces[-1].origin, content, is_delta=key == "delta")
-            return _given(pieces[-1], place) | {key: said}
+        is_delta, origin = key == "delta", pieces[-1].origin if pieces else None
+        if origin is not None:
+            text = "".join(piece.text for piece in pieces)
+            return _given(pieces[-1], place) | {key: _said(origin, text, is_delta=is_delta)}
         choice: dict[str, Any] = {
             "index": place,
-            key: message | {"content": content},
+            key: message | self._spoken(pieces, is_delta=is_delta),
             "logprobs": writer.chat(pieces) if writer and pieces else None,
             "finish_reason": _finish_reason(pieces),
         }
         if self.frame.with_token_ids:
             choice["token_ids"] = [piece.token for piece in pieces]
         return choice
+
+    def _spoken(self, pieces: Sequence[Piece], *, is_delta: bool) -> dict[str, str]:
+        """Return a message's reasoning and text; a delta of reasoning has no text."""
+        reasoning, content = texts_of(pieces)
+        said = {self.frame.reasoning_field or "reasoning": reasoning} if reasoning else {}
+        return said if reasoning and is_delta and not content else said | {"content": content}
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +377,12 @@ def _said(origin: Origin, text: str, *, is_delta: bool) -> dict[str, Any]:
             calls = msgspec.json.decode(said["tool_calls"], type=list[dict[str, msgspec.Raw]])
             said["tool_calls"] = [{"index": place} | call for place, call in enumerate(calls)]
     return said
+
+
+def texts_of(pieces: Sequence[Piece]) -> tuple[str, str]:
+    """Return the reasoning in some pieces, and the answer in them."""
+    reasoning = "".join(piece.text for piece in pieces if piece.is_reasoning)
+    return reasoning, "".join(piece.text for piece in pieces if not piece.is_reasoning)
 
 
 def _finish_reason(pieces: Sequence[Piece]) -> str | None:

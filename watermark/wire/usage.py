@@ -21,7 +21,7 @@ class Usage:
         prompt_tokens: A prompt counts once for all its choices.
         completion_tokens: Of all choices, end tokens included.
         cached_tokens: Prompt tokens that needed no computation; None where not known.
-        reasoning_tokens: Completion tokens of reasoning; None where not known.
+        reasoning_tokens: Completion tokens before the answer; None where not known.
         given: What an upstream says in place of these, and besides, as it is written.
     """
 
@@ -40,6 +40,8 @@ class Usage:
         }
         if self.cached_tokens is not None:
             body["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        if self.reasoning_tokens is not None:
+            body["completion_tokens_details"] = {"reasoning_tokens": self.reasoning_tokens}
         return {**body, **self.given}
 
 

@@ -30,7 +30,7 @@ TABLE = np.stack([np.roll(LIKELY, shift) for shift in range(6)])
 Handler = "Callable[[httpx2.Request], httpx2.Response]"
 
 
-def probe(handle: Any, *, vocab_size: int = 6, **declared: Any) -> Findings:
+def probe(handle: Any, *, vocab_size: int = 6, forced: Any = None, **declared: Any) -> Findings:
     async def work() -> Findings:
         transport = httpx2.MockTransport(handle)
         async with UpstreamClient(UpstreamConfig(url="http://u"), transport=transport) as client:
@@ -49,6 +49,7 @@ def probe(handle: Any, *, vocab_size: int = 6, **declared: Any) -> Findings:
                 model="m",
                 declared=Capabilities(**declared),
                 vocab_size=vocab_size,
+                forced=forced,
                 adapter=adapter,
                 headers=[(b"authorization", b"Bearer sk")],
                 clock=lambda: float(next(ticks)),
@@ -176,3 +177,40 @@ def test_an_upstream_that_is_not_there_is_an_error() -> None:
 
     with pytest.raises(UpstreamUnreachableError):
         probe(gone)
+
+
+class Hosted:
+    """Gives whole replies only; takes so many biases, and obeys them or does not."""
+
+    def __init__(self, *, most: int, obeys: bool) -> None:
+        self.most = most
+        self.obeys = obeys
+        self.sizes: list[int] = []
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path != "/v1/chat/completions":
+            return httpx2.Response(404, json={})
+        body = msgspec.json.decode(request.content)
+        if body["messages"][-1]["role"] == "assistant" or body.get("n", 1) > 1:
+            return httpx2.Response(400, json={})
+        biases = body.get("logit_bias", {})
+        self.sizes.append(len(biases))
+        if len(biases) > self.most:
+            return httpx2.Response(400, json={"error": {"message": "too many"}})
+        is_forced = self.obeys and biases.get("3") == 100
+        message = {"content": "xxxxxxxx" if is_forced else STORY[28:]}
+        choice = {"index": 0, "message": message, "finish_reason": "length"}
+        return httpx2.Response(200, json={"choices": [choice]})
+
+
+@pytest.mark.parametrize(
+    ("most", "obeys", "found"),
+    [(4096, True, 1024), (500, True, 300), (4096, False, 0), (0, True, 0)],
+)
+def test_biases_are_tried_by_forcing_a_token(most: int, obeys: bool, found: int) -> None:
+    hosted = Hosted(most=most, obeys=obeys)
+    able = probe(hosted.handle, vocab_size=2000, forced=(3, "x")).capabilities
+    assert able.continuation == "none"
+    assert able.logit_bias == bool(found)
+    assert able.max_bias == (found or 1024)
+    assert max(hosted.sizes) == 1024

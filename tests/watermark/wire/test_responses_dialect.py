@@ -178,6 +178,7 @@ def test_an_answer_whole_and_streamed(finish: str, status: str, details: Any) ->
 def test_reports_are_told_with_their_text() -> None:
     writer = LogprobsWriter(TABLE, as_ids=False)
     dialect = answer_dialect(DialectName.RESPONSES, frame(writer=writer))
+    dialect.opening(USAGE)
     (delta,) = dialect.chunk(0, [piece("a", report=REPORT)])
     assert [entry["token"] for entry in delta["logprobs"]] == ["a"]
     # A token without text of its own has a report all the same.
