@@ -3,7 +3,8 @@
 Rule 1: only when somebody asks (SIGHUP, `watermark-proxy reload`): a probe costs tokens. Rule 2: a
 model of which nothing has changed is neither probed nor touched. Rule 3: everything is checked
 before one reference is replaced: until then, and after a failure, the models in force go on as they
-were. Rule 4: what a probe finds is shared by the processes of a machine, so that all mark alike.
+were. Rule 4: what a probe finds, and that somebody asks, is shared by the processes of a machine:
+all mark alike, and a worker that is started again as the others do.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.sampling.models import ModelHolder
 
 FOLDER: Final = "probes"
+ASKED: Final = "asked"
 _SHARED_SECONDS: Final = 30.0  # workers are told within a moment; a probe takes some seconds
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class ModelsReloader:
         holder: ModelHolder,
         keys: KeyHolder,
         *,
-        declared: ProxyConfig,
+        config: ProxyConfig,
         is_quiet: bool = False,
     ) -> None:
         """Watch what a holder's models were read from.
@@ -56,24 +58,30 @@ class ModelsReloader:
             load: Reads the configuration.
             holder: Holds the models.
             keys: The keys that have to mark them.
-            declared: The configuration as it was read, before its probes.
+            config: The configuration with which the proxy began.
             is_quiet: Whether somebody else writes the log lines.
         """
         self.look_seconds = LOOK_SECONDS
         self._load = load
         self._holder = holder
         self._keys = keys
-        self._declared = declared
+        self._config = config
         self._is_quiet = is_quiet
+        self._word = _folder(config) / ASKED
+        self._seen = self._when_asked()
 
     def step(self, *, is_asked: bool = False) -> None:
-        """Take the models that have changed, where somebody asks.
+        """Take the models that have changed, where somebody asks this process or another.
 
         Args:
-            is_asked: Whether somebody asks.
+            is_asked: Whether somebody asks this one; the others are told.
         """
-        if not is_asked:
+        if is_asked:
+            self._word.touch()
+        when = self._when_asked()
+        if not is_asked and when == self._seen:
             return
+        self._seen = when
         try:
             self._take(self._load())
         except (WatermarkError, OSError) as err:
@@ -81,14 +89,21 @@ class ModelsReloader:
             if not self._is_quiet:
                 logger.error("models not reloaded, those before stay: %s", self._holder.error)  # noqa: TRY400 - one line
 
+    def _when_asked(self) -> int:
+        """Return when a process of this machine was asked last."""
+        try:
+            return self._word.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def _take(self, config: ProxyConfig) -> None:
         """Put a configuration's models in force.
 
         Raises:
             WatermarkError: They cannot be served; nothing has changed then.
         """
-        _check_rest(self._declared, config)
-        before = {model.name: model for model in self._declared.models}
+        _check_rest(self._config, config)
+        before = {model.name: model for model in self._holder.declared}
         changed = [one for one in config.models if before.get(one.name) != one]
         if not changed and len(before) == len(config.models):
             self._holder.error = ""
@@ -98,8 +113,7 @@ class ModelsReloader:
         models = [known[one.name] for one in config.models]
         keyed = keyed_models(msgspec.structs.replace(config, models=models))
         check_ring(self._keys.current.ring, keyed, now=utc_now())
-        self._holder.replace(models, keyed)
-        self._declared = config
+        self._holder.replace(models, keyed, declared=config.models)
         if not self._is_quiet:
             names = ", ".join(one.name for one in changed) or "fewer"
             logger.info("models reloaded: %s", names)

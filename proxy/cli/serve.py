@@ -105,8 +105,7 @@ class Serving:
         loader: Reads the keys.
         holder: Holds them.
         models: Holds the models.
-        declared: The configuration as it was read, before its probes.
-        load: Reads it again.
+        load: Reads the configuration again.
         folder: Where workers report.
         ledger: Opens the ledger in a process that serves; None for no ledger.
         accounts: Who may call; None for everybody.
@@ -116,7 +115,6 @@ class Serving:
     loader: KeysLoader
     holder: KeyHolder
     models: ModelHolder
-    declared: ProxyConfig
     load: Callable[[], ProxyConfig]
     folder: Path
     ledger: LedgerOpener | None = None
@@ -132,7 +130,7 @@ class Serving:
     def models_reloader(self, *, is_quiet: bool) -> ModelsReloader:
         """Return the watch over the models, for this process."""
         return ModelsReloader(
-            self.load, self.models, self.holder, declared=self.declared, is_quiet=is_quiet
+            self.load, self.models, self.holder, config=self.config, is_quiet=is_quiet
         )
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
@@ -244,8 +242,7 @@ def prepare(
         config=config,
         loader=loader,
         holder=holder,
-        models=ModelHolder(config.models, models),
-        declared=declared or config,
+        models=ModelHolder(config.models, models, declared=(declared or config).models),
         load=load or (lambda: declared or config),
         folder=folder,
         ledger=None if config.ledger is None else ledger_opener(config.ledger, say),

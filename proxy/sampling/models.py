@@ -19,13 +19,21 @@ class ModelHolder:
 
     Attributes:
         current: The models in force.
+        declared: The same as they were read, before their probes.
         keyed: What the keys have to mark of them.
         error: Why the last reload was refused; empty where it was not.
     """
 
-    def __init__(self, models: Sequence[ModelConfig], keyed: Sequence[KeyedModel]) -> None:
+    def __init__(
+        self,
+        models: Sequence[ModelConfig],
+        keyed: Sequence[KeyedModel],
+        *,
+        declared: Sequence[ModelConfig],
+    ) -> None:
         """Begin with models."""
         self.current = tuple(models)
+        self.declared = tuple(declared)
         self.keyed = tuple(keyed)
         self.error = ""
         self._takers: list[Take] = []
@@ -34,11 +42,18 @@ class ModelHolder:
         """Have somebody told of models before they come into force; he may refuse by an error."""
         self._takers.append(take)
 
-    def replace(self, models: Sequence[ModelConfig], keyed: Sequence[KeyedModel]) -> None:
+    def replace(
+        self,
+        models: Sequence[ModelConfig],
+        keyed: Sequence[KeyedModel],
+        *,
+        declared: Sequence[ModelConfig],
+    ) -> None:
         """Put models in force; requests under way keep those that they began with."""
         for take in self._takers:
             take(models)
         self.current, self.keyed = tuple(models), tuple(keyed)
+        self.declared = tuple(declared)
         self.error = ""
 
     def refuse(self, error: str) -> None:

@@ -57,8 +57,9 @@ class On:
 
     def worker(self) -> ModelsReloader:
         """Return the watch of a process of its own."""
-        holder = ModelHolder(self.models.current, self.models.keyed)
-        return ModelsReloader(lambda: self.config, holder, self.keys, declared=self.config)
+        now = self.models
+        holder = ModelHolder(now.current, now.keyed, declared=now.declared)
+        return ModelsReloader(lambda: self.config, holder, self.keys, config=self.config)
 
     def edit(self, **fields: Any) -> None:
         (model, *others) = self.config.models
@@ -87,14 +88,14 @@ async def serving(tokenizer: Path, state: Path, **model: Any) -> AsyncIterator[O
         )  # fmt: skip
         config = await asyncio.to_thread(with_probes, declared, lambda _line: None)
         keys = KeyHolder(key_ring(tokenizer), now=utc_now())
-        models = ModelHolder(config.models, keyed_models(config))
+        models = ModelHolder(config.models, keyed_models(config), declared=declared.models)
         app = create_app(config, keys, models=models)
         async with (
             running(app) as url,
             httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
         ):
             on = On(client, upstream, declared, models, keys)
-            reloader = ModelsReloader(lambda: on.config, models, keys, declared=declared)
+            reloader = ModelsReloader(lambda: on.config, models, keys, config=declared)
             on.reloaders.append(reloader)
             yield on
 
@@ -158,10 +159,14 @@ def test_a_probe_is_made_where_something_has_changed_and_only_then(
             (model, other) = on.models.current
             assert model.capabilities.logprobs > 0
             assert (model.capabilities.max_bias, model.capabilities.probe) == (7, False)
-            await on.reload(others)  # another worker of this machine takes what was found
+            # Another process of this machine hears of it, and takes what was found.
+            await on.reload(others, is_asked=False)
             assert on.n_asked() == asked
             assert others._holder.current == (model, other)
             assert await on.path() == "splice"
+            asked, late = on.n_asked(), on.worker()  # a worker that is started again
+            await on.reload(late)
+            assert on.n_asked() == asked
 
     scenario(work)
 
