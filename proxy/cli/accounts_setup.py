@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,21 +16,27 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.accounts.book import AccountHolder, Gateway, KeyDigests, load_book
 from proxy.accounts.document import read_secret
+from proxy.accounts.suspects import rank_suspects
 from proxy.accounts.usage import FILE_NAME
 from proxy.accounts.watch_store import WatchStore
 from proxy.cli.accounts_reloading import AccountsReloader
 from proxy.cli.background import in_background
 from proxy.errors import AccountsDownError, ConfigError
+from proxy.telemetry.harvest import HARVEST_FEATURES
 from watermark.errors import AccountsFileError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from proxy.accounts.suspects import Suspect
     from proxy.accounts.watch import Watch
     from proxy.config import AccountsConfig, ProxyConfig
     from proxy.telemetry.metrics import Metrics
 
 _FLUSH_S: Final = 1.0
+_RANK_S: Final = 60.0
+_RESTS: Final = 20  # times as long as a ranking took, where there are that many accounts
+_SHOWN: Final = 20
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +71,13 @@ class AccountsSetup:
         )
 
     @contextlib.asynccontextmanager
-    async def noting(self, watch: Watch) -> AsyncIterator[None]:
-        """Write down what a process notes, every second and at the end."""
+    async def noting(self, watch: Watch, metrics: Metrics) -> AsyncIterator[None]:
+        """Write down what a process notes, every second and at the end; rank it every minute."""
         try:
-            async with in_background(self._flush_often(watch)):
+            async with (
+                in_background(self._flush_often(watch)),
+                in_background(self._rank_often(metrics)),
+            ):
                 yield
         finally:
             await asyncio.to_thread(self._flush, watch)
@@ -82,6 +93,34 @@ class AccountsSetup:
                 store.add(watch.take())
         except AccountsDownError as err:
             logger.warning("what was noted of accounts is lost: %s", err)
+
+    async def _rank_often(self, metrics: Metrics) -> None:
+        while True:
+            seconds = await asyncio.to_thread(self._rank, metrics)
+            await asyncio.sleep(max(_RANK_S, _RESTS * seconds))
+
+    def _rank(self, metrics: Metrics) -> float:
+        """Show who stands out; return how long that took, in seconds."""
+        start = time.perf_counter()
+        try:
+            with contextlib.closing(WatchStore(self.store)) as store:
+                ranked = rank_suspects(store.records())[:_SHOWN]
+        except AccountsDownError as err:
+            logger.warning("what was noted of accounts cannot be read: %s", err)
+        else:
+            metrics.harvest_ranked([(one.name, _features_of(one)) for one in ranked])
+        return time.perf_counter() - start
+
+
+def _features_of(suspect: Suspect) -> dict[str, float]:
+    """Return what the metrics show of an account or cluster; what is not known is left out."""
+    counts = {"reasons": len(suspect.reasons), "accounts": len(suspect.accounts)}
+    values = {
+        name: float(getattr(suspect.features, name))
+        for name in HARVEST_FEATURES
+        if name not in counts
+    }
+    return counts | {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def set_up_accounts(config: ProxyConfig) -> AccountsSetup | None:

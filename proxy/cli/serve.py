@@ -182,7 +182,7 @@ class Serving:
         async def beside() -> AsyncIterator[None]:
             async with contextlib.AsyncExitStack() as stack:
                 if accounts is not None and watch is not None:
-                    await stack.enter_async_context(accounts.noting(watch))
+                    await stack.enter_async_context(accounts.noting(watch, metrics))
                 await stack.enter_async_context(watching(*watched))
                 await stack.enter_async_context(self._sealing(metrics))
                 self.report()

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from proxy.telemetry.harvest import HarvestCollector
 from proxy.telemetry.ledger import LedgerCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from proxy.telemetry.selftest import Series, Verdict
     from watermark.ledger import State, WriterStats
@@ -165,6 +166,8 @@ class Metrics:
 
         self._ledger = LedgerCollector()
         self._registry.register(self._ledger)
+        self._harvest = HarvestCollector()
+        self._registry.register(self._harvest)
 
     def ledger_is(self, state: State, stats: WriterStats, *, n_open: int) -> None:
         """Say what the ledger has written; it counts for itself."""
@@ -244,6 +247,10 @@ class Metrics:
         self._account_tokens.labels(state, account if state == WATCHED else "").inc(tokens)
         if is_long:
             self._account_long.labels(state, account if state == WATCHED else "").inc()
+
+    def harvest_ranked(self, ranking: Sequence[tuple[str, Mapping[str, float]]]) -> None:
+        """Show the accounts and clusters that look most like a harvest."""
+        self._harvest.take(ranking)
 
     def accounts_read(self, *, is_taken: bool) -> None:
         """Say whether the accounts were taken when they were last read."""

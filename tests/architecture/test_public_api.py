@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,16 +73,31 @@ def complaints(tree: ast.Module) -> list[str]:
 
 def test_the_list_of_public_names_is_sorted_and_complete() -> None:
     tree = parse(ROOT / "watermark" / "__init__.py")
-    imported = {
-        alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
+    homes = {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("watermark")
         for alias in node.names
     }
-    assert watermark.__all__ == sorted(imported)
+    assert watermark.__all__ == sorted(homes) == dir(watermark)
     assert all(is_public(name) or name == "__version__" for name in watermark.__all__)
-    for name in watermark.__all__:
-        assert getattr(watermark, name) is not None
+    for name, module in homes.items():
+        assert getattr(watermark, name) is getattr(importlib.import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="no attribute 'Detecter'"):
+        watermark.Detecter  # type: ignore[attr-defined] # noqa: B018 - the reading is the test
+
+
+def test_commands_about_keys_do_not_wait_for_the_mathematics() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['keys', 'rotate', '--help']\n"
+        "import atexit; atexit.register(lambda: print('scipy' in sys.modules))\n"
+        "from watermark.cli.main import cli; cli()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert "--compromised" in done.stdout
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

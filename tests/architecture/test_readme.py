@@ -128,6 +128,7 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # a process each, with all that a measurement imports
 @pytest.mark.parametrize(
     "command",
     sorted({c for block in BLOCKS for c in block.commands if is_measurement(c)}),

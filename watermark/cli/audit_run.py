@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 from watermark.cli import render
 from watermark.cli.options import keys_option, tokenizer_option
 from watermark.errors import AuditPlanError
+from watermark.stats import LN_10
 from watermark.suspects.api import ApiSettings, ApiSuspect
 from watermark.suspects.callables import CollectedSuspect
 from watermark.suspects.dialects import Dialect, Sampling
@@ -164,5 +164,5 @@ def _collected(audit: Audit, path: Path | None) -> CollectedSuspect:
 def _tell(look: Look) -> None:
     render.write_note(
         f"{look.n_answers} of {look.n_planned} answers, {look.n_scored} scores, log10 of the "
-        f"e-value at most {look.log_evalue_peak / math.log(10):.2f}, spent {look.spent:.2f}"
+        f"e-value at most {look.log_evalue_peak / LN_10:.2f}, spent {look.spent:.2f}"
     )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -23,6 +20,7 @@ from watermark.cli.options import (
     tokenizer_option,
 )
 from watermark.cli.places import Sought
+from watermark.cli.reading import STANDARD_INPUT, read_file
 from watermark.cli.weights import check_weighted, weigh_all
 from watermark.cli.where import Views, check_views, locate, show, view_options
 from watermark.detection import Document, detect_many, text_forms
@@ -41,10 +39,10 @@ from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from watermark.keys import KeyRecord, KeyRing
 
-STANDARD_INPUT: Final = "-"
 DEFAULT_ALPHA: Final = 1e-6
 _MAX_DECOYS: Final = 10**9
 
@@ -184,29 +182,6 @@ def detect(
         return render.write_errors(errors)
     is_rejected = any(test.result.rejects_null(alpha=alpha) for test in tests)
     return render.EXIT_NULL_STANDS if exit_code and not is_rejected else render.EXIT_DONE
-
-
-def read_file(file: str) -> bytes:
-    """Return the bytes of a file, or of standard input for `-`.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    try:
-        if file == STANDARD_INPUT:
-            return _standard_input().read()
-        return Path(file).read_bytes()
-    except (OSError, ValueError) as err:
-        reason = (isinstance(err, OSError) and err.strerror) or str(err)
-        raise InputError(f"{file}: {reason.lower()}; correct the path") from err
-
-
-def _standard_input() -> BinaryIO:
-    """Return standard input, which is None in a process that was started without one."""
-    stream: TextIO | None = getattr(sys, "stdin", None)
-    if stream is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    return stream.buffer
 
 
 def select_records(ring: KeyRing, key_ids: Sequence[str], keys_file: Path) -> tuple[KeyRecord, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from watermark.cli import render
 from watermark.cli.places import span_fields
-from watermark.detection.result import LN_10
+from watermark.stats import LN_10
 from watermark.text import WORDS_V1, WordsUnit
 from watermark.text.canonical import CANONICAL_VERSION, canonical_digest
 

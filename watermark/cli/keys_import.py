@@ -8,8 +8,8 @@ from typing import Final
 import click
 
 from watermark.cli import render
-from watermark.cli.detect import read_file
 from watermark.cli.keys import file_stem, say_what_was_done, unit_id
+from watermark.cli.reading import read_file
 from watermark.errors import KeyFileError, KeysConfigError
 from watermark.keys import FOREIGN_SCHEMES, ForeignKey, KeyState, format_record, write_key_file
 from watermark.keys.foreign import MAX_FOREIGN_INTEGERS, Scalar

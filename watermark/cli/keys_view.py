@@ -21,7 +21,6 @@ from watermark.keys.record import (
     format_time,
 )
 from watermark.keys.reports import read_reports, workers_folder
-from watermark.stats import rotation_price
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -131,6 +130,8 @@ def check(*, keys_file: Path, record: bool, operator: str | None) -> int:
 @json_option
 def plan(*, period: str, training_window: str, as_json: bool) -> int:
     """Print how many keys fall into a training window, and what they cost in tokens."""
+    from watermark.stats import rotation_price  # noqa: PLC0415 - what is urgent does not wait for it
+
     try:
         price = rotation_price(parse_duration(period), parse_duration(training_window))
     except SchemeParameterError as err:

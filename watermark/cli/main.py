@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 from watermark.cli import render
-from watermark.cli.audit import audit
-from watermark.cli.audit_report import replay, report
-from watermark.cli.audit_run import run
-from watermark.cli.detect import detect
-from watermark.cli.keys import keys
-from watermark.cli.keys_commit import commit, prove, verify
-from watermark.cli.keys_end import destroy, disclose, suspend
-from watermark.cli.keys_import import import_key
-from watermark.cli.keys_rotate import rollback, rotate
-from watermark.cli.keys_view import check, list_keys, plan, status
-from watermark.cli.ledger import ledger
-from watermark.cli.scan import scan
-from watermark.cli.seeding import seeding
-from watermark.cli.trace import trace
 from watermark.errors import WatermarkError
 from watermark.version import __version__
 
@@ -40,8 +27,31 @@ Examples:
 """
 
 
+# Each is imported when it is asked for.
+_COMMANDS: Final = {
+    "audit": "watermark.cli.audit_group",
+    "detect": "watermark.cli.detect",
+    "keys": "watermark.cli.keys_group",
+    "ledger": "watermark.cli.ledger",
+    "scan": "watermark.cli.scan",
+    "seeding": "watermark.cli.seeding",
+    "trace": "watermark.cli.trace",
+}
+
+
 class EdgeGroup(click.Group):
     """A group of commands that return their exit code, and whose errors end here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click has it
+        """Return the names of all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as click has it
+        """Return a command, None where there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        return command
 
     def main(
         self,
@@ -94,18 +104,3 @@ def cli() -> None:
 
     Exit status: 0 the command did its work, 1 an error, 2 a mistake in the command.
     """
-
-
-for command in (list_keys, status, check, rotate, rollback, suspend, disclose, destroy):
-    keys.add_command(command)
-for command in (commit, prove, verify, plan, import_key):
-    keys.add_command(command)
-for command in (run, report, replay):
-    audit.add_command(command)
-cli.add_command(audit)
-cli.add_command(keys)
-cli.add_command(detect)
-cli.add_command(ledger)
-cli.add_command(scan)
-cli.add_command(seeding)
-cli.add_command(trace)

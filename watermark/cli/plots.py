@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from watermark.cli.places import Located
 
-FORMATS: Final = (".png", ".svg")
+_FORMATS: Final = (".png", ".svg")
 _COLORS: Final = {Level.NONE: "#d9dde3", Level.HINT: "#f2b84b", Level.MARKED: "#c2410c"}
 _NAMES: Final = {
     Level.NONE: "p > 0.01",
@@ -26,17 +26,21 @@ _NAMES: Final = {
 _PANEL_INCHES: Final = 1.7
 
 
-def check(path: Path) -> None:
+def check(path: Path, *, formats: Sequence[str] = _FORMATS) -> None:
     """Refuse a picture that cannot be drawn, before any work.
+
+    Args:
+        path: Where it is to go.
+        formats: The endings that can be written.
 
     Raises:
         click.UsageError: The name has another ending, or matplotlib is not installed.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise click.UsageError(f"--plot writes {' and '.join(FORMATS)}; {path} ends otherwise")
+    if path.suffix.lower() not in formats:
+        raise click.UsageError(f"--plot draws {', '.join(formats)}; found {path.name!a}")
     if importlib.util.find_spec("matplotlib") is None:
         raise click.UsageError(
-            "--plot needs matplotlib; run: pip install 'output-watermark[plots]'"
+            "--plot needs matplotlib; `pip install 'output-watermark[plots]'` brings it"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from watermark.cli import render
-from watermark.cli.detect import read_file
+from watermark.cli.reading import read_file
 from watermark.errors import VectorsError
 from watermark.seeding.vectors import VectorsReport, check_vectors
 from watermark.text import WordsUnit, words

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from watermark.cli import render
+from watermark.cli import plots, render
 from watermark.cli.detect import (
     check_usage,
     pool,
     read_all,
-    read_file,
     select_records,
     units_of,
 )
@@ -29,7 +28,8 @@ from watermark.cli.options import (
     pooled_option,
     tokenizer_option,
 )
-from watermark.cli.trace_plot import check_plot, write_plot
+from watermark.cli.reading import read_file
+from watermark.cli.trace_plot import FORMATS, write_plot
 from watermark.errors import AccountsFileError, InputError, KeysConfigError, SchemeParameterError
 from watermark.keys import load_keys
 from watermark.seeding import check_account
@@ -126,7 +126,8 @@ def trace(
     them there. A file that cannot be read is reported, and the others are traced.
     """
     check_usage((*files, accounts_file), tokenizers, as_ids=as_ids)
-    check_plot(plot_file)
+    if plot_file is not None:
+        plots.check(plot_file, formats=FORMATS)
     records = _with_channel(select_records(load_keys(keys_file), key_ids, keys_file), keys_file)
     accounts = read_accounts(accounts_file)
     units = {} if as_ids else units_of(records, tokenizers)

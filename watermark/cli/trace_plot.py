@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import math
 from typing import TYPE_CHECKING, Any, Final
-
-import click
 
 from watermark.cli import render
 from watermark.errors import InputError
@@ -18,25 +15,9 @@ if TYPE_CHECKING:
 
     from watermark.tracing import BodyTrace
 
-SUFFIXES: Final = (".png", ".svg", ".pdf")
+FORMATS: Final = (".png", ".svg", ".pdf")
 _MOST_LABELS: Final = 12
 _MOST_CURVES: Final = 10
-
-
-def check_plot(path: Path | None) -> None:
-    """Refuse a plot that could not be drawn, before the work begins.
-
-    Raises:
-        UsageError: The suffix is unknown, or matplotlib is not installed.
-    """
-    if path is None:
-        return
-    if path.suffix not in SUFFIXES:
-        raise click.UsageError(f"--plot draws {', '.join(SUFFIXES)}; found {path.name!a}")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise click.UsageError(
-            "--plot needs matplotlib; `pip install 'output-watermark[plots]'` brings it"
-        )
 
 
 def write_plot(path: Path, bodies: Sequence[tuple[str, BodyTrace]], *, alpha: float) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from watermark.stats import LN_10
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-LN_10: Final = math.log(10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

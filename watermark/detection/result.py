@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from watermark.errors import SchemeParameterError
 from watermark.schemes import GAMMA, NullLaw
 from watermark.stats import (
+    LN_10,
     binomial_log_sf,
     decoy_log_pvalue,
     keywise_rate,
@@ -18,8 +19,6 @@ from watermark.stats import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-LN_10: Final = math.log(10)
 
 
 _LOG_CONTRADICTION: Final = math.log(1e-9)

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from watermark.detection.detector import Detector
-from watermark.detection.result import LN_10
 from watermark.errors import SchemeParameterError
 from watermark.schemes import NO_CONTEXTS, scores_from_levels
 from watermark.seeding import pair_levels
-from watermark.stats import BettingEvalue
+from watermark.stats import LN_10, BettingEvalue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -13,6 +13,7 @@ from watermark.stats.evalues import BettingEvalue
 from watermark.stats.hypoexponential import weighted_gammas_log_sf
 from watermark.stats.keywise import keywise_log_evalue, keywise_rate
 from watermark.stats.lattice import integer_sum_log_sf
+from watermark.stats.logs import LN_10
 from watermark.stats.multiplicity import holm
 from watermark.stats.nulls import gamma_log_sf, gamma_log_sfs
 from watermark.stats.rademacher import rademacher_log_sf
@@ -21,6 +22,7 @@ from watermark.stats.tilted import tilted_log_growth
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 
 __all__ = [
+    "LN_10",
     "BettingEvalue",
     "RotationPrice",
     "affordable_decoys",

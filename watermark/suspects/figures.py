@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from watermark.radioactivity import Weighting
+from watermark.stats import LN_10
 from watermark.suspects.answers import Outcome
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ LEAST_SCORES: Final = 64
 """Scores between two points of the path, at least."""
 _BINS: Final = 40
 _DIGITS: Final = 9
-_LN_10: Final = math.log(10)
 
 
 _ALWAYS: Final = (
@@ -97,14 +97,14 @@ def evidence_fields(one: Evidence) -> dict[str, Any]:
         "n_scored": one.n_scored,
         "statistic": _rounded(one.statistic),
         "effect": _rounded(one.effect),
-        "log10_evalue": _rounded(one.log_evalue / _LN_10),
-        "log10_evalue_peak": _rounded(one.log_evalue_peak / _LN_10),
+        "log10_evalue": _rounded(one.log_evalue / LN_10),
+        "log10_evalue_peak": _rounded(one.log_evalue_peak / LN_10),
         "peak_after": one.peak_after,
-        "log10_pvalue_fixed_n": _rounded(one.log_pvalue / _LN_10),
+        "log10_pvalue_fixed_n": _rounded(one.log_pvalue / LN_10),
         "decoys": {
             "n": one.decoys.n_decoys,
             "n_reached": one.decoys.n_reached,
-            "log10_pvalue": _rounded(one.decoys.log_pvalue / _LN_10),
+            "log10_pvalue": _rounded(one.decoys.log_pvalue / LN_10),
             "histogram": _histogram(one),
         },
         "dose": {name: _rounded(value) for name, value in _dose_fields(one).items()},
@@ -113,8 +113,8 @@ def evidence_fields(one: Evidence) -> dict[str, Any]:
             {
                 "key_id": key.key_id,
                 "n_scored": key.n_scored,
-                "log10_pvalue": _rounded(key.log_pvalue / _LN_10),
-                "log10_pvalue_family": _rounded(key.log_pvalue_family / _LN_10),
+                "log10_pvalue": _rounded(key.log_pvalue / LN_10),
+                "log10_pvalue_family": _rounded(key.log_pvalue_family / LN_10),
                 "effect": _rounded(key.effect),
             }
             for key in one.keys
@@ -189,7 +189,7 @@ def _path(path: Sequence[tuple[int, float]]) -> list[list[float | None]]:
     last = 0
     for n_scored, log_evalue in path:
         if n_scored - last >= step:
-            found.append([n_scored, _rounded(log_evalue / _LN_10)])
+            found.append([n_scored, _rounded(log_evalue / LN_10)])
             last = n_scored
     return found
 

@@ -39,10 +39,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from watermark.detection.result import LN_10
 from watermark.errors import SchemeParameterError
 from watermark.seeding import CODE_BLOCK_BITS, AccountCodes
-from watermark.stats import holm, rademacher_log_sf
+from watermark.stats import LN_10, holm, rademacher_log_sf
 from watermark.tracing.segments import segment_log_pvalues
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ def builds(builtin: BuiltinModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+@pytest.mark.slow  # it is trained twice
 def test_another_process_builds_the_same_files(builtin: BuiltinModel, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from proxy.embedded.builtin import load_builtin; "
