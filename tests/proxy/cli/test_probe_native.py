@@ -35,8 +35,8 @@ def keys_file(folder: Path, unit: TokenizerUnit) -> Path:
     record = format_record(
         key_id="test",
         unit=unit.unit_id,
-        secret="test.key",
-        scheme="sglang-native",  # noqa: S106 - a path
+        secret="test.key",  # noqa: S106 - a path
+        scheme="sglang-native",
     )
     path = folder / "KEYS.toml"
     path.write_text(KEYS_HEADER + record)
