@@ -43,15 +43,17 @@ from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit, build_token_table
 from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     import httpx2
 
     from proxy.accounts.book import AccountHolder
     from proxy.accounts.watch import Watch
     from proxy.config import ModelConfig, ProxyConfig
+    from proxy.sampling.models import ModelHolder
     from proxy.upstream.continuing import Upstream
     from watermark.ledger import Ledger
+    from watermark.text import Unit
 
 
 def serve_model(config: ModelConfig) -> ServedModel:
@@ -154,11 +156,48 @@ def _keyed_model(model: ServedModel) -> KeyedModel:
     return KeyedModel(model.config.name, model.unit.unit_id)
 
 
+class ServingModels:
+    """What the endpoints serve with, made of the models in force and replaced with them.
+
+    A model of which nothing has changed stays as it is, with what is known of its upstream.
+
+    Attributes:
+        current: The models by name, and how each one's upstream is asked.
+        units: How the keys of all models that were ever in force cut text.
+    """
+
+    def __init__(self, client: UpstreamClient) -> None:
+        """Ask through a client."""
+        self._client = client
+        self.current: tuple[Mapping[str, ServedModel], Mapping[str, Upstream]] = ({}, {})
+        self.units: dict[str, Unit] = {WORDS_V1: WordsUnit()}
+
+    def take(self, models: Iterable[ModelConfig]) -> list[ServedModel]:
+        """Serve with these from now on.
+
+        Raises:
+            ConfigError: One cannot be served as configured.
+            TokenizerFileError: A tokenizer cannot be read.
+        """
+        known, asked = self.current
+        served: dict[str, ServedModel] = {}
+        upstreams: dict[str, Upstream] = {}
+        for config in models:
+            name, before = config.name, known.get(config.name)
+            is_same = before is not None and before.config == config
+            served[name] = before if before is not None and is_same else serve_model(config)
+            upstreams[name] = asked[name] if is_same else continuing(self._client, served[name])
+        self.units |= {model.unit.unit_id: model.unit for model in served.values()}
+        self.current = served, upstreams
+        return list(served.values())
+
+
 def create_app(
     config: ProxyConfig,
     keys: KeyRing | KeyHolder,
     *,
     metrics: Metrics | None = None,
+    models: ModelHolder | None = None,
     accounts: AccountHolder | None = None,
     watch: Watch | None = None,
     beside: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext,
@@ -174,6 +213,7 @@ def create_app(
         config: The configuration.
         keys: The keys; a ring stays, a holder's may be replaced.
         metrics: The counters; new ones where none are given.
+        models: Holds the configuration's models, and may replace them; None for ever those.
         accounts: Who may call; None for everybody.
         watch: What is noted of accounts; None where there are none.
         beside: What runs while the application does.
@@ -190,19 +230,19 @@ def create_app(
     metrics = metrics or Metrics()
     client = UpstreamClient(config.upstream, transport=transport)
     start = datetime.fromtimestamp(now(), UTC)
-    models = {model.name: serve_model(model) for model in config.models}
+    serving = ServingModels(client)
+    served = serving.take(config.models)
     holder = KeyHolder(keys, now=start) if isinstance(keys, KeyRing) else keys
-    check_ring(holder.current.ring, map(_keyed_model, models.values()), now=start)
+    check_ring(holder.current.ring, map(_keyed_model, served), now=start)
     metrics.keys_loaded(holder.current.generation)
     book = Book(open_ledger)
     usage = None if accounts is None else UsageStore(Path(config.state) / FILE_NAME)
     access = Access(usage, watch, metrics, now)
     ingress = Ingress(config.ingress, metrics)
     marking = Marking(
-        models=models,
+        serving=serving,
         keys=holder,
         passes_unmarked=config.keys.on_missing == "pass-unmarked",
-        upstreams={name: continuing(client, model) for name, model in models.items()},
         trusted=frozenset(config.disclosure.callers),
         max_body_bytes=config.server.max_body_bytes,
         access=access,
@@ -223,12 +263,14 @@ def create_app(
     detection = DetectionService(
         config=config.detection,
         keys=holder,
-        units={unit.unit_id: unit for unit in (WordsUnit(), *(m.unit for m in models.values()))},
+        units=serving.units,
         book=QueryBook(Path(config.state) / "detection"),
         metrics=metrics,
         max_body_bytes=config.server.max_body_bytes,
         now=now,
     )
+    if models is not None:
+        models.follow(serving.take)
     operations = Operations(metrics, marking.trusted, holder, now, book.ledger)
 
     @contextlib.asynccontextmanager

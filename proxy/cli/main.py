@@ -65,7 +65,10 @@ def serve(path: Path) -> None:
     help="Seconds to wait for the workers.",
 )
 def reload(path: Path, timeout: float) -> None:
-    """Have a running proxy read its keys again; fails where a worker refuses them."""
+    """Have a running proxy read its keys, and models that changed, again; probes those that say so.
+
+    Fails where a worker refuses them.
+    """
     run_reload(path, timeout_s=timeout)
 
 

@@ -15,15 +15,19 @@ from rich.console import Console
 from rich.table import Table
 
 from proxy.app import continuing, serve_model
+from proxy.cli.reloading import utc_now
 from proxy.cli.servers import embedded_upstream, with_embedded
 from proxy.config import load_config
 from proxy.errors import ConfigError
 from proxy.sampling.costs import PROMPT_TOKENS, REPLY_TOKENS, chosen_path, costs_of
+from proxy.sampling.native import ENGINES
 from proxy.sampling.questions import Path as MarkPath
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.native_probing import NativeMark, read_native_mark
 from proxy.upstream.probing import Findings, Prober
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1
+from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from proxy.sampling.costs import PathCost
     from proxy.sampling.serving import ServedModel
     from proxy.upstream.continuing import Upstream
+    from watermark.keys import KeyRecord
 
 _FOUND = ("api", "continuation", "prefix", "logprobs", "logprobs_mode", "chosen_logprobs")
 _FOUND_LATER = ("logit_bias", "max_n")
@@ -124,11 +129,20 @@ async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig
         clock=time.monotonic,
     )
     findings = await prober.probe()
+    record = _native_record(config, model, served)
+    if model.native.engine != "none" and model.native.enabled:
+        mark, how = await read_native_mark(
+            client, model.name, record, served.unit, _key_headers(config)
+        )
+        note = f"native mark of {model.native.engine}: {mark} ({how})"
+        findings = replace(findings, notes=(*findings.notes, note), native=mark)
     able = msgspec.structs.replace(
         findings.capabilities, parallel=model.capabilities.parallel, probe=False
     )
-    known = msgspec.structs.replace(model, capabilities=able)
+    known = _held_to(msgspec.structs.replace(model, capabilities=able), findings.native)
     costs = costs_of(known, _units(config, known, served), findings.speed)
+    if findings.native is NativeMark.NO_KEY:
+        costs = [one for one in costs if one.path is not MarkPath.NATIVE]
     chosen = chosen_path(costs[:-1], model.limits, plain=costs[-1])
     return Probed(
         model=_only(known, chosen),
@@ -147,6 +161,27 @@ def _forced(served: ServedModel) -> tuple[int, str] | None:
 
 def _knowing(model: ModelConfig, able: Capabilities) -> ModelConfig:
     return msgspec.structs.replace(model, capabilities=able)
+
+
+def _held_to(model: ModelConfig, mark: NativeMark | None) -> ModelConfig:
+    """Return a model whose engine is not relied on where it did not mark when told to."""
+    if mark not in (NativeMark.IGNORED, NativeMark.UNANSWERED):
+        return model
+    native = msgspec.structs.replace(model.native, enabled=False)
+    return msgspec.structs.replace(model, native=native)
+
+
+def _native_record(
+    config: ProxyConfig, model: ModelConfig, served: ServedModel
+) -> KeyRecord | None:
+    """Return the key with which a model's engine would mark a request now, None where none is."""
+    try:
+        ring = load_keys(Path(config.keys.file))
+        scope = ring.scope_of(model=model.name, route=DialectName.CHAT.value)
+        record = ring.marking(served.unit.unit_id, now=utc_now(), scope=scope)
+    except Exception:  # noqa: BLE001 - a probe may come before the first key
+        return None
+    return record if ENGINES.get(record.scheme) == model.native.engine else None
 
 
 def _key_headers(config: ProxyConfig) -> list[tuple[bytes, bytes]]:
@@ -201,6 +236,7 @@ def _plain(one: Probed) -> dict[str, Any]:
         "model": one.model.name,
         "capabilities": one.findings.capabilities,
         "notes": one.findings.notes,
+        "native": one.findings.native,
         "chosen": one.chosen.path,
         "unit": one.chosen.unit,
         "paths": [

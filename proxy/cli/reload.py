@@ -1,4 +1,4 @@
-"""`watermark-proxy reload`: have every worker read its keys again, and wait until it has."""
+"""`watermark-proxy reload`: have every worker read keys and models again, and wait until it has."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _check(before: _Reports, after: _Reports, timeout_s: float) -> None:
     refused = _grouped((report.error, pid) for pid, (_, report) in after.items() if report.error)
     if refused:
         lines = [f"refused by {_listed(pids)}: {error}" for error, pids in refused.items()]
-        raise ConfigError("\n".join([*lines, "the keys before stay in force"]))
+        raise ConfigError("\n".join([*lines, "what was in force stays in force"]))
     late = [pid for pid in before if pid in after and after[pid][0] <= before[pid][0]]
     if late:
         raise ConfigError(f"no answer within {timeout_s:g} s from {_listed(late)}; see its log")

@@ -62,7 +62,7 @@ class Reloader:
         Args:
             loader: Reads the file.
             holder: Holds the ring that the loader gave.
-            models: What the keys have to mark.
+            models: What the keys have to mark, gone through anew at every reload.
             metrics: Where successes and failures are counted.
             report: Called after every attempt.
             is_quiet: Whether somebody else writes the log lines.
@@ -71,7 +71,7 @@ class Reloader:
         self.look_seconds = LOOK_SECONDS
         self._loader = loader
         self._holder = holder
-        self._models = tuple(models)
+        self._models = models
         self._metrics = metrics
         self._report = report
         self._is_quiet = is_quiet

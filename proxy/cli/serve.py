@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 from proxy.accounts.watch import Watch
 from proxy.app import create_app, keyed_models
 from proxy.cli.accounts_setup import set_up_accounts
 from proxy.cli.first_key import marking_ring
 from proxy.cli.ledgers import LedgerOpener, ledger_opener
+from proxy.cli.models_reloading import ModelsReloader
 from proxy.cli.probe import with_probes
 from proxy.cli.reloading import Reloader, load_ring, utc_now
 from proxy.cli.servers import embedded_upstream, listen, uvicorn_server, with_embedded
@@ -27,6 +30,7 @@ from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import InTurn, watching
 from proxy.config import ProxyConfig, load_config
 from proxy.sampling.keys import KeyHolder
+from proxy.sampling.models import KeyedNow, ModelHolder
 from proxy.telemetry.metrics import Metrics
 from watermark.keys import KeysLoader
 from watermark.keys.hardening import forbid_dumps
@@ -40,12 +44,12 @@ from watermark.keys.reports import (
 from watermark.text import WORDS_V1, TokenizerUnit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from socket import socket
 
     from proxy.cli.accounts_setup import AccountsSetup
+    from proxy.cli.servers import EmbeddedReady
     from proxy.cli.watching import Watched
-    from proxy.sampling.keys import KeyedModel
 
 SWITCH_SECONDS: Final = 0.0005  # requests and a reload wait for each other no longer
 _BACKLOG: Final = 2048  # as uvicorn
@@ -62,6 +66,7 @@ def run_serve(path: Path) -> None:
     logging.basicConfig(format="watermark-proxy: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("proxy").setLevel(logging.INFO)
     config = load_config(path)
+    ready: EmbeddedReady | None = None
     with contextlib.ExitStack() as stack:
         if config.embedded is not None:
             say(f"starting the embedded upstream ({config.embedded.model})")
@@ -69,7 +74,8 @@ def run_serve(path: Path) -> None:
                 embedded_upstream(config.embedded, cache_dir=Path(config.state) / "cache")
             )
             config = with_embedded(config, ready)
-        serving = prepare(with_probes(config, say))
+        load = functools.partial(_load_again, path, ready)
+        serving = prepare(with_probes(config, say), declared=config, load=load)
         config = serving.config
         for warning in bias_warnings(config):
             say(warning)
@@ -100,7 +106,8 @@ class Serving:
         config: The configuration.
         loader: Reads the keys.
         holder: Holds them.
-        models: What they have to mark.
+        models: Holds the models.
+        load: Reads the configuration again.
         folder: Where workers report.
         ledger: Opens the ledger in a process that serves; None for no ledger.
         accounts: Who may call; None for everybody.
@@ -109,17 +116,24 @@ class Serving:
     config: ProxyConfig
     loader: KeysLoader
     holder: KeyHolder
-    models: tuple[KeyedModel, ...]
+    models: ModelHolder
+    load: Callable[[], ProxyConfig]
     folder: Path
     ledger: LedgerOpener | None = None
     accounts: AccountsSetup | None = None
 
     def watched(self) -> Watched:
         """Return what the process reads again that starts workers, and writes their log lines."""
-        keys = self.reloader(is_quiet=False)
-        if self.accounts is None:
-            return keys
-        return InTurn(self.accounts.reloader(metrics=None, is_quiet=False), keys)
+        watched: list[Watched] = [self.models_reloader(is_quiet=False)]
+        if self.accounts is not None:
+            watched.append(self.accounts.reloader(metrics=None, is_quiet=False))
+        return InTurn(*watched, self.reloader(is_quiet=False))
+
+    def models_reloader(self, *, is_quiet: bool) -> ModelsReloader:
+        """Return the watch over the models, for this process."""
+        return ModelsReloader(
+            self.load, self.models, self.holder, config=self.config, is_quiet=is_quiet
+        )
 
     def reloader(self, *, metrics: Metrics | None = None, is_quiet: bool) -> Reloader:
         """Return the watch over the keys, for this process."""
@@ -127,7 +141,7 @@ class Serving:
         return Reloader(
             self.loader,
             self.holder,
-            self.models,
+            KeyedNow(self.models),
             metrics=metrics,
             report=report,
             is_quiet=is_quiet,
@@ -140,7 +154,9 @@ class Serving:
             pid=os.getpid(),
             generation=held.generation,
             loaded_at=held.loaded_at.isoformat().replace("+00:00", "Z"),
-            error=self.holder.error or (self.accounts.holder.error if self.accounts else ""),
+            error=self.holder.error
+            or self.models.error
+            or (self.accounts.holder.error if self.accounts else ""),
         )
         write_report(self.folder, report)
 
@@ -157,7 +173,9 @@ class Serving:
         metrics = Metrics()
         keys = self.reloader(metrics=metrics, is_quiet=not is_alone)
         accounts = self.accounts
-        watched: list[Watched] = [keys]
+        # The models first: the keys' reload is what is reported, and a probe is waited for.
+        models = self.models_reloader(is_quiet=not is_alone)
+        watched: list[Watched] = [InTurn(models, keys)]
         if accounts is not None:
             watched.append(accounts.reloader(metrics=metrics, is_quiet=not is_alone))
         watch = None if accounts is None else Watch(accounts.digest_key)
@@ -176,8 +194,9 @@ class Serving:
                     withdraw_report(self.folder, os.getpid())
 
         app = create_app(
-            self.config,
+            msgspec.structs.replace(self.config, models=list(self.models.current)),
             self.holder,
+            models=self.models,
             metrics=metrics,
             accounts=None if accounts is None else accounts.holder,
             watch=watch,
@@ -192,8 +211,23 @@ class Serving:
             runner.run(server.serve(sockets=[bound]))
 
 
-def prepare(config: ProxyConfig) -> Serving:
+def _load_again(path: Path, ready: EmbeddedReady | None) -> ProxyConfig:
+    config = load_config(path)
+    return config if ready is None else with_embedded(config, ready)
+
+
+def prepare(
+    config: ProxyConfig,
+    *,
+    declared: ProxyConfig | None = None,
+    load: Callable[[], ProxyConfig] | None = None,
+) -> Serving:
     """Read and check everything that can be checked before serving.
+
+    Args:
+        config: The configuration, probed.
+        declared: As it was read, before its probes; None where there were none.
+        load: Reads it again; None for never another.
 
     Raises:
         WatermarkError: The configuration, a key or a tokenizer cannot be used.
@@ -210,7 +244,8 @@ def prepare(config: ProxyConfig) -> Serving:
         config=config,
         loader=loader,
         holder=holder,
-        models=models,
+        models=ModelHolder(config.models, models, declared=(declared or config).models),
+        load=load or (lambda: declared or config),
         folder=folder,
         ledger=None if config.ledger is None else ledger_opener(config.ledger, say),
         accounts=set_up_accounts(config),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy.errors import NoMarkingKeyError
 from proxy.routes.delivery import Delivery
@@ -27,15 +27,23 @@ if TYPE_CHECKING:
     from watermark.wire.openai_requests import GenerationRequest
 
 
+class Serving(Protocol):
+    """Has the models in force; one assignment replaces them."""
+
+    @property
+    def current(self) -> tuple[Mapping[str, ServedModel], Mapping[str, Upstream]]:
+        """The models by name, and how each one's upstream is asked."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marking:
     """What the endpoints share.
 
     Attributes:
-        models: The marked models by name.
+        serving: The marked models by name, and how their upstreams are asked for continuations.
         keys: The keys in force.
         passes_unmarked: Whether a request that no key marks goes through, rather than not at all.
-        upstreams: How each of them is asked for continuations.
         trusted: Digests of the callers that are told of the mark, or `*`.
         max_body_bytes: Largest request body.
         access: The accounts' rules and quotas.
@@ -53,10 +61,9 @@ class Marking:
         checker: Puts a share of what is delivered through the detector; None for none.
     """
 
-    models: Mapping[str, ServedModel]
+    serving: Serving
     keys: KeyHolder
     passes_unmarked: bool
-    upstreams: Mapping[str, Upstream]
     trusted: frozenset[str]
     max_body_bytes: int
     access: Access
@@ -71,6 +78,16 @@ class Marking:
     min_temperature: float = 0.0
     keep_alive_s: float = 0.0
     checker: Checker | None = None
+
+    @property
+    def models(self) -> Mapping[str, ServedModel]:
+        """The marked models by name, as they are in force now."""
+        return self.serving.current[0]
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """How each of them is asked for continuations."""
+        return self.serving.current[1]
 
     def key_of(
         self, served: ServedModel, request: GenerationRequest, entered: Entered, *, account: str

@@ -185,7 +185,9 @@ class _Relay:
         if is_changed and body is not None:
             headers = of_changed_body(headers, len(body))
         if self._heard is not None or self._withheld is not None:
-            headers = [pair for pair in headers if pair[0] != b"accept-encoding"]
+            # Where nothing is said every coding is welcome (RFC 9110, 12.5.3).
+            kept = [pair for pair in headers if pair[0] != b"accept-encoding"]
+            headers = [*kept, (b"accept-encoding", b"identity")]
         try:
             async with self._client.stream(
                 exchange.method, exchange.target, headers=headers, content=content

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from proxy.config import Capabilities
     from proxy.upstream.continuing import Upstream
+    from proxy.upstream.native_probing import NativeMark
     from watermark.wire.openai_requests import GenerationRequest
 
     Pairs = list[tuple[bytes, bytes]]
@@ -51,11 +52,13 @@ class Findings:
         capabilities: What the upstream can do.
         speed: How fast it was.
         notes: What was tried and how it went, one line each.
+        native: What became of the mark of an engine that is said to mark; None for no such engine.
     """
 
     capabilities: Capabilities
     speed: Speed
     notes: tuple[str, ...]
+    native: NativeMark | None = None
 
 
 @dataclass(slots=True)

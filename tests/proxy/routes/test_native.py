@@ -100,6 +100,7 @@ def test_the_engine_is_told_to_mark_and_its_bytes_pass(
             key = record(TokenizerUnit.read(tokenizer).unit_id).key_id
             assert answer.headers["x-watermark"] == f"marked; path=native; key={key}"
             assert asked.values(b"content-length") == [str(len(asked.body)).encode()]
+            assert asked.values(b"accept-encoding") == [b"identity"]
             assert await on.metric("watermark_delivered_tokens_total") == TOKENS
 
     asyncio.run(work())

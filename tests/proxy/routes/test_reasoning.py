@@ -124,7 +124,7 @@ async def upstream(turn: Turn) -> None:
         await turn.raw(b"0\r\n\r\n")
         return
     body = json.dumps(WHOLE[path]).encode()
-    if turn.request.values(b"accept-encoding"):
+    if turn.request.values(b"accept-encoding") != [b"identity"]:
         await turn.answer(gzip.compress(body), headers=(("content-encoding", "gzip"),))
     else:
         await turn.answer(body)
