@@ -32,6 +32,7 @@ from proxy.sampling.reasoning import Tags
 from proxy.sampling.serving import ServedModel
 from proxy.sampling.spelling import Spelling
 from proxy.telemetry.metrics import Metrics
+from proxy.upstream.anthropic_messages import MessagesUpstream
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.llama_server import LlamaServerUpstream
 from proxy.upstream.parallel import ParallelUpstream
@@ -133,6 +134,8 @@ def continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
 
 def _asked_once(client: UpstreamClient, model: ServedModel) -> Upstream:
     able = model.config.capabilities
+    if able.api == "anthropic":
+        return MessagesUpstream(client)
     if able.is_text:
         return TextUpstream(client, able, model.spelling)
     if able.api == "sglang":

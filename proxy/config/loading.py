@@ -81,6 +81,13 @@ _MODES: Final = {"sglang": "tempered", "llama-server": "raw"}
 def _check_api(model: ModelConfig, path: Path) -> None:
     """Refuse lists of another distribution than an engine's own endpoint has."""
     able = model.capabilities
+    is_texts = able.continuation in ("prefix", "none") and not able.logprobs
+    if able.api == "anthropic" and not able.probe and not (is_texts and able.max_n == 1):
+        raise ConfigError(
+            f"{path}: model {model.name!r} is asked over anthropic, which continues text by a "
+            'closing message or not at all, one choice a request; set continuation = "prefix" or '
+            '"none", logprobs = 0, max_n = 1 and parallel'
+        )
     mode = _MODES.get(able.api)
     is_used = able.logprobs > 0 and not (able.is_text or able.probe)
     if mode is not None and is_used and able.logprobs_mode != mode:

@@ -19,6 +19,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             `parallel` and `max_bias` stand.
         api: How token ids are continued. `openai`: `/v1/completions` (vLLM); `sglang`:
             `/generate`; `llama-server`: `/completion`, which has to list the whole vocabulary.
+            `anthropic`: `/v1/messages`, text alone, one choice a request.
         continuation: How it goes on with a reply. `token-ids`: `/v1/completions` takes token
             arrays and returns token ids. `text`: it takes text only; conversations are not
             marked. `prefix`: so does it, and `/v1/chat/completions` goes on with a last message
@@ -37,7 +38,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     probe: bool = False
-    api: Literal["openai", "sglang", "llama-server"] = "openai"
+    api: Literal["openai", "sglang", "llama-server", "anthropic"] = "openai"
     continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
     prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
     logprobs: _NonNegative = 0

@@ -82,6 +82,22 @@ def with_bearer(pairs: Pairs) -> Pairs:
     return [*pairs, (b"authorization", b"Bearer " + keys[0])]
 
 
+_VERSION: Final = (b"anthropic-version", b"2023-06-01")
+
+
+def with_anthropic_key(pairs: Pairs) -> Pairs:
+    """Return the headers of any client as an Anthropic-style upstream wants them.
+
+    A bearer token is the caller's key unless he sends one by its own name; two would be refused.
+    """
+    names = {name for name, _ in pairs}
+    bearer = [value.split()[-1] for name, value in pairs if name == b"authorization" and value]
+    kept = [pair for pair in pairs if pair[0] != b"authorization"]
+    if b"x-api-key" not in names and bearer:
+        kept.append((b"x-api-key", bearer[0]))
+    return kept if _VERSION[0] in names else [*kept, _VERSION]
+
+
 def _named_by_connection(pairs: Pairs) -> frozenset[bytes]:
     return frozenset(
         option.strip().lower()

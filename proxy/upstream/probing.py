@@ -94,8 +94,16 @@ class Prober:
             call = _Call(self, able, self.adapter(able))
             if await self._holds(f"continues: {_name(able)}", call.continues):
                 return await self._details(call)
-        able = self._with(continuation="none", logprobs=0)
-        return await self._details(_Call(self, able, self.adapter(able)))
+        whole, messages = self._whole("openai"), self._whole("anthropic")
+        if not await self._holds("answers over openai", whole.answers) and await self._holds(
+            "answers over anthropic", messages.answers
+        ):
+            whole = messages
+        return await self._details(whole)
+
+    def _whole(self, api: str) -> _Call:
+        able = self._with(api=api, continuation="none", logprobs=0)
+        return _Call(self, able, self.adapter(able))
 
     def _ways(self) -> Iterator[Capabilities]:
         apis: tuple[Literal["openai", "sglang", "llama-server"], ...] = (
@@ -104,8 +112,9 @@ class Prober:
         for api in apis:
             yield self._with(api=api, continuation="token-ids", logprobs=0)
         for prefix in ("continue-final-message", "prefix", "trailing"):
-            yield self._with(continuation="prefix", prefix=prefix, logprobs=0)
-        yield self._with(continuation="text", logprobs=0)
+            yield self._with(api="openai", continuation="prefix", prefix=prefix, logprobs=0)
+        yield self._with(api="anthropic", continuation="prefix", prefix="trailing", logprobs=0)
+        yield self._with(api="openai", continuation="text", logprobs=0)
 
     def _with(self, **fields: Any) -> Capabilities:  # noqa: ANN401 - as the struct has them
         return msgspec.structs.replace(self.declared, probe=False, **fields)
@@ -156,6 +165,8 @@ class Prober:
 def _name(able: Capabilities) -> str:
     if able.continuation == "token-ids":
         return f"token ids over {able.api}"
+    if able.api == "anthropic":
+        return "a closing message over anthropic"
     return f"prefix by {able.prefix}" if able.continuation == "prefix" else able.continuation
 
 
@@ -200,6 +211,11 @@ class _Call:
         return bool(rest.text.strip()) and rest.text.lstrip().startswith(
             wanted[: max(1, half // 2)]
         )
+
+    async def answers(self) -> bool:
+        """Return whether a whole question is answered."""
+        (one,) = await self._ask(max_tokens=_LENGTH)
+        return bool(one.text)
 
     async def list_size(self) -> int:
         """Return how many likeliest tokens are listed."""

@@ -8,8 +8,7 @@ What such upstreams do, and what is done about it:
 
 - A character that the last token leaves unfinished reads U+FFFD; it is cut off.
 - An answer to a chat that is continued may repeat the text it was given (llama-server, not
-  streamed). Whether an upstream does is learned from its first answer that says so, and held to
-  from then on: text that merely happens to repeat itself is not cut.
+  streamed): see `echo`.
 - Whole replies are asked for in the client's own words, and nothing is continued
   (`whole_replies`).
 - Token counts come for all choices together. A choice that ended for its length has as many as
@@ -26,6 +25,7 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.questions import Continuation, Drafted, Finish, TextPiece
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import ContextLimits, read_finish
+from proxy.upstream.echo import Echo
 from proxy.upstream.text_labels import LabelReader, Logprobs
 from proxy.upstream.whole_replies import question_of, read_replies
 from watermark.wire.openai_requests import DialectName
@@ -85,7 +85,7 @@ class TextUpstream:
         self._able = able
         self._reader = None if spelling is None else LabelReader(spelling, able)
         self._limits = ContextLimits(client)
-        self._repeats: bool | None = None  # not known yet
+        self._echo = Echo()
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:
         """Return None: what is left of the context the answers tell (`Drafted.room`).
@@ -199,24 +199,11 @@ class TextUpstream:
         texts = [_text(one) for one in choices]
         counts = _counts(finishes, draft.max_tokens, total)
         if request.dialect is DialectName.CHAT:
-            texts = self._without_repeat(texts, self._given(request) + draft.text)
+            texts = self._echo.cut(texts, self._given(request) + draft.text)
         return tuple(
             self._continuation(draft, choice, text, finish, count)
             for choice, text, finish, count in zip(choices, texts, finishes, counts, strict=True)
         )
-
-    def _without_repeat(self, texts: list[str], given: str) -> list[str]:
-        """Return what is new, where the upstream repeats what it was given."""
-        if given and self._repeats is None and texts:
-            self._repeats = all(text.startswith(given) for text in texts)
-        if not (given and self._repeats):
-            return texts
-        if not all(text.startswith(given) for text in texts):
-            raise UpstreamProtocolError(
-                "the upstream repeats the text that it continues in some answers and not in "
-                'others; set continuation = "none" for this model'
-            )
-        return [text[len(given) :] for text in texts]
 
     def _continuation(
         self, draft: Draft, choice: _Choice, text: str, finish: Finish, count: int
