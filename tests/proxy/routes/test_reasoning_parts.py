@@ -142,7 +142,9 @@ async def serving(
     rng = np.random.default_rng(1)
     entropy = lambda: int(rng.integers(1 << 62))
     async with FakeUpstream(Thinker(is_open=is_open).behave).serving() as upstream:
-        config = proxy_config(upstream.url, model, selftest=SelftestConfig(share=1.0))
+        checked = SelftestConfig(share=1.0)
+        state = str(tokenizer.parent)
+        config = proxy_config(upstream.url, model, selftest=checked, state=state)
         async with (
             running(create_app(config, KeyRing((record,)), entropy=entropy, **accounts)) as url,
             httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
