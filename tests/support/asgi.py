@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from proxy.accounts.book import AccountHolder
     from tests.support.fake_upstream import Behavior
+    from watermark.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ async def proxied(
     model: dict[str, Any] | None = None,
     url: str | None = None,
     accounts: AccountHolder | None = None,
+    open_ledger: Callable[[], Ledger] | None = None,
     **fields: Any,
 ) -> AsyncIterator[Proxied]:
     """Run a proxy whose model is `m`; nothing of it may outlive the scenario."""
@@ -60,7 +62,7 @@ async def proxied(
         config = proxy_config(
             url or upstream.url, model_config("m", tokenizer, **(model or {})), **fields
         )
-        app = create_app(config, key_ring(tokenizer), accounts=accounts)
+        app = create_app(config, key_ring(tokenizer), accounts=accounts, open_ledger=open_ledger)
         async with (
             running(app) as address,
             httpx2.AsyncClient(base_url=address, timeout=20, trust_env=False) as client,
