@@ -1,6 +1,6 @@
 """What a static green list gives and costs: the path `bias`, where an upstream takes biases only.
 
-    OUTPUT_WATERMARK_SHARED=... python -m benchmarks.static_green_list [--replies 48] [--tokens 200]
+    OUTPUT_WATERMARK_SHARED=... python -m benchmarks.static_green_list [--replies 48] [--null]
 
 Story model, temperature 1, biased in process as an engine does it. Three questions: how much of
 the mark one reply carries (effect, median p against decoys), what the bias does to the replies
@@ -125,9 +125,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replies", type=int, default=48)
     parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--null", action="store_true", help="Only the rates of unmarked texts.")
     args = parser.parse_args()
     story = load_story()
-    strength(story, args)
+    if not args.null:
+        strength(story, args)
     null(story)
 
 

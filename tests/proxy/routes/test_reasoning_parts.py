@@ -147,7 +147,7 @@ async def serving(
         config = proxy_config(upstream.url, model, selftest=checked, state=state)
         async with (
             running(create_app(config, KeyRing((record,)), entropy=entropy, **accounts)) as url,
-            httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
+            httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False) as client,
         ):
             yield On(client, upstream, unit, record)
 
