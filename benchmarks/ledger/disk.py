@@ -1,8 +1,10 @@
-"""A disk that fills up under a real proxy: how long marking goes on, and whether all is written.
+"""A disk that fills up, or fails: how long marking goes on, and whether all of it is written.
 
-The ledger lies on a file system of its own of a few megabytes (which needs root). A file takes
-the rest of it at an instant; streams run on and new ones are asked for. What was marked and came
-after is held against the ledger, once there is room again.
+Full: the ledger of a real proxy lies on a file system of its own of a few megabytes (which needs
+root). A file takes the rest of it at an instant. I/O errors: every sync of the ledger meets one
+(EIO) from an instant on, in a proxy on a socket whose ledger is on a disk in memory. Streams run
+on and new ones are asked for meanwhile. What was marked and came after is held against the ledger,
+once the disk works again.
 """
 
 from __future__ import annotations
@@ -16,16 +18,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import apsw
 import httpx2
 import numpy as np
 
 from benchmarks.ledger.kills import Got, LedgerStage
+from proxy.app import create_app
+from proxy.cli.servers import running
+from proxy.config import LedgerConfig
+from tests.support.disks import Disk
+from tests.support.fake_upstream import FakeUpstream, Turn, honest
+from tests.support.ledgers import make_settings, open_ledger, rows_in
+from tests.support.servers import (
+    SELECT_ONLY,
+    byte_tokenizer,
+    key_ring,
+    model_config,
+    proxy_config,
+)
 from watermark.ledger import Kind, Pseudonyms, files_in, gap_of, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from watermark.ledger import Row
 
 _CLIENTS = 6
+_DRAFT_S = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +92,10 @@ async def _ask(client: httpx2.AsyncClient, number: int) -> Asked:
     return Asked(at=at, last=last, is_marked=is_marked, status=status, got=got)
 
 
-async def _load(url: str, ballast: Path, seconds: float) -> tuple[list[Asked], float]:
-    """Ask all the time; fill the disk after a while, and empty it again."""
+async def _load(
+    url: str, seconds: float, break_it: Callable[[], object], mend_it: Callable[[], object]
+) -> tuple[list[Asked], float]:
+    """Ask all the time; break the disk after a while, and mend it again."""
     done: list[Asked] = []
     stop = asyncio.Event()
 
@@ -89,48 +110,95 @@ async def _load(url: str, ballast: Path, seconds: float) -> tuple[list[Asked], f
 
     tasks = [asyncio.ensure_future(client(place)) for place in range(_CLIENTS)]
     await asyncio.sleep(seconds)
-    full_at = time.monotonic()
+    broken_at = time.monotonic()
+    break_it()
+    await asyncio.sleep(seconds + 1)
+    mend_it()
+    await asyncio.sleep(seconds)
+    stop.set()
+    await asyncio.gather(*tasks)
+    return done, broken_at
+
+
+def _fill(ballast: Path) -> None:
     with contextlib.suppress(OSError), ballast.open("wb") as file:
         while True:
             file.write(bytes(4096))
             file.flush()
-    await asyncio.sleep(seconds + 1)
-    ballast.unlink()  # noqa: ASYNC240 - at this instant
-    await asyncio.sleep(seconds)
-    stop.set()
-    await asyncio.gather(*tasks)
-    return done, full_at
 
 
 def main(seconds: float = 5.0) -> None:
-    """Print the table, for a ledger that keeps a reserve and for one that does not."""
-    print("reserve  marked before  s until last marked byte  refused  marked after  unlogged  gaps")
+    """Print the table: a full disk, with a reserve and without, and one that fails."""
+    print(
+        "disk               marked before  s until last marked byte  refused  marked after  "
+        "unlogged  gaps"
+    )
     for reserve in (8, 0):
         with tempfile.TemporaryDirectory() as folder:
             stage = LedgerStage(Path(folder) / "stage", np.random.default_rng(0))
             stage.write_keys(stage.make_key("first"))
             with small_disk(stage.folder / "ledger", 64):
-                print(_row(stage, reserve, seconds))
+                print(_full(stage, reserve, seconds), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        print(asyncio.run(_failing(Path(folder), seconds)))
 
 
-def _row(stage: LedgerStage, reserve: int, seconds: float) -> str:
+def _full(stage: LedgerStage, reserve: int, seconds: float) -> str:
     stage.make_ledger(reserve_mib=reserve)
+    ballast = stage.folder / "ledger" / "ballast"
     with stage.serving():
-        ballast = stage.folder / "ledger" / "ballast"
-        asked, full_at = asyncio.run(_load(stage.url, ballast, seconds))
+        work = _load(stage.url, seconds, lambda: _fill(ballast), ballast.unlink)
+        asked, full_at = asyncio.run(work)
     settings = stage.settings()
-    names = Pseudonyms(settings.secret())
     rows = [
         row for name in files_in(settings.rows) for row in read_file(settings.rows / str(name)).rows
     ]
+    names = Pseudonyms(settings.secret())
+    return _line(f"full, {reserve} MiB kept", asked, (full_at, seconds), rows, names)
+
+
+async def _failing(folder: Path, seconds: float) -> str:
+    settings, disk = make_settings(folder), Disk("failing")
+    tokenizer, draft = byte_tokenizer(folder), honest()
+
+    async def behave(turn: Turn) -> None:
+        await asyncio.sleep(_DRAFT_S)
+        await draft(turn)
+
+    async with FakeUpstream(behave).serving() as upstream:
+        config = proxy_config(
+            upstream.url,
+            model_config("m", tokenizer, splice=SELECT_ONLY),
+            ledger=LedgerConfig(file="LEDGER.toml", on_unavailable="block"),
+            state=str(folder),
+        )
+        app = create_app(
+            config, key_ring(tokenizer), open_ledger=lambda: open_ledger(settings, disk)
+        )
+        async with running(app) as url:
+            asked, at = await _load(
+                url, seconds, lambda: disk.fault.update(sync=apsw.IOError), disk.fault.clear
+            )
+    rows, names = rows_in(settings, disk), Pseudonyms(settings.secret())
+    return _line("I/O errors", asked, (at, seconds), rows, names)
+
+
+def _line(
+    disk: str,
+    asked: Sequence[Asked],
+    broken: tuple[float, float],
+    rows: Sequence[Row],
+    names: Pseudonyms,
+) -> str:
+    at, seconds = broken
     begun = {row.conversation for row in rows if row.kind == Kind.BEGIN}
     marked = [one for one in asked if one.is_marked]
     unlogged = sum(one.got.conversation(names) not in begun for one in marked)
-    back_at = full_at + seconds + 1
-    during = [one.last - full_at for one in marked if full_at <= one.last < back_at]
+    back_at = at + seconds + 1
+    during = [one.last - at for one in marked if at <= one.last < back_at]
     causes = sorted({gap_of(row).cause for row in rows if row.kind == Kind.GAP})
     return (
-        f"{reserve:>4} MiB{sum(one.at < full_at for one in marked):>14}"
+        f"{disk:<19}{sum(one.at < at for one in marked):>13}"
         f"{max(during, default=0.0):>26.2f}{sum(one.status == 503 for one in asked):>9}"
         f"{sum(one.at >= back_at for one in marked):>14}{unlogged:>10}  {', '.join(causes)}"
     )
