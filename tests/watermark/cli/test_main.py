@@ -156,11 +156,8 @@ def test_ctrl_c_ends_a_process_that_waits_for_input(shell: Shell) -> None:
     shell.key("k")
     fifo = shell.folder / "fifo"
     os.mkfifo(fifo)
-    # A test run in the background may ignore the signal, and its children would too.
-    heeds = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code = heeds + "runpy.run_module('watermark', run_name='__main__', alter_sys=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", code, "detect", fifo, "-", "--keys", shell.keys],
+        [sys.executable, "-m", "watermark", "detect", fifo, "-", "--keys", shell.keys],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
     ) as waiting:  # fmt: skip
         os.close(os.open(fifo, os.O_WRONLY))  # opens only when the process reads
