@@ -34,6 +34,7 @@ from watermark.schemes.reader import (
     Pairs,
     Positions,
     all_windows,
+    distinct_outside,
     sliding_positions,
     text_decoys,
     text_identities,
@@ -104,11 +105,7 @@ class GreenListReader:
 
     def read(self, positions: Positions, *, excluded: NDArray[np.uint64] = NO_CONTEXTS) -> Pairs:
         """Return the distinct pairs of one reply; the engine marks a context whenever it comes."""
-        pairs = self.evaluate(positions)
-        if len(excluded):
-            counts = ~np.isin(text_identities(positions.contexts), excluded)
-            pairs = Pairs(pairs.identities[counts], pairs.draws[counts])
-        return pairs.distinct()
+        return distinct_outside(self.evaluate(positions), positions, excluded)
 
     def evaluate(self, positions: Positions) -> Pairs:
         """Return the n-gram at every position, shape (n, context_width + 1)."""

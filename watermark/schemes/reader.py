@@ -192,6 +192,22 @@ def counted(
     return None if left_out is None else ~left_out
 
 
+def distinct_outside(pairs: Pairs, positions: Positions, excluded: NDArray[np.uint64]) -> Pairs:
+    """Return each pair once whose context is not excluded.
+
+    For schemes that mark a context whenever it comes, and tell contexts by `text_identities`.
+
+    Args:
+        pairs: Those of all positions.
+        positions: Of one reply.
+        excluded: Identities of contexts that are left out, in any order.
+    """
+    if len(excluded):
+        counts = ~np.isin(text_identities(positions.contexts), excluded)
+        pairs = Pairs(pairs.identities[counts], pairs.draws[counts])
+    return pairs.distinct()
+
+
 def text_identities(windows: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Return a 64-bit identity of every run of units, shape (n,), that depends on no key.
 
