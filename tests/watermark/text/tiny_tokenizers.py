@@ -29,13 +29,19 @@ def byte_level() -> Tokenizer:
     return tokenizer
 
 
-def space_marked() -> Tokenizer:
-    """Llama's kind: a space mark, byte pieces, and a decoder that drops the first space."""
+def space_marked(*, within_words: bool = False) -> Tokenizer:
+    """Llama's kind: a space mark, byte pieces, and a decoder that drops the first space.
+
+    Args:
+        within_words: Whether, as in Llama's own, no token goes on behind a word's end.
+    """
     bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
     trained = Tokenizer(models.BPE(unk_token="<unk>"))  # noqa: S106 - a token, no password
     trained.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
+    if within_words:
+        trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     trainer = trainers.BpeTrainer(
         vocab_size=420,
         special_tokens=["<unk>", "</s>", *bytes_],
@@ -45,6 +51,7 @@ def space_marked() -> Tokenizer:
     trained.train_from_iterator(CORPUS, trainer)
     description = json.loads(trained.to_str())
     description["model"]["byte_fallback"] = True
+    description["pre_tokenizer"] = None
     # Byte pieces are plain entries of the vocabulary, not special tokens.
     description["added_tokens"] = description["added_tokens"][:2]
     tokenizer = Tokenizer.from_str(json.dumps(description))
