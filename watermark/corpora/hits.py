@@ -81,7 +81,7 @@ def keep_block(
         np.concatenate([one.log_pvalues for one in scores]),
     ]
     for cut in block.cuts:
-        arrays += [cut.rows[cut.pairs], cut.pair_ends, cut.prompts, cut.prompt_ends]
+        arrays += [cut.rows.take(cut.pairs, axis=0), cut.pair_ends, cut.prompts, cut.prompt_ends]
     return header, arrays
 
 

@@ -88,7 +88,7 @@ class Spill:
         if len(prompts):
             kept &= ~np.isin(hashes, prompts)
         where = np.flatnonzero(kept)
-        return rows[where[np.argsort(pairs[where])]], rows.nbytes
+        return rows.take(where[np.argsort(pairs[where])], axis=0), rows.nbytes
 
     def _read(self, array: int, start: int, stop: int, width: int) -> NDArray[np.uint32]:
         """Return the rows of some buckets, those of all blocks one after another."""
