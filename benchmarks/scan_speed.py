@@ -54,17 +54,18 @@ def write_corpus(text: Path, path: Path, megabytes: int, new_words: float) -> No
         new_words: Share of words, in [0, 1], that are given letters to be seen nowhere else.
     """
     rng = np.random.default_rng(0)
-    words = np.array(text.read_text(encoding="utf-8").split(" "), object)
+    words = text.read_text(encoding="utf-8").split(" ")
     left = megabytes * 1_000_000
     with path.open("w", encoding="utf-8") as file:
         while left > 0:
             start = int(rng.integers(0, len(words) - 400))
             length = int(rng.integers(60, 400))
-            moved = words[start : start + length].copy()
-            for i, j in rng.integers(0, length, (length // 8, 2)):
-                moved[[i, j]] = moved[[j, i]]
-            for i in np.flatnonzero(rng.random(length) < new_words):
-                moved[i] += "".join(LETTERS[rng.integers(0, len(LETTERS), 5)])
+            moved = words[start : start + length]
+            for i, j in rng.integers(0, length, (length // 8, 2)).tolist():
+                moved[i], moved[j] = moved[j], moved[i]
+            if new_words:
+                for i in np.flatnonzero(rng.random(length) < new_words).tolist():
+                    moved[i] += "".join(LETTERS[rng.integers(0, len(LETTERS), 5)])
             left -= file.write(json.dumps({"text": " ".join(moved)}) + "\n")
 
 
