@@ -3,7 +3,8 @@
     python -m benchmarks.latency [--requests 40] [--tokens 64]
 
 The built-in model in a process of its own; a proxy a path in this one, and one that passes
-everything through. Requests are streamed and take turns, so that the machine's noise meets every
+everything through. *Over text* is a path that continues the text of a conversation; the others
+continue token ids. Requests are streamed and take turns, so that the machine's noise meets every
 path. `native` is served by the same model behind a relay that takes the engine's switch off: what
 is measured is the proxy, not an engine's sampler.
 """
@@ -15,9 +16,9 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx2
 import msgspec
@@ -30,6 +31,7 @@ from benchmarks.story import print_table
 from proxy.app import create_app
 from proxy.cli.servers import embedded_upstream, running
 from proxy.config import (
+    BiasConfig,
     Capabilities,
     DisclosureConfig,
     EmbeddedConfig,
@@ -52,7 +54,12 @@ if TYPE_CHECKING:
 
     from proxy.cli.servers import EmbeddedReady
 
-PATHS = ("direct", "passed", "native", "splice", "select", "reply")
+OVER_TEXT = ", over text"
+PATHS = (
+    *("direct", "passed", "native", "bias", "splice", "select", "reply"),
+    *(f"{path}{OVER_TEXT}" for path in ("splice", "select")),
+)
+SCHEMES = {"native": "sglang-native", "bias": "static-green-list"}
 
 
 @dataclass
@@ -63,24 +70,28 @@ class Times:
     token: list[float] = field(default_factory=list)
 
 
-def model_of(path: str, ready: EmbeddedReady) -> ModelConfig:
+def model_of(way: str, ready: EmbeddedReady) -> ModelConfig:
     """Return how a path is configured."""
-    whole = path == "reply"
+    path = way.removesuffix(OVER_TEXT)
+    is_whole = path in ("reply", "bias", "native")
+    continuation: Literal["prefix", "token-ids"]
+    continuation = "prefix" if way.endswith(OVER_TEXT) else "token-ids"
     return ModelConfig(
         name=ready.model,
         tokenizer=ready.tokenizer,
         end_tokens=ready.end_tokens,
         capabilities=Capabilities(
-            continuation="none" if whole else "token-ids",
-            logprobs=0 if whole else 100,
+            continuation="none" if is_whole else continuation,
+            logprobs=0 if is_whole else 100,
             logprobs_mode="tempered",
             logit_bias=True,
             max_n=8,
         ),
-        native=NativeConfig(engine="sglang"),
+        native=NativeConfig(engine="sglang" if path == "native" else "none"),
+        bias=BiasConfig(enabled=path == "bias"),
         splice=SpliceConfig(enabled=path == "splice", logprobs=100, draft_tokens=4, drafts=2),
-        select=SelectConfig(chunk_tokens=8, candidates=8),
-        reply=ReplyConfig(candidates=4),
+        select=SelectConfig(enabled=path == "select", chunk_tokens=8, candidates=8),
+        reply=ReplyConfig(enabled=path == "reply", candidates=4),
     )
 
 
@@ -117,9 +128,11 @@ async def ask(client: httpx2.AsyncClient, body: dict[str, Any], path: str) -> tu
     start = time.perf_counter()
     first = 0.0
     async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        assert answer.status_code == 200, await answer.aread()
+        assert answer.status_code == 200, (path, await answer.aread())
         if path not in ("direct", "passed"):
-            assert f"path={path}" in answer.headers["x-watermark"], answer.headers
+            assert f"path={path.removesuffix(OVER_TEXT)}" in answer.headers["x-watermark"], (
+                answer.headers
+            )
         async for part in answer.aiter_raw():
             if not first and b'"content":"' in part.replace(b'"content":""', b""):
                 first = time.perf_counter()
@@ -131,7 +144,6 @@ async def measure(ready: EmbeddedReady, args: argparse.Namespace) -> dict[str, T
     """Return every path's times."""
     secret = SecretKey("bench", np.random.default_rng(1).bytes(32))
     own = KeyRecord(key_id="bench", unit=ready.unit, secret=secret)
-    engine = KeyRecord(key_id="bench", unit=ready.unit, secret=secret, scheme="sglang-native")
     end = [str(token) for token in args.end_ids]
     body = {
         "model": ready.model,
@@ -148,8 +160,8 @@ async def measure(ready: EmbeddedReady, args: argparse.Namespace) -> dict[str, T
         relayed = await stack.enter_async_context(running(relay(behind)))
         for path in PATHS[1:]:
             url = relayed if path == "native" else ready.url
-            ring = KeyRing((engine if path == "native" else own,))
-            app = create_app(config_of(path, ready, url), ring)
+            record = replace(own, scheme=SCHEMES.get(path, own.scheme))
+            app = create_app(config_of(path, ready, url), KeyRing((record,)))
             urls[path] = await stack.enter_async_context(running(app))
         clients = {
             path: await stack.enter_async_context(httpx2.AsyncClient(base_url=url, timeout=120))
