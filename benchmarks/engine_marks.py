@@ -1,6 +1,6 @@
 """Do engines' own texts get the engines' own p-values from our detector?
 
-    OUTPUT_WATERMARK_ENGINES=FOLDER python -m benchmarks.engine_marks [--texts 20] [--tokens 300]
+    OUTPUT_WATERMARK_ENGINES=FOLDER python -m benchmarks.engine_marks [--texts 20] [--tokens 150]
 
 Texts are made by the engines' own samplers, on the CPU, from a Zipf law, each under a key of its
 own, and given to their detector and to ours. FOLDER holds the unpacked wheels of vLLM and SGLang
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def vllm(key: int, n: int) -> Held:
     text = vllm_text(key, n)
     theirs = vllm_gumbel().GumbelWatermarkDetector(key).detect(text)
     ours = foreign_detector("vllm-gumbel", [key]).detect(text)
-    return Held(ours, theirs.score, math.log(theirs.p_value))
+    return Held(ours, theirs.score, log_of(theirs.p_value))
 
 
 def vllm_dual(key: int, n: int) -> Held:
@@ -57,7 +58,12 @@ def vllm_dual(key: int, n: int) -> Held:
     text = vllm_text(key, n, alpha=0.1)
     theirs = vllm_gumbel().DualKeyGumbelWatermarkDetector(key).detect(text)
     ours = foreign_detector("vllm-gumbel", [key], algorithm="dual_key_gumbel").detect(text)
-    return Held(ours, theirs.score, math.log(theirs.p_value))
+    return Held(ours, theirs.score, log_of(theirs.p_value))
+
+
+def log_of(p: float) -> float | None:
+    """Return the logarithm of a p-value; None where a double no longer holds all its digits."""
+    return math.log(p) if p >= sys.float_info.min else None
 
 
 def sglang(key: int, n: int) -> Held:
@@ -128,8 +134,8 @@ def row(name: str, held: list[Held]) -> str:
     """Return a line of the table."""
     statistic = max(abs(one.ours.statistic / one.statistic - 1) for one in held)
     log_p = np.median([one.ours.log10_pvalue for one in held])
-    cells = [name, held[0].ours.law.name, f"{log_p:.1f}", f"{statistic:.1e}"]
     pairs = [(one.ours.log_pvalue, one.log_pvalue) for one in held if one.log_pvalue is not None]
+    cells = [name, held[0].ours.law.name, f"{log_p:.1f}", f"{statistic:.1e}", str(len(pairs))]
     if pairs and name in EXACT:
         worst = max(abs(ours / theirs - 1) for ours, theirs in pairs)
         cells += [f"{worst:.1e}", "yes" if worst <= BAR else "NO"]
@@ -145,21 +151,21 @@ def main() -> None:
     """Make texts, hold both detectors against them, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=int, default=20)
-    parser.add_argument("--tokens", type=int, default=300)
+    parser.add_argument("--tokens", type=int, default=150)
     args = parser.parse_args()
     torch.set_num_threads(1)
     keys = [int(key) for key in np.random.default_rng(0).integers(2**63, size=args.texts)]
     print(
-        "| engine's mark | law | log10 p, median | statistic, relative | log p, relative "
-        "| <= 1e-9 |"
+        "| engine's mark | law | log10 p, median | statistic, relative | p compared "
+        "| log p, relative | <= 1e-9 |"
     )
-    print("|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|")
     for name, make in MARKS.items():
         held: list[Any] = []
         try:
             held = [make(key, args.tokens) for key in keys]
         except (EngineMissingError, ModuleNotFoundError) as missing:
-            print(f"| {name} | not at hand: {missing} | | | | |")
+            print(f"| {name} | not at hand: {missing} | | | | | |")
             continue
         print(row(name, held), flush=True)
 
