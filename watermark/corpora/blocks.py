@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from watermark.corpora.shards import Shard
     from watermark.text import Unit
 
-BLOCK_CHARACTERS: Final = 4 << 20
+BLOCK_CHARACTERS: Final = 2 << 20
 MAX_SKIPPED: Final = 100
 """Broken records of a block that are named; all are counted."""
 
