@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from watermark.detection import Detector
-from watermark.errors import TextTooShortError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,14 +120,10 @@ class SelfTest:
         detector = self._detector(record, unit)
         verdict: Verdict | None = None
         for text in texts:
-            try:
-                result = detector.detect(text, exclude=earlier)
-            except TextTooShortError:
-                continue
-            if result.n_scored:
+            excess, n_scored = _excess(detector, text, earlier)
+            if n_scored:
                 watch = self._watches.setdefault(series, EffectWatch(FLOORS[series.path]))
-                excess = result.effect * result.n_scored
-                verdict = watch.add(excess, result.n_scored) or verdict
+                verdict = watch.add(excess, n_scored) or verdict
         return verdict
 
     def _detector(self, record: KeyRecord, unit: Unit) -> Detector:
@@ -137,3 +132,17 @@ class SelfTest:
         if known is None or known.record is not record:
             known = self._detectors[place] = Detector(record, unit)
         return known
+
+
+def _excess(detector: Detector, text: str, earlier: Sequence[str]) -> tuple[float, int]:
+    """Return the excess of a reply, as `EffectWatch.add` takes it, and how many were scored.
+
+    A result of the detector holds no figures of a short reply; these stay in this module.
+    """
+    reader = detector.reader
+    positions = reader.positions(detector.ids(text))
+    pairs = reader.read(positions, excluded=detector.excluded(earlier))
+    if not len(pairs):
+        return 0.0, 0
+    law = reader.law(pairs)
+    return (reader.statistic(pairs) - len(pairs) * law.score_mean) / law.score_sd, len(pairs)

@@ -86,7 +86,7 @@ def _fields(test: Test) -> dict[str, object]:
         "n_scored": result.n_scored,
         "n_repeated": result.n_repeated,
         "n_excluded": result.n_excluded,
-        "statistic": result.statistic,
+        "statistic": None if math.isnan(result.statistic) else result.statistic,
         "log_pvalue": result.log_pvalue,
         "log10_pvalue": result.log10_pvalue,
         "log_pvalue_family": result.log_pvalue_family,

@@ -1,4 +1,11 @@
-"""What a detection says; no verdict inside."""
+"""What a detection says; no verdict inside.
+
+Rule: what is said of fewer than 16 pairs could tell the score of one, and with it the secret stream
+of its context. Such a result has no statistic, and its p-values are one of three levels, rounded
+up, which leaves them valid. The exact sums of texts that overlap tell their difference, too:
+results under a secret key are for those who may know it, and others are answered with noise
+(`watermark.detection.oracle`).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+FEWEST_SHOWN: Final = 16
+"""Scored pairs of which exact figures are given; of fewer, a level."""
+_LEVELS: Final = (math.log(1e-4), math.log(1e-2), 0.0)
 _LOG_CONTRADICTION: Final = math.log(1e-9)
 
 
@@ -75,11 +85,12 @@ class DetectionResult:
     Null: the text was produced without this key.
 
     Attributes:
-        statistic: Sum of the scores, in nats.
+        statistic: Sum of the scores, in nats; nan under `FEWEST_SHOWN` pairs.
         n_tokens: Units in the text.
         n_scored: Pairs scored.
         n_repeated: Positions with a context that were left out as repeats.
-        log_pvalue: Natural log of the p-value of this one test, from `law`.
+        log_pvalue: Natural log of the p-value of this one test, from `law`; under `FEWEST_SHOWN`
+            pairs rounded up to 0.0001, 0.01 or 1.
         log_pvalue_family: The same after correction for the forms looked at, and Holm over all
             tests made together.
         key_id: The key tested.
@@ -92,7 +103,8 @@ class DetectionResult:
         n_excluded: Positions left out because their context occurs in text to exclude; they are
             not among the repeats.
         decoys: The same by rank among decoy keys, which accounts for all forms; None if none
-            were asked for, or where `law` is an exhausted key space itself.
+            were asked for, where `law` is an exhausted key space itself, and under `FEWEST_SHOWN`
+            pairs.
     """
 
     statistic: float
@@ -110,6 +122,18 @@ class DetectionResult:
     n_forms: int = 1
     n_excluded: int = 0
     decoys: DecoyRank | None = None
+
+    def __post_init__(self) -> None:
+        """Keep no exact figure of a few pairs."""
+        if self.n_scored < FEWEST_SHOWN:
+            few = {
+                "statistic": math.nan if self.n_scored else 0.0,
+                "log_pvalue": level_of(self.log_pvalue),
+                "log_pvalue_family": level_of(self.log_pvalue_family),
+                "decoys": None,
+            }
+            for name, value in few.items():
+                object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         """Show the answer in one line."""
@@ -141,7 +165,10 @@ class DetectionResult:
 
     @property
     def effect(self) -> float:
-        """Mean excess of a score over its null mean, in null standard deviations; 0 if none."""
+        """Mean excess of a score over its null mean, in null standard deviations.
+
+        0 where nothing was scored, nan where there is no statistic.
+        """
         if not self.n_scored:
             return 0.0
         return (self.statistic / self.n_scored - self.law.score_mean) / self.law.score_sd
@@ -166,6 +193,11 @@ class DetectionResult:
             SchemeParameterError: alpha or beta is not in (0, 1).
         """
         return keywise_rate(alpha, beta=beta)
+
+
+def level_of(log_pvalue: float) -> float:
+    """Return the level that the log p-value of a few pairs is rounded up to."""
+    return next((level for level in _LEVELS if log_pvalue <= level), 0.0)
 
 
 _HEADINGS: Final = ("", "key", "units", "scored", "excluded", "log10 p", "family-wise", "decoys")

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import special
 
 from watermark.detection.key_scores import decoy_context_keys, key_score_blocks
+from watermark.detection.result import FEWEST_SHOWN
 from watermark.errors import SchemeParameterError
 from watermark.stats import gamma_log_sf
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from watermark.schemes import Positions
 
-SHORTEST: Final = 16
+SHORTEST: Final = FEWEST_SHOWN
 HALF: Final = SHORTEST // 2
 SAMPLES_PER_LEVEL: Final = 3  # samples of the null for each 1/alpha
 _CHUNK: Final = 1 << 21  # scores drawn at a time

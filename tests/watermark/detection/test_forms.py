@@ -45,7 +45,7 @@ def disguised(seed: int, n: int) -> str:
     """Return a text whose two forms are scored at other places."""
     rng = np.random.default_rng(seed)
     words = [f"wоrd{rng.integers(1000)}" for _ in range(n)]
-    return "**".join(words)
+    return "** **".join(words)
 
 
 def test_the_corrected_p_is_valid_over_keys_and_the_smaller_of_two_is_not() -> None:

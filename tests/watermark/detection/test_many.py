@@ -24,6 +24,8 @@ from watermark.text import WordsUnit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+WORDS = " ".join(f"word{i}" for i in range(24))
+
 
 def record(seed: int, *, width: int = 2, share: int = 0) -> KeyRecord:
     secret = SecretKey(f"key-{seed}", np.random.default_rng(seed).bytes(32))
@@ -190,7 +192,7 @@ def test_a_contradiction_is_said() -> None:
 
 
 def test_forms_of_characters_are_one_test() -> None:
-    text = "The *quick* br\u200bown fox, and the **lazy** dog. " * 3
+    text = " ".join(f"The *quick* br\u200bown fox {i}, and the **lazy** dog." for i in range(9))
     (found,) = detect_many([record(0)], [text], decoys=400)
     assert found.n_forms == 2
     assert found.log_pvalue_family == pytest.approx(min(0.0, found.log_pvalue + math.log(2)))
@@ -212,7 +214,7 @@ def test_what_cannot_be_tested_is_a_failure_and_the_rest_is_tested() -> None:
 
 def test_results_are_worth_reading_and_hold_no_text() -> None:
     family = detect_many(
-        [record(i) for i in range(12)], [Document(replies=("a <b> secret c d e f",), name="<x>")],
+        [record(i) for i in range(12)], [Document(replies=(f"a <b> secret {WORDS}",), name="<x>")],
         decoys=20,
     )  # fmt: skip
     assert isinstance(family, DetectionFamily)

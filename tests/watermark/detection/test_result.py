@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from watermark.detection import DetectionResult
+from watermark.detection import DecoyRank, DetectionResult
+from watermark.detection.result import FEWEST_SHOWN
 from watermark.errors import SchemeParameterError
 
 RESULT = DetectionResult(
@@ -32,6 +33,32 @@ def test_logarithms_to_base_ten() -> None:
 def test_the_effect_is_the_mean_excess() -> None:
     assert RESULT.effect == pytest.approx(0.5)
     assert replace(RESULT, n_scored=0, statistic=0.0).effect == 0.0
+
+
+@pytest.mark.parametrize(
+    ("log_pvalue", "shown"),
+    [
+        (-50.0, 1e-4),
+        (math.log(1e-4), 1e-4),
+        (math.log(2e-4), 1e-2),
+        (math.log(0.3), 1.0),
+        (0.0, 1.0),
+    ],
+)
+def test_of_a_few_pairs_only_a_level_is_kept_and_it_is_rounded_up(
+    log_pvalue: float, shown: float
+) -> None:
+    rank = DecoyRank.of(99, 0)
+    told = replace(RESULT, log_pvalue=log_pvalue, log_pvalue_family=log_pvalue, decoys=rank)
+    few = replace(told, n_scored=FEWEST_SHOWN - 1)
+    assert math.exp(few.log_pvalue) == math.exp(few.log_pvalue_family) == pytest.approx(shown)
+    assert few.log_pvalue >= log_pvalue
+    assert math.isnan(few.statistic)
+    assert math.isnan(few.effect)
+    assert few.decoys is None
+    assert "150" not in repr(few)
+    enough = replace(told, n_scored=FEWEST_SHOWN)
+    assert (enough.statistic, enough.log_pvalue, enough.decoys) == (150.0, log_pvalue, rank)
 
 
 def test_the_decision_is_the_familys() -> None:
