@@ -32,7 +32,7 @@ from watermark.seeding import context_windows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SIZES = (1_000, 100_000, 10_000_000)
+SIZES = (1_000, 10_000, 1_000_000, 10_000_000)
 PEER_SIZES = (1_000, 4_000)
 MAX_ID = 2**32 - 2
 BAR = 5e6
