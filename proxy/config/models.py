@@ -26,6 +26,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             of the assistant's.
         prefix: What tells it to: `continue-final-message` (vLLM, SGLang), `prefix` (the
             message's own field: Mistral, DeepSeek), `trailing` (nothing: llama-server).
+        echo: Whether its answer repeats the message that it goes on with (llama-server does);
+            where it is not said, the upstream is asked once, when an answer looks so.
         logprobs: Most likeliest tokens that it lists a position; 0 for none.
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
@@ -41,6 +43,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api: Literal["openai", "sglang", "llama-server", "anthropic"] = "openai"
     continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
     prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
+    echo: bool | None = None
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False

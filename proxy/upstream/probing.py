@@ -17,6 +17,7 @@ import numpy as np
 from proxy.errors import UpstreamError, UpstreamUnreachableError
 from proxy.sampling.costs import Speed
 from proxy.sampling.questions import Continuation, Draft
+from proxy.upstream.echo import BEGUN
 from watermark.wire.openai_requests import DialectName, parse_request
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Prober:
         yield self._with(api="openai", continuation="text", logprobs=0)
 
     def _with(self, **fields: Any) -> Capabilities:  # noqa: ANN401 - as the struct has them
-        return msgspec.structs.replace(self.declared, probe=False, **fields)
+        return msgspec.structs.replace(self.declared, probe=False, echo=None, **fields)
 
     async def _holds(self, what: str, test: Callable[[], Any]) -> Any:  # noqa: ANN401 - the test's own
         """Return what a test finds, nothing where a call fails; note it."""
@@ -134,7 +135,11 @@ class Prober:
 
     async def _details(self, call: _Call) -> Findings:
         able = call.able
+        if able.continuation == "prefix":
+            echo = await self._holds("repeats what it continues", call.repeats)
+            able = msgspec.structs.replace(able, echo=echo)
         if able.continuation != "none" and self.vocab_size:
+            call = replace(call, able=able)
             size = await self._holds("log-probabilities listed", call.list_size) or 0
             able = msgspec.structs.replace(able, logprobs=size)
         call = replace(call, able=able, upstream=self.adapter(able))
@@ -216,6 +221,13 @@ class _Call:
         """Return whether a whole question is answered."""
         (one,) = await self._ask(max_tokens=_LENGTH)
         return bool(one.text)
+
+    async def repeats(self) -> bool:
+        """Return whether an answer repeats the text that it continues."""
+        as_it_comes = self.prober.adapter(msgspec.structs.replace(self.able, echo=False))
+        call = replace(self, upstream=as_it_comes)
+        (one,) = await call._ask(text=BEGUN, max_tokens=1)  # noqa: SLF001 - its own kind
+        return one.text.startswith(BEGUN)
 
     async def list_size(self) -> int:
         """Return how many likeliest tokens are listed."""

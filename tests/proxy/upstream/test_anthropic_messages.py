@@ -198,6 +198,27 @@ def test_a_repeated_beginning_is_cut_off(repeats: bool) -> None:
     assert len(one.text.split()) == 4
 
 
+class Chanting(Claude):
+    """Goes on with what it was given once more, and says so."""
+
+    def _message(self, body: dict[str, Any], given: str) -> dict[str, Any]:
+        return super()._message(body, given) | {
+            "content": [{"type": "text", "text": given[: 4 * body["max_tokens"]]}]
+        }
+
+
+def test_text_that_merely_repeats_itself_is_kept() -> None:
+    claude = Chanting()
+    chant, other = (
+        each.continuations[0].text
+        for each in ask(claude, CHAT, draft_of(" waa wab"), draft_of(" waa wac"))
+    )
+    assert (chant, other) == (" waa wab", " waa wac")
+    assert len(claude.asked) == 3  # once in doubt: continuations are not repeated
+    assert claude.asked[1]["max_tokens"] == 1
+    assert "system" not in claude.asked[1]
+
+
 def test_whole_replies_are_the_clients_own_requests() -> None:
     claude = Claude(length=10)
     request = request_of(DialectName.CHAT, stop=["END"])
@@ -243,7 +264,7 @@ def probe(claude: Claude) -> Findings:
 
             def adapter(able: Capabilities) -> Upstream:
                 if able.api == "anthropic":
-                    return MessagesUpstream(client)
+                    return MessagesUpstream(client, repeats=able.echo)
                 return TextUpstream(client, able, None)
 
             ticks = iter(range(10_000))
@@ -261,8 +282,10 @@ def probe(claude: Claude) -> Findings:
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_a_probe_finds_a_closing_message_that_is_gone_on_with(repeats: bool) -> None:
-    found = probe(Claude(repeats=repeats)).capabilities
-    assert (found.api, found.continuation) == ("anthropic", "prefix")
+    findings = probe(Claude(repeats=repeats))
+    found = findings.capabilities
+    assert (found.api, found.continuation, found.echo) == ("anthropic", "prefix", repeats)
+    assert f"repeats what it continues: {'yes' if repeats else 'no'}" in findings.notes
     assert (found.max_n, found.parallel, found.logit_bias) == (1, 8, False)
 
 

@@ -113,9 +113,17 @@ STORY = "Once upon a time there was a little dog who lived by the sea"
 class Vendor:
     """Continues text, or only seems to: what it says depends on what it is asked."""
 
-    def __init__(self, *, continues: bool, ignores_n: bool = False, prefix: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        continues: bool,
+        ignores_n: bool = False,
+        prefix: str = "",
+        repeats: bool = False,
+    ) -> None:
         self.continues = continues
         self.ignores_n = ignores_n
+        self.repeats = repeats
         self.prefix = prefix
         self.drawn = 0
         self.keys: set[str] = set()
@@ -139,15 +147,17 @@ class Vendor:
         if last["role"] != "assistant":
             return self._answer(body, STORY[28:], "message")
         if self.prefix and last.get(self.prefix):
-            return self._answer(body, STORY[28 + len(last["content"]) :], "message")
+            given = last["content"]
+            told = given if self.repeats else ""
+            return self._answer(body, STORY[28 + len(given) :], "message", told)
         return httpx2.Response(400, json={"error": "this model does not support prefill"})
 
-    def _answer(self, body: Any, text: str, key: str) -> httpx2.Response:
+    def _answer(self, body: Any, text: str, key: str, told: str = "") -> httpx2.Response:
         said = []
         for _ in range(1 if self.ignores_n else body.get("n", 1)):
             self.drawn += 1
             tail = f" {self.drawn}" if body["temperature"] else ""
-            part = text[:20] + tail
+            part = told + text[:20] + tail
             said.append(part if key == "text" else {"content": part})
         choices = [{"index": i, key: one, "finish_reason": "length"} for i, one in enumerate(said)]
         return httpx2.Response(200, json={"choices": choices})
@@ -169,6 +179,15 @@ def test_vendors_of_text(vendor: Vendor, continuation: str, max_n: int) -> None:
     assert found.parallel == 3
     assert found.prefix == ("prefix" if continuation == "prefix" else found.prefix)
     assert vendor.keys == {"Bearer sk"}
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_whether_a_vendor_repeats_what_it_continues_is_found_and_noted(repeats: bool) -> None:
+    vendor = Vendor(continues=True, prefix="prefix", repeats=repeats)
+    findings = probe(vendor.handle, vocab_size=0, echo=not repeats)
+    assert findings.capabilities.continuation == "prefix"
+    assert findings.capabilities.echo is repeats
+    assert f"repeats what it continues: {'yes' if repeats else 'no'}" in findings.notes
 
 
 def test_an_upstream_that_is_not_there_is_an_error() -> None:
