@@ -60,7 +60,7 @@ def test_the_table_says_what_was_found(stage: Stage, builtin: BuiltinModel, tmp_
     assert able["max_n"] == 64
     assert found["chosen"] == "splice"
     paths = {one["path"]: one for one in found["paths"]}
-    assert set(paths) == {"splice", "select", "none"}
+    assert set(paths) == {"splice", "select", "reply", "none"}
     assert paths["none"]["tokens"] == 1
     assert paths["select"]["tokens"] > 10
     assert paths["select"]["money"] > paths["none"]["money"]
