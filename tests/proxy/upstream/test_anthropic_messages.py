@@ -51,6 +51,7 @@ class Claude:
         self.prefills = traits.get("prefills", True)
         self.repeats = traits.get("repeats", False)
         self.thinks = traits.get("thinks", False)
+        self.samples = traits.get("samples", True)
         self.rng = np.random.default_rng(0)
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -74,11 +75,17 @@ class Claude:
             return "two keys"
         if unknown := body.keys() - FIELDS:
             return f"{sorted(unknown)}: extra inputs are not permitted"
-        if given and not self.prefills:
-            return "This model does not support assistant message prefill"
+        if complaint := self._untaken(body, given):
+            return complaint
         if given != given.rstrip():
             return "final assistant content cannot end with trailing whitespace"
         return ""
+
+    def _untaken(self, body: dict[str, Any], given: str) -> str:
+        if "temperature" in body and not self.samples:
+            return "temperature is not supported by this model"
+        is_begun = bool(given) and not self.prefills
+        return "This model does not support assistant message prefill" if is_begun else ""
 
     def _message(self, body: dict[str, Any], given: str) -> dict[str, Any]:
         n_left = self.length - len(given.split())
@@ -295,6 +302,13 @@ def test_a_probe_finds_that_a_later_model_refuses_it() -> None:
     assert any("closing message over anthropic: no" in note for note in findings.notes)
 
 
+def test_a_probe_of_a_model_that_refuses_a_temperature_says_none() -> None:
+    findings = probe(Claude(prefills=False, samples=False))
+    assert (findings.capabilities.api, findings.capabilities.continuation) == ("anthropic", "none")
+    assert "answers over anthropic: with max_tokens, without temperature" in findings.notes
+    assert "speed: yes" in findings.notes
+
+
 @contextlib.asynccontextmanager
 async def serving(claude: Claude, **able: Any) -> AsyncIterator[str]:
     model = ModelConfig(
@@ -341,7 +355,7 @@ def test_a_clients_message_is_marked_by_select() -> None:
 
 def test_a_later_model_is_marked_by_whole_replies() -> None:
     async def work() -> None:
-        claude = Claude(length=40, prefills=False)
+        claude = Claude(length=40, prefills=False, samples=False)
         async with (
             serving(claude, continuation="none") as url,
             anthropic.AsyncAnthropic(base_url=url, api_key="sk") as client,
