@@ -7,7 +7,7 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from proxy.upstream.continuing import Upstream
     from watermark.keys import KeyRecord, KeyRing
 
-_FOUND = ("api", "continuation", "prefix", "logprobs", "logprobs_mode", "chosen_logprobs")
-_FOUND_LATER = ("logit_bias", "max_n")
+_SINGLE: Final = "one choice a request: parallel = 4 (say) in its capabilities draws several"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +148,8 @@ async def _probe(
     able = msgspec.structs.replace(
         findings.capabilities, parallel=model.capabilities.parallel, probe=False
     )
+    if able.choices == 1:
+        findings = replace(findings, notes=(*findings.notes, _SINGLE))
     known = _held_to(msgspec.structs.replace(model, capabilities=able), findings.native)
     costs = costs_of(known, keys.raced(known), findings.speed)
     missing = {MarkPath.NATIVE} if findings.native is NativeMark.NO_KEY else set()
@@ -309,14 +310,18 @@ def _plain(one: Probed) -> dict[str, Any]:
     }
 
 
+def _declared(able: Capabilities) -> dict[str, Any]:
+    """Return what a config has to say so that nothing need be probed."""
+    said = msgspec.structs.asdict(able)
+    return {name: value for name, value in said.items() if name != "probe" and value is not None}
+
+
 def _print(one: Probed) -> None:
-    able = one.findings.capabilities
     click.echo(f"model {one.model.name}")
     for note in one.findings.notes:
         click.echo(f"  {note}")
     click.echo("\n[model.capabilities]")
-    for name in (*_FOUND, *_FOUND_LATER):
-        value = getattr(able, name)
+    for name, value in _declared(one.model.capabilities).items():
         click.echo(f"{name} = {msgspec.json.encode(value).decode()}")
     title = f"{PROMPT_TOKENS:,} tokens of prompt, {REPLY_TOKENS} of reply"
     table = Table("path", "unit", "tokens", "rounds", "seconds", "first byte", title=title)
