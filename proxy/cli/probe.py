@@ -100,7 +100,7 @@ def with_probes(
     asked = [model for model in config.models if model.capabilities.probe]
     if not asked:
         return config
-    probed = asyncio.run(_probe_all(config, asked, ring or _ring_of(config)))
+    probed = asyncio.run(_probe_all(config, asked, _ring_of(config) if ring is None else ring))
     for one in probed:
         say(f"probed {one.model.name}: path {one.chosen.path}, {one.chosen.multiple:.2f}x tokens")
     found = {one.model.name: one.model for one in probed}
