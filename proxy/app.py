@@ -135,7 +135,7 @@ def continuing(client: UpstreamClient, model: ServedModel) -> Upstream:
 def _asked_once(client: UpstreamClient, model: ServedModel) -> Upstream:
     able = model.config.capabilities
     if able.api == "anthropic":
-        return MessagesUpstream(client)
+        return MessagesUpstream(client, repeats=able.echo)
     if able.is_text:
         return TextUpstream(client, able, model.spelling)
     if able.api == "sglang":

@@ -133,7 +133,7 @@ class ModelsReloader:
         with locked(folder):
             if (known := _read(file)) is not None:
                 return known
-            (model,) = with_probes(config, self._say).models
+            (model,) = with_probes(config, self._say, ring=self._keys.current.ring).models
             file.write_bytes(msgspec.json.encode(model))
             return model
 

@@ -7,7 +7,7 @@ import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -19,27 +19,28 @@ from proxy.cli.reloading import utc_now
 from proxy.cli.servers import embedded_upstream, with_embedded
 from proxy.config import load_config
 from proxy.errors import ConfigError
+from proxy.sampling.bias import is_biased_by
 from proxy.sampling.costs import PROMPT_TOKENS, REPLY_TOKENS, chosen_path, costs_of
+from proxy.sampling.keys import KeyedModel, marking_records
 from proxy.sampling.native import ENGINES
 from proxy.sampling.questions import Path as MarkPath
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.native_probing import NativeMark, read_native_mark
 from proxy.upstream.probing import Findings, Prober
+from watermark.errors import WatermarkError
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1
-from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.config import Capabilities, ModelConfig, ProxyConfig
     from proxy.sampling.costs import PathCost
     from proxy.sampling.serving import ServedModel
     from proxy.upstream.continuing import Upstream
-    from watermark.keys import KeyRecord
+    from watermark.keys import KeyRecord, KeyRing
 
-_FOUND = ("api", "continuation", "prefix", "logprobs", "logprobs_mode", "chosen_logprobs")
-_FOUND_LATER = ("logit_bias", "max_n")
+_SINGLE: Final = "one choice a request: parallel = 4 (say) in its capabilities draws several"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ def run_probe(path: Path, *, as_json: bool) -> None:
             embedded = msgspec.structs.replace(config.embedded, port=0)
             ready = stack.enter_context(embedded_upstream(embedded, cache_dir=cache))
             config = with_embedded(config, ready)
-        probed = asyncio.run(_probe_all(config, config.models))
+        probed = asyncio.run(_probe_all(config, config.models, _ring_of(config)))
     if as_json:
         click.echo(msgspec.json.encode([_plain(one) for one in probed]).decode())
         return
@@ -83,12 +84,15 @@ def run_probe(path: Path, *, as_json: bool) -> None:
         _print(one)
 
 
-def with_probes(config: ProxyConfig, say: Callable[[str], None]) -> ProxyConfig:
+def with_probes(
+    config: ProxyConfig, say: Callable[[str], None], *, ring: KeyRing | None = None
+) -> ProxyConfig:
     """Return a config in which models that say `probe` have what was found.
 
     Args:
         config: The config.
         say: Told of each model what it will be marked by.
+        ring: The keys in force; None takes those of the file.
 
     Raises:
         UpstreamError: The upstream does not answer.
@@ -96,7 +100,7 @@ def with_probes(config: ProxyConfig, say: Callable[[str], None]) -> ProxyConfig:
     asked = [model for model in config.models if model.capabilities.probe]
     if not asked:
         return config
-    probed = asyncio.run(_probe_all(config, asked))
+    probed = asyncio.run(_probe_all(config, asked, _ring_of(config) if ring is None else ring))
     for one in probed:
         say(f"probed {one.model.name}: path {one.chosen.path}, {one.chosen.multiple:.2f}x tokens")
     found = {one.model.name: one.model for one in probed}
@@ -104,12 +108,16 @@ def with_probes(config: ProxyConfig, say: Callable[[str], None]) -> ProxyConfig:
     return msgspec.structs.replace(config, models=models)
 
 
-async def _probe_all(config: ProxyConfig, models: Sequence[ModelConfig]) -> list[Probed]:
+async def _probe_all(
+    config: ProxyConfig, models: Sequence[ModelConfig], ring: KeyRing | None
+) -> list[Probed]:
     async with UpstreamClient(config.upstream) as client:
-        return [await _probe(config, client, model) for model in models]
+        return [await _probe(config, client, model, ring) for model in models]
 
 
-async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig) -> Probed:
+async def _probe(
+    config: ProxyConfig, client: UpstreamClient, model: ModelConfig, ring: KeyRing | None
+) -> Probed:
     start = msgspec.structs.replace(model.capabilities, probe=False)
     if model.tokenizer is None:
         start = msgspec.structs.replace(start, continuation="text")
@@ -129,20 +137,24 @@ async def _probe(config: ProxyConfig, client: UpstreamClient, model: ModelConfig
         clock=time.monotonic,
     )
     findings = await prober.probe()
-    record = _native_record(config, model, served)
+    keys = _MarkingKeys.of(ring, served)
+    findings = replace(findings, notes=(*findings.notes, keys.note))
     if model.native.engine != "none" and model.native.enabled:
         mark, how = await read_native_mark(
-            client, model.name, record, served.unit, _key_headers(config)
+            client, model.name, keys.of_engine(model), served.unit, _key_headers(config)
         )
         note = f"native mark of {model.native.engine}: {mark} ({how})"
         findings = replace(findings, notes=(*findings.notes, note), native=mark)
     able = msgspec.structs.replace(
         findings.capabilities, parallel=model.capabilities.parallel, probe=False
     )
+    if able.choices == 1:
+        findings = replace(findings, notes=(*findings.notes, _SINGLE))
     known = _held_to(msgspec.structs.replace(model, capabilities=able), findings.native)
-    costs = costs_of(known, _units(config, known, served), findings.speed)
-    if findings.native is NativeMark.NO_KEY:
-        costs = [one for one in costs if one.path is not MarkPath.NATIVE]
+    costs = costs_of(known, keys.raced(known), findings.speed)
+    missing = {MarkPath.NATIVE} if findings.native is NativeMark.NO_KEY else set()
+    missing |= set() if keys.has_list or keys.is_empty else {MarkPath.BIAS}
+    costs = [one for one in costs if one.path not in missing]
     chosen = chosen_path(costs[:-1], model.limits, plain=costs[-1])
     return Probed(
         model=_only(known, chosen),
@@ -171,17 +183,72 @@ def _held_to(model: ModelConfig, mark: NativeMark | None) -> ModelConfig:
     return msgspec.structs.replace(model, native=native)
 
 
-def _native_record(
-    config: ProxyConfig, model: ModelConfig, served: ServedModel
-) -> KeyRecord | None:
-    """Return the key with which a model's engine would mark a request now, None where none is."""
+def _ring_of(config: ProxyConfig) -> KeyRing | None:
+    """Return the keys of the file; None where it cannot be read, which serving says of itself."""
     try:
-        ring = load_keys(Path(config.keys.file))
-        scope = ring.scope_of(model=model.name, route=DialectName.CHAT.value)
-        record = ring.marking(served.unit.unit_id, now=utc_now(), scope=scope)
-    except Exception:  # noqa: BLE001 - a probe may come before the first key
+        return load_keys(Path(config.keys.file), now=utc_now())
+    except (WatermarkError, OSError):  # a probe may come before the first key
         return None
-    return record if ENGINES.get(record.scheme) == model.native.engine else None
+
+
+@dataclass(frozen=True, slots=True)
+class _MarkingKeys:
+    """What marks a model now, in every scope that requests for it fall under.
+
+    Attributes:
+        records: One a scope, by unit as the config names it; only units that it can be served in.
+    """
+
+    records: Mapping[str, Sequence[KeyRecord]]
+
+    @classmethod
+    def of(cls, ring: KeyRing | None, served: ServedModel) -> _MarkingKeys:
+        units = {WORDS_V1: WORDS_V1}
+        if served.table is not None:
+            units |= {"tokenizer": served.tokenizer}
+        if ring is None:
+            return cls({})
+        now, name = utc_now(), served.config.name
+        found = {
+            unit: marking_records(ring, KeyedModel(name, unit_id), now=now)
+            for unit, unit_id in units.items()
+        }
+        return cls({unit: records for unit, records in found.items() if records})
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing marks the model yet."""
+        return not self.records
+
+    @property
+    def has_list(self) -> bool:
+        """Whether a list of biases is among them."""
+        return any(map(is_biased_by, self.records.get("tokenizer", ())))
+
+    @property
+    def note(self) -> str:
+        """A line on what marks now."""
+        said = ", ".join(sorted(self.records))
+        return f"keys that mark now: {said or 'none; the paths are those of a key to come'}"
+
+    def of_engine(self, model: ModelConfig) -> KeyRecord | None:
+        """Return the key with which a model's engine would mark a request now, None for none."""
+        found = self.records.get(model.unit, ())
+        return next((one for one in found if ENGINES.get(one.scheme) == model.native.engine), None)
+
+    def raced(self, model: ModelConfig) -> list[str]:
+        """Return the units whose keys the proxy's own paths mark with, the model's own first.
+
+        Its own where there are none: a key may come.
+        """
+        found = [
+            unit
+            for unit, records in self.records.items()
+            if any(record.is_copula for record in records)
+        ]
+        if not found and self.has_list and model.bias.enabled:
+            return []
+        return sorted(found, key=lambda unit: unit != model.unit) or [model.unit]
 
 
 def _key_headers(config: ProxyConfig) -> list[tuple[bytes, bytes]]:
@@ -192,17 +259,6 @@ def _key_headers(config: ProxyConfig) -> list[tuple[bytes, bytes]]:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"cannot read upstream.key_file: {type(err).__name__}") from err
     return [(b"authorization", f"Bearer {key}".encode())]
-
-
-def _units(config: ProxyConfig, model: ModelConfig, served: ServedModel) -> list[str]:
-    """Return the units of the keys at hand, the model's own first; its own where there are none."""
-    try:
-        ring_units = set(load_keys(Path(config.keys.file)).units)
-    except Exception:  # noqa: BLE001 - a probe may come before the first key
-        return [model.unit]
-    known = {"tokenizer": served.tokenizer, WORDS_V1: WORDS_V1}
-    found = [name for name, unit in known.items() if unit in ring_units]
-    return sorted(found, key=lambda name: name != model.unit) or [model.unit]
 
 
 def _only(model: ModelConfig, chosen: PathCost) -> ModelConfig:
@@ -217,7 +273,7 @@ def _only(model: ModelConfig, chosen: PathCost) -> ModelConfig:
 
     with_enabled = msgspec.structs.replace
     return with_enabled(
-        model,
+        model.asked_whole if chosen.path is MarkPath.REPLY else model,
         unit=chosen.unit or model.unit,
         splice=with_enabled(
             model.splice, enabled=is_on(MarkPath.SPLICE, enabled=model.splice.enabled)
@@ -254,14 +310,18 @@ def _plain(one: Probed) -> dict[str, Any]:
     }
 
 
+def _declared(able: Capabilities) -> dict[str, Any]:
+    """Return what a config has to say so that nothing need be probed."""
+    said = msgspec.structs.asdict(able)
+    return {name: value for name, value in said.items() if name != "probe" and value is not None}
+
+
 def _print(one: Probed) -> None:
-    able = one.findings.capabilities
     click.echo(f"model {one.model.name}")
     for note in one.findings.notes:
         click.echo(f"  {note}")
     click.echo("\n[model.capabilities]")
-    for name in (*_FOUND, *_FOUND_LATER):
-        value = getattr(able, name)
+    for name, value in _declared(one.model.capabilities).items():
         click.echo(f"{name} = {msgspec.json.encode(value).decode()}")
     title = f"{PROMPT_TOKENS:,} tokens of prompt, {REPLY_TOKENS} of reply"
     table = Table("path", "unit", "tokens", "rounds", "seconds", "first byte", title=title)

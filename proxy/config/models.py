@@ -26,6 +26,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             of the assistant's.
         prefix: What tells it to: `continue-final-message` (vLLM, SGLang), `prefix` (the
             message's own field: Mistral, DeepSeek), `trailing` (nothing: llama-server).
+        echo: Whether its answer repeats the message that it goes on with (llama-server does);
+            where it is not said, the upstream is asked once, when an answer looks so.
         logprobs: Most likeliest tokens that it lists a position; 0 for none.
         logprobs_mode: Which distribution they are of (see `proxy.sampling.candidates`).
         logit_bias: Whether a bias of -100 bans a token.
@@ -41,6 +43,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     api: Literal["openai", "sglang", "llama-server", "anthropic"] = "openai"
     continuation: Literal["token-ids", "text", "prefix", "none"] = "token-ids"
     prefix: Literal["continue-final-message", "prefix", "trailing"] = "continue-final-message"
+    echo: bool | None = None
     logprobs: _NonNegative = 0
     logprobs_mode: Literal["raw", "tempered", "processed"] = "raw"
     logit_bias: bool = False
@@ -55,6 +58,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.continuation != "token-ids"
 
     @property
+    def lists_everything(self) -> bool:
+        """Whether every list holds the whole vocabulary: llama-server's own endpoint."""
+        return self.api == "llama-server" and not self.is_text
+
+    @property
     def drafts_greedily(self) -> bool:
         """Whether a greedy draft lists what a sampled one would, and what it lists can be banned.
 
@@ -62,7 +70,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """
         if self.is_text or self.logprobs_mode == "processed":
             return False
-        return self.api == "llama-server" or (self.api == "openai" and self.logit_bias)
+        return self.lists_everything or (self.api == "openai" and self.logit_bias)
 
     @property
     def choices(self) -> int:
@@ -264,17 +272,47 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bias: BiasConfig = BiasConfig()
 
     @property
-    def stronger_than_bias(self) -> str:
-        """The strongest path that marks without bias, as far as is known; empty for none."""
-        able = self.capabilities
-        continues, draws = able.continuation != "none", able.choices > 1
+    def paths(self) -> tuple[str, ...]:
+        """The proxy's own paths that some request can take in this unit, strongest first.
+
+        What is served, what a probe offers and what it costs all begin here.
+        """
+        able, draws = self.capabilities, self.capabilities.choices > 1
+        # Text that is continued tells no tag from a word that looks like one, cut at any place.
+        is_cut = able.is_text and self.reasoning is not None
+        continues = able.continuation != "none" and not is_cut
+        lists = able.logprobs > 0 and self.unit == "tokenizer"
         works = {
-            "native": self.native.enabled and self.native.engine != "none",
-            "splice": self.splice.enabled and continues and able.logprobs > 0,
+            "splice": self.splice.enabled and continues and lists,
             "select": self.select.enabled and continues and draws,
             "reply": self.reply.enabled and able.is_text and draws,
         }
-        return next((path for path, is_able in works.items() if is_able), "")
+        return tuple(path for path, is_able in works.items() if is_able)
+
+    @property
+    def asked_whole(self) -> ModelConfig:
+        """The same model, asked for whole replies alone, whatever else it can."""
+        able = msgspec.structs.replace(self.capabilities, continuation="none", logprobs=0)
+        return msgspec.structs.replace(self, capabilities=able)
+
+    @property
+    def stronger_than_bias(self) -> str:
+        """The strongest path that marks without bias, as far as is known; empty for none."""
+        is_native = self.native.enabled and self.native.engine != "none"
+        return "native" if is_native else next(iter(self.paths), "")
+
+    def sampled_drafts(self, *, n_bans: int) -> int:
+        """Return how many continuations a draft of splice has; 0 where it is greedy.
+
+        Args:
+            n_bans: How many tokens are banned where none of a list wins; 0 where it holds all.
+        """
+        able = self.capabilities
+        if able.lists_everything:
+            return 0
+        can_ban = able.logit_bias and n_bans <= able.max_bias
+        is_greedy = able.drafts_greedily and can_ban
+        return min(self.splice.drafts or int(not is_greedy), able.choices)
 
     @property
     def needs_tokenizer(self) -> bool:

@@ -3,19 +3,24 @@
 Every request of a path reads the prompt and the reply so far anew, so tokens read count beside
 tokens generated. A greedy or sampled draft of d tokens is followed for (1 - a^d) / (1 - a) of them
 on average, a the chance that a draft agrees with the race's winner: about the mass of the likeliest
-token, which a probe measures.
+token, which a probe measures. Which paths there are, and how they draft, is read where serving
+reads it (`ModelConfig.paths`, `sampled_drafts`, `splice.draft_length`).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from proxy.sampling.questions import Path
+from proxy.sampling.splice import draft_length
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.config import ModelConfig, PathLimitsConfig, PricesConfig
 
@@ -77,25 +82,29 @@ class PathCost:
 
 
 def costs_of(model: ModelConfig, units: Sequence[str], speed: Speed) -> list[PathCost]:
-    """Return every path that a model's capabilities allow, strongest first, and none last.
+    """Return every path that can be served, strongest first, and none last.
+
+    `reply` is what the model costs where it is asked for whole replies alone (`asked_whole`).
 
     Args:
         model: The model, its capabilities known.
-        units: Units of the keys at hand: `tokenizer`, `words/v1`.
+        units: Units of the keys that the proxy's own paths mark with: `tokenizer`, `words/v1`.
         speed: How fast the upstream is.
     """
-    able, found = model.capabilities, []
+    found = []
     if model.native.enabled and model.native.engine != "none":
         found.append(replace(_plain(speed), path=Path.NATIVE, unit="tokenizer"))
-    continues = able.continuation != "none"
-    if continues and able.logprobs and "tokenizer" in units:
-        found.append(_splice(model, speed))
-    if able.choices > 1:
-        found += [_select(model, unit, speed) for unit in units if continues]
-        found += [_reply(model, unit, speed) for unit in units if able.is_text]
-    if model.bias.enabled and able.logit_bias and "tokenizer" in units:
+    for path, cost in _COSTS.items():
+        asked = model.asked_whole if path is Path.REPLY else model
+        able_in = (unit for unit in units if path in _in_unit(asked, unit).paths)
+        found += [cost(asked, unit, speed) for unit in able_in]
+    if model.bias.enabled and model.capabilities.logit_bias:
         found.append(replace(_plain(speed), path=Path.BIAS, unit="tokenizer"))
     return [*found, _plain(speed)]
+
+
+def _in_unit(model: ModelConfig, unit: str) -> ModelConfig:
+    return msgspec.structs.replace(model, unit=unit)
 
 
 def chosen_path(
@@ -133,10 +142,12 @@ def _plain(speed: Speed) -> PathCost:
     )
 
 
-def _splice(model: ModelConfig, speed: Speed) -> PathCost:
-    d, a = model.splice.draft_tokens, min(speed.agreement, 0.999)
-    rounds = _Rounds(length=d, n=max(1, model.splice.drafts), gain=(1 - a**d) / (1 - a))
-    return _chunked(Path.SPLICE, "tokenizer", rounds, model, speed)
+def _splice(model: ModelConfig, unit: str, speed: Speed) -> PathCost:
+    d, a, able = model.splice.draft_tokens, min(speed.agreement, 0.999), model.capabilities
+    n = model.sampled_drafts(n_bans=min(model.splice.logprobs, able.logprobs))
+    length = draft_length(d, is_text=able.is_text)
+    rounds = _Rounds(length=length, n=max(1, n), gain=(1 - a**d) / (1 - a))
+    return _chunked(Path.SPLICE, unit, rounds, model, speed)
 
 
 def _select(model: ModelConfig, unit: str, speed: Speed) -> PathCost:
@@ -185,3 +196,9 @@ def _reply(model: ModelConfig, unit: str, speed: Speed) -> PathCost:
         seconds=seconds,
         first_byte_s=seconds,
     )
+
+
+_COSTS: Final[Mapping[Path, Callable[[ModelConfig, str, Speed], PathCost]]] = MappingProxyType(
+    {Path.SPLICE: _splice, Path.SELECT: _select, Path.REPLY: _reply}
+)
+"""The proxy's own paths, strongest first."""

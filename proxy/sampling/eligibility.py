@@ -124,15 +124,14 @@ def _is_unsupported(request: GenerationRequest, *, known: Container[str]) -> boo
 
 def strongest_path(request: GenerationRequest, model: ModelConfig) -> Path:
     """Return the strongest path that the upstream allows for this request."""
-    # Text that is continued tells no tag from a word that looks like one, cut at any place.
-    is_cut = model.capabilities.is_text and model.reasoning is not None
-    if not is_cut and _continues(request, model.capabilities):
-        if model.splice.enabled and _splices(request, model):
-            return Path.SPLICE
-        if model.select.enabled and model.capabilities.choices > 1:
-            return Path.SELECT
-    whole = model.reply.enabled and model.capabilities.choices > 1
-    return Path.REPLY if whole and _is_whole(request, model.capabilities) else Path.NONE
+    able = model.capabilities
+    continues = _continues(request, able)
+    fits = {
+        Path.SPLICE: continues and _is_raceable(request, able),
+        Path.SELECT: continues,
+        Path.REPLY: request.dialect is DialectName.CHAT or isinstance(request.prompt, str),
+    }
+    return next((path for path in map(Path, model.paths) if fits[path]), Path.NONE)
 
 
 def _continues(request: GenerationRequest, able: Capabilities) -> bool:
@@ -147,25 +146,15 @@ def _continues(request: GenerationRequest, able: Capabilities) -> bool:
     return able.api != "llama-server" and max(1, request.logprobs) <= able.logprobs
 
 
-def _splices(request: GenerationRequest, model: ModelConfig) -> bool:
-    able = model.capabilities
-    if able.logprobs == 0 or model.unit != "tokenizer":
-        return False
-    # A truncation over biased raw log-probabilities cannot be redone from a list; from the whole
-    # vocabulary it can.
-    is_cut = bool(request.top_k) or request.top_p < 1
-    is_partial = able.logprobs_mode == "raw" and able.api != "llama-server"
-    return not (is_partial and _has_bias(request) and is_cut)
+def _is_raceable(request: GenerationRequest, able: Capabilities) -> bool:
+    """Return whether lists tell what a request's sampler would draw from.
 
-
-def _is_whole(request: GenerationRequest, able: Capabilities) -> bool:
-    """Return whether a request can be answered by one of several whole replies.
-
-    What the client asked to see beside the text is the upstream's own.
+    A truncation over biased raw log-probabilities cannot be redone from a list; from the whole
+    vocabulary it can.
     """
-    if not able.is_text:
-        return False
-    return request.dialect is DialectName.CHAT or isinstance(request.prompt, str)
+    is_cut = bool(request.top_k) or request.top_p < 1
+    is_partial = able.logprobs_mode == "raw" and not able.lists_everything
+    return not (is_partial and _has_bias(request) and is_cut)
 
 
 def _fits_text(request: GenerationRequest, able: Capabilities) -> bool:

@@ -199,6 +199,21 @@ def check_ring(
                 )
 
 
+def marking_records(ring: KeyRing, model: KeyedModel, *, now: datetime) -> list[KeyRecord]:
+    """Return the records that mark a model now, one a scope that some request for it falls under.
+
+    None where the model would not be served with that unit: a scope of it has no such key, now or
+    later, and does not say that it is set aside.
+    """
+    try:
+        check_ring(ring, [model], now=now)
+    except UnservedScopeError:
+        return []
+    scopes = ring.scopes_of_model(model.name)
+    marked = (scope for scope in scopes if not _missing(ring, model.unit, scope, now))
+    return [ring.marking(model.unit, now=now, scope=scope) for scope in marked]
+
+
 def _missing(ring: KeyRing, unit: str, scope: str, now: datetime) -> str:
     """Return why nothing marks, empty where something does."""
     try:

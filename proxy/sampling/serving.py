@@ -200,13 +200,11 @@ class ServedModel:
 
     def _splice(self, request: GenerationRequest, parameters: SamplingParameters) -> SplicePlan:
         config, able = self.config, self.config.capabilities
-        is_llama = able.api == "llama-server"
         wanted = max(config.splice.logprobs, request.logprobs or 0, request.top_k + 1)
-        size = self.vocab_size if is_llama else min(wanted, able.logprobs, self.vocab_size)
+        listed = min(wanted, able.logprobs, self.vocab_size)
+        size = self.vocab_size if able.lists_everything else listed
         most_bans = size + len(request.logit_bias) if size < self.vocab_size else 0
         can_ban = able.logit_bias and most_bans <= able.max_bias
-        is_greedy = able.drafts_greedily and (is_llama or can_ban)
-        drafts = 0 if is_llama else config.splice.drafts or int(not is_greedy)
         return SplicePlan(
             reader=ListReader(
                 parameters=parameters,
@@ -214,10 +212,10 @@ class ServedModel:
                 size=size,
                 vocab_size=self.vocab_size,
                 is_partial=able.is_text,
-                cuts_first=is_llama,
+                cuts_first=able.lists_everything,
             ),
             draft_tokens=config.splice.draft_tokens,
-            drafts=min(drafts, able.choices),
+            drafts=config.sampled_drafts(n_bans=most_bans),
             end_ids=self.end_ids,
             chosen=able.chosen_logprobs if can_ban and not able.is_text else 0,
             spelling=self.spelling,

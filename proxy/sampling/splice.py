@@ -122,9 +122,14 @@ def splice(reply: Reply, plan: SplicePlan, budget: Budget) -> Flow:
     return Finish.LENGTH
 
 
+def draft_length(walk: int, *, is_text: bool) -> int:
+    """Return how many tokens are asked for, so that so many can be followed."""
+    return walk + (_REST_OF_CHARACTER if is_text else 0)
+
+
 def _draft(reply: Reply, plan: SplicePlan) -> Draft:
     parameters = plan.reader.parameters
-    length = _walk_length(plan) + (_REST_OF_CHARACTER if plan.spelling else 0)
+    length = draft_length(_walk_length(plan), is_text=plan.spelling is not None)
     return Draft(
         tokens=tuple(reply.tokens),
         text=reply.text,

@@ -23,7 +23,7 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.questions import UNBOUNDED, Continuation, Drafted, Finish, TextPiece
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import read_finish
-from proxy.upstream.echo import Echo
+from proxy.upstream.echo import BEGUN, QUESTION, Echo
 from proxy.upstream.headers import with_anthropic_key
 from proxy.upstream.whole_replies import read_replies
 from watermark.wire.openai_requests import DialectName
@@ -70,10 +70,15 @@ class _Message(msgspec.Struct):
 class MessagesUpstream:
     """Asks one upstream for continuations, or whole replies, of messages."""
 
-    def __init__(self, client: UpstreamClient) -> None:
-        """Ask through a client."""
+    def __init__(self, client: UpstreamClient, *, repeats: bool | None = None) -> None:
+        """Ask through a client.
+
+        Args:
+            client: The pool.
+            repeats: Whether the upstream repeats what it continues; None where nobody said.
+        """
         self._client = client
-        self._echo = Echo()
+        self._echo = Echo(repeats=repeats)
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:  # noqa: ARG002
         """Return None: it is not told; an answer that is cut short shows it."""
@@ -100,30 +105,42 @@ class MessagesUpstream:
                 "messages give one choice a request; set max_n = 1 and parallel"
             )
         body = _whole(request, draft) if draft.is_whole else _continued(request, draft)
-        data = await self._client.post_json("/v1/messages", body, with_anthropic_key(headers))
-        answer = decode_answer(data, _Message)
+        answer = await self._answer(body, headers)
         if draft.is_whole:
             return read_replies(_as_chat(answer), draft)
+        given = _said(request, draft) if draft.text else _given(request)
+        (text,) = await self._echo.cut(
+            [_text(answer)], given, lambda: self._begun(request, headers)
+        )
         return Drafted(
-            (self._continuation(request, draft, answer),), prompt_tokens=answer.usage.input_tokens
+            (_continuation(draft, answer, text),), prompt_tokens=answer.usage.input_tokens
         )
 
-    def _continuation(
-        self, request: GenerationRequest, draft: Draft, answer: _Message
-    ) -> Continuation:
-        (text,) = self._echo.cut([_text(answer)], _given(request) + draft.text)
-        finish = read_finish(_FINISHES.get(answer.stop_reason or "", answer.stop_reason))
-        if finish is Finish.LENGTH:
-            text = text.rstrip()
-        told = draft.max_tokens if finish is Finish.LENGTH else max(1, len(text) // 4)
-        count = min(draft.max_tokens, max(1, answer.usage.output_tokens or told))
-        is_ended = finish is Finish.STOP
-        return Continuation(
-            tokens=(),
-            finish=finish,
-            pieces=(TextPiece(text, count - is_ended),),
-            generated=count,
-        )
+    async def _answer(self, body: dict[str, Any], headers: Pairs) -> _Message:
+        data = await self._client.post_json("/v1/messages", body, with_anthropic_key(headers))
+        return decode_answer(data, _Message)
+
+    async def _begun(self, request: GenerationRequest, headers: Pairs) -> str:
+        """Return what the upstream makes of the beginning that tells whether it repeats it."""
+        turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": BEGUN}]
+        body = _asked(request) | {"messages": turns, "max_tokens": 1}
+        body.pop("system", None)
+        return _text(await self._answer(body, headers))
+
+
+def _continuation(draft: Draft, answer: _Message, text: str) -> Continuation:
+    finish = read_finish(_FINISHES.get(answer.stop_reason or "", answer.stop_reason))
+    if finish is Finish.LENGTH:
+        text = text.rstrip()
+    told = draft.max_tokens if finish is Finish.LENGTH else max(1, len(text) // 4)
+    count = min(draft.max_tokens, max(1, answer.usage.output_tokens or told))
+    is_ended = finish is Finish.STOP
+    return Continuation(
+        tokens=(),
+        finish=finish,
+        pieces=(TextPiece(text, count - is_ended),),
+        generated=count,
+    )
 
 
 def _text(answer: _Message) -> str:
@@ -171,11 +188,15 @@ def _continued(request: GenerationRequest, draft: Draft) -> dict[str, Any]:
     body = _asked(request) | {"max_tokens": draft.max_tokens}
     if draft.text:
         messages = list(body["messages"])
-        said = _given(request) + draft.text
         if _given(request):
             messages.pop()
-        body["messages"] = [*messages, {"role": "assistant", "content": said.rstrip()}]
+        body["messages"] = [*messages, {"role": "assistant", "content": _said(request, draft)}]
     return body
+
+
+def _said(request: GenerationRequest, draft: Draft) -> str:
+    """Return the reply so far as the dialect takes it."""
+    return (_given(request) + draft.text).rstrip()
 
 
 def _asked(request: GenerationRequest) -> dict[str, Any]:

@@ -2,25 +2,30 @@
 
 Each way of continuing is tried through the adapter that would serve it, strongest first, with two
 greedy questions: a reply, and its second half after its first. What passes is then asked for its
-lists, for several choices, for a ban. A failed call says that the way is not there; an upstream
-that answers nothing at all is an error.
+lists, for several choices, for a ban. Where nothing is continued, whole questions are put as
+clients put them (`phrasing`). A failed call says that the way is not there; an upstream that
+answers nothing at all is an error.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
 
-from proxy.errors import UpstreamError, UpstreamUnreachableError
+from proxy.errors import UpstreamError, UpstreamStatusError, UpstreamUnreachableError
 from proxy.sampling.costs import Speed
-from proxy.sampling.questions import Continuation, Draft
+from proxy.sampling.questions import UNBOUNDED, Continuation, Draft
+from proxy.upstream.echo import BEGUN
+from proxy.upstream.lists import gap, is_distribution, likeliest
+from proxy.upstream.phrasing import Phrasing
 from watermark.wire.openai_requests import DialectName, parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from proxy.config import Capabilities
     from proxy.upstream.continuing import Upstream
@@ -32,16 +37,17 @@ if TYPE_CHECKING:
 
 _PROMPT: Final = "Once upon a time there was a"
 _LENGTH: Final = 8  # tokens of the reply that is asked for twice
+_WHOLE: Final = f"Continue in one sentence: {_PROMPT}"
 _SIZES: Final = (100, 20, 5, 1)  # of lists, after the whole vocabulary
-_MOST_N: Final = (64, 16, 8, 4, 2)
 _CHOSEN: Final = 128  # vLLM's bound
 _BAN: Final = -100.0
 _FORCE: Final = 100.0
 _LITTLE: Final = -1.0
 _BIASES: Final = (300, 64)  # fewer than declared, which some upstreams still take
 _COOL: Final = 0.5
+_NUCLEUS: Final = 1e-3  # of one token
+_UNTAKEN: Final = (400, 422)  # how an API refuses a field
 _TOLERANCE: Final = 1e-2
-_EXCESS: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +100,12 @@ class Prober:
             call = _Call(self, able, self.adapter(able))
             if await self._holds(f"continues: {_name(able)}", call.continues):
                 return await self._details(call)
-        whole, messages = self._whole("openai"), self._whole("anthropic")
-        if not await self._holds("answers over openai", whole.answers) and await self._holds(
-            "answers over anthropic", messages.answers
-        ):
-            whole = messages
-        return await self._details(whole)
+        for api in ("openai", "anthropic"):
+            whole = self._whole(api)
+            phrasing = await self._holds(f"answers over {api}", whole.phrasing_taken)
+            if phrasing is not None:
+                return await self._details(replace(whole, phrasing=phrasing))
+        return await self._details(self._whole("openai"))
 
     def _whole(self, api: str) -> _Call:
         able = self._with(api=api, continuation="none", logprobs=0)
@@ -117,7 +123,7 @@ class Prober:
         yield self._with(api="openai", continuation="text", logprobs=0)
 
     def _with(self, **fields: Any) -> Capabilities:  # noqa: ANN401 - as the struct has them
-        return msgspec.structs.replace(self.declared, probe=False, **fields)
+        return msgspec.structs.replace(self.declared, probe=False, echo=None, **fields)
 
     async def _holds(self, what: str, test: Callable[[], Any]) -> Any:  # noqa: ANN401 - the test's own
         """Return what a test finds, nothing where a call fails; note it."""
@@ -134,7 +140,11 @@ class Prober:
 
     async def _details(self, call: _Call) -> Findings:
         able = call.able
+        if able.continuation == "prefix":
+            echo = await self._holds("repeats what it continues", call.repeats)
+            able = msgspec.structs.replace(able, echo=echo)
         if able.continuation != "none" and self.vocab_size:
+            call = replace(call, able=able)
             size = await self._holds("log-probabilities listed", call.list_size) or 0
             able = msgspec.structs.replace(able, logprobs=size)
         call = replace(call, able=able, upstream=self.adapter(able))
@@ -177,21 +187,43 @@ class _Call:
     prober: Prober
     able: Capabilities
     upstream: Upstream
+    phrasing: Phrasing = Phrasing.FULL
 
-    def _request(self, temperature: float) -> GenerationRequest:
-        body: dict[str, Any] = {"model": self.prober.model, "temperature": temperature}
-        if self.able.continuation in ("prefix", "none"):
-            messages = [{"role": "user", "content": f"Continue: {_PROMPT}"}]
-            return parse_request(
-                DialectName.CHAT, msgspec.json.encode(body | {"messages": messages})
-            )
-        return parse_request(DialectName.TEXT, msgspec.json.encode(body | {"prompt": _PROMPT}))
+    @property
+    def is_whole(self) -> bool:
+        """Whether whole replies are asked for, as clients do."""
+        return self.able.continuation == "none"
 
-    async def _ask(self, temperature: float = 0.0, **fields: Any) -> _Drawn:  # noqa: ANN401 - a draft's
-        headers, request = self.prober.headers, self._request(temperature)
-        prompt = await self.upstream.prompt_ids(request, headers)
+    def _request(
+        self, draft: Draft, temperature: float, said: Mapping[str, Any]
+    ) -> GenerationRequest:
+        body: dict[str, Any] = {"model": self.prober.model, "temperature": temperature, **said}
+        if self.is_whole:
+            del body["temperature"]
+            body |= self.phrasing.fields(temperature=temperature, max_tokens=draft.max_tokens)
+            body |= {"messages": [{"role": "user", "content": _WHOLE}]}
+            if draft.bias:
+                body["logit_bias"] = {str(token): value for token, value in draft.bias.items()}
+        elif self.able.continuation == "prefix":
+            body["messages"] = [{"role": "user", "content": f"Continue: {_PROMPT}"}]
+        else:
+            return parse_request(DialectName.TEXT, msgspec.json.encode(body | {"prompt": _PROMPT}))
+        return parse_request(DialectName.CHAT, msgspec.json.encode(body))
+
+    async def _ask(
+        self,
+        temperature: float = 0.0,
+        *,
+        said: Mapping[str, Any] = MappingProxyType({}),
+        **fields: Any,  # noqa: ANN401 - a draft's
+    ) -> _Drawn:
         given: dict[str, Any] = {"tokens": (), "n": 1, "max_tokens": 1}
-        draft = Draft(**(given | fields))
+        draft, headers = Draft(**(given | fields)), self.prober.headers
+        request = self._request(draft, temperature, said)
+        if self.is_whole:
+            room = draft.max_tokens if self.phrasing.limit else UNBOUNDED
+            draft = replace(draft, is_whole=True, max_tokens=room)
+        prompt = await self.upstream.prompt_ids(request, headers)
         return (await self.upstream.draft(request, prompt, draft, headers)).continuations
 
     async def continues(self) -> bool:
@@ -212,10 +244,29 @@ class _Call:
             wanted[: max(1, half // 2)]
         )
 
-    async def answers(self) -> bool:
-        """Return whether a whole question is answered."""
-        (one,) = await self._ask(max_tokens=_LENGTH)
-        return bool(one.text)
+    async def phrasing_taken(self) -> Phrasing | None:
+        """Return how a whole question is put so that it is answered; None where it is not."""
+        refusal: UpstreamStatusError | None = None
+        for phrasing in Phrasing:
+            try:
+                (one,) = await replace(self, phrasing=phrasing)._ask(max_tokens=_LENGTH)  # noqa: SLF001 - its own kind
+            except UpstreamStatusError as err:
+                if err.upstream_status not in _UNTAKEN:
+                    raise
+                refusal = err
+                continue
+            if one.text:  # what is reasoned first may leave no room for it
+                return phrasing
+        if refusal is not None:
+            raise refusal
+        return None
+
+    async def repeats(self) -> bool:
+        """Return whether an answer repeats the text that it continues."""
+        as_it_comes = self.prober.adapter(msgspec.structs.replace(self.able, echo=False))
+        call = replace(self, upstream=as_it_comes)
+        (one,) = await call._ask(text=BEGUN, max_tokens=1)  # noqa: SLF001 - its own kind
+        return one.text.startswith(BEGUN)
 
     async def list_size(self) -> int:
         """Return how many likeliest tokens are listed."""
@@ -226,27 +277,45 @@ class _Call:
             asked = msgspec.structs.replace(self.able, logprobs=size)
             call = replace(self, able=asked, upstream=self.prober.adapter(asked))
             try:
-                (one,) = await call._ask(logprobs=size)  # noqa: SLF001 - its own kind
+                # Warm: what is cold may leave tokens without any probability to list.
+                (one,) = await call._ask(1.0, logprobs=size)  # noqa: SLF001 - its own kind
             except UpstreamUnreachableError:
                 raise
             except UpstreamError:
                 continue
             least = 1 if self.able.is_text else size  # labels that name no token end a list
-            if one.logprobs and _is_distribution(one, least):
+            if one.logprobs and is_distribution(one, least):
                 return size
         return 0
 
     async def mode(self) -> str:
         """Return which distribution is listed, `none` where it is none of those known."""
+        if self.able.lists_everything:
+            return "raw"
         size = self.able.logprobs
         (warm,) = await self._ask(1.0, logprobs=size)
         (cool,) = await self._ask(_COOL, logprobs=size)
-        wide, narrow = _gap(warm), _gap(cool)
-        if wide is None or narrow is None or self.able.api == "llama-server":
-            return "raw" if self.able.api == "llama-server" else "none"
+        wide, narrow = gap(warm), gap(cool)
+        if wide is None or narrow is None:
+            return "none"
         if abs(narrow - wide) < _TOLERANCE:
             return "raw"
-        return "tempered" if abs(narrow - wide / _COOL) < _TOLERANCE * 2 else "none"
+        is_tempered = abs(narrow - wide / _COOL) < _TOLERANCE * 2
+        return await self._cut_mode(likeliest(warm)) if is_tempered else "none"
+
+    async def _cut_mode(self, before: float) -> str:
+        """Return whether tempered lists are also cut: one token is asked for, and has all the mass.
+
+        Args:
+            before: What the likeliest token has where nothing is cut.
+        """
+        said = {"top_p": _NUCLEUS} | ({} if self.able.is_text else {"top_k": 1})
+        (cut,) = await self._ask(1.0, said=said, logprobs=self.able.logprobs)
+        if not cut.logprobs or before > -_TOLERANCE:  # a token that is certain does not tell
+            return "none"
+        if likeliest(cut) > -_TOLERANCE:
+            return "processed"
+        return "tempered" if abs(likeliest(cut) - before) < _TOLERANCE else "none"
 
     async def bans(self) -> bool:
         """Return whether a ban keeps the likeliest token out."""
@@ -261,7 +330,8 @@ class _Call:
 
     async def biases(self) -> int:
         """Return how many biases a request may have, 100 on one of them forcing its token."""
-        if self.prober.forced is None:
+        is_endless = self.is_whole and not self.phrasing.limit  # a forced token ends nothing
+        if self.prober.forced is None or is_endless:
             return 0
         token, text = self.prober.forced
         for count in sorted({self.able.max_bias, *_BIASES} - {0}, reverse=True):
@@ -289,7 +359,7 @@ class _Call:
 
     async def choices(self) -> int:
         """Return how many choices a request gives that are not all the same."""
-        for n in _MOST_N:
+        for n in self.phrasing.numbers:
             try:
                 drawn = await self._ask(1.0, n=n, max_tokens=2 * _LENGTH)
             except UpstreamUnreachableError:
@@ -304,28 +374,16 @@ class _Call:
     async def speed(self) -> Speed:
         """Return what a request and a token take, and how sure the model is of its tokens."""
         clock, start = self.prober.clock, self.prober.clock()
-        await self._ask(1.0)
+        (first,) = await self._ask(1.0)
         short = clock() - start
+        if self.is_whole and not self.phrasing.limit:
+            each = short / max(1, first.n_tokens)
+            return Speed(round_trip_s=each, token_s=each)
         size = self.able.logprobs
         (long,) = await self._ask(1.0, max_tokens=4 * _LENGTH)
         per_token = max(0.0, clock() - start - 2 * short) / max(1, long.n_tokens - 1)
         agreement = 0.5
         if size and not self.able.is_text:
-            (listed,) = await self._ask(logprobs=size, max_tokens=_LENGTH)
+            (listed,) = await self._ask(1.0, logprobs=size, max_tokens=_LENGTH)
             agreement = float(np.mean([np.exp(one.logprobs.max()) for one in listed.logprobs]))
         return Speed(round_trip_s=short, token_s=per_token, agreement=agreement)
-
-
-def _is_distribution(one: Continuation, least: int) -> bool:
-    """Return whether a list is long enough, and its probabilities sum to no more than one."""
-    listed = one.logprobs[0]
-    mass = float(np.exp(listed.logprobs).sum())
-    return len(listed) >= least and 0 < mass <= 1 + _EXCESS
-
-
-def _gap(one: Continuation) -> float | None:
-    """Return how far the two likeliest tokens are apart, None where fewer are listed."""
-    if not one.logprobs or len(one.logprobs[0]) < 2:  # noqa: PLR2004 - two
-        return None
-    first, second = -np.sort(-one.logprobs[0].logprobs)[:2]
-    return float(first - second)

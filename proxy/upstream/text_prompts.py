@@ -8,7 +8,7 @@ What such upstreams do, and what is done about it:
 
 - A character that the last token leaves unfinished reads U+FFFD; it is cut off.
 - An answer to a chat that is continued may repeat the text it was given (llama-server, not
-  streamed): see `echo`.
+  streamed): `Capabilities.echo`, see `proxy.upstream.echo`.
 - Whole replies are asked for in the client's own words, and nothing is continued
   (`whole_replies`).
 - Token counts come for all choices together. A choice that ended for its length has as many as
@@ -17,15 +17,16 @@ What such upstreams do, and what is done about it:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from proxy.errors import UpstreamProtocolError
-from proxy.sampling.questions import Continuation, Drafted, Finish, TextPiece
+from proxy.sampling.questions import Continuation, Draft, Drafted, Finish, TextPiece
 from proxy.upstream.client import decode_answer
 from proxy.upstream.continuing import ContextLimits, read_finish
-from proxy.upstream.echo import Echo
+from proxy.upstream.echo import BEGUN, QUESTION, Echo
 from proxy.upstream.text_labels import LabelReader, Logprobs
 from proxy.upstream.whole_replies import question_of, read_replies
 from watermark.wire.openai_requests import DialectName
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.config import Capabilities
-    from proxy.sampling.questions import Draft
     from proxy.sampling.spelling import Spelling
     from proxy.upstream.client import UpstreamClient
     from watermark.wire.openai_requests import GenerationRequest
@@ -85,7 +85,7 @@ class TextUpstream:
         self._able = able
         self._reader = None if spelling is None else LabelReader(spelling, able)
         self._limits = ContextLimits(client)
-        self._echo = Echo()
+        self._echo = Echo(repeats=able.echo)
 
     async def context_limit(self, model: str, headers: Pairs) -> int | None:
         """Return None: what is left of the context the answers tell (`Drafted.room`).
@@ -116,16 +116,35 @@ class TextUpstream:
         if draft.is_whole:
             question = question_of(request, draft)
             return read_replies(await self._client.post_json(path, question, headers), draft)
-        answer = decode_answer(
-            await self._client.post_json(path, self._asked(request, draft), headers), _Answer
-        )
+        answer = await self._answer(request, self._asked(request, draft), headers)
+        texts = [_text(one) for one in answer.choices]
+        if request.dialect is DialectName.CHAT:
+            given = self._given(request) + draft.text
+            texts = await self._echo.cut(texts, given, lambda: self._continued(request, headers))
         limit = self._limits.known(request.model)
         read = answer.usage.prompt_tokens if answer.usage else None
         return Drafted(
-            self._continuations(request, draft, answer),
+            self._continuations(draft, answer, texts),
             prompt_tokens=read,
             room=None if limit is None or read is None else limit - read,
         )
+
+    async def _answer(
+        self, request: GenerationRequest, body: dict[str, Any], headers: Pairs
+    ) -> _Answer:
+        """Return an answer, its choices in order."""
+        data = await self._client.post_json(request.dialect.value, body, headers)
+        answer = decode_answer(data, _Answer)
+        answer.choices.sort(key=lambda one: one.index)
+        return answer
+
+    async def _continued(self, request: GenerationRequest, headers: Pairs) -> str:
+        """Return what the upstream makes of the beginning that tells whether it repeats it."""
+        messages = [{"role": "user", "content": QUESTION}]
+        begun = replace(request, body={"messages": messages})
+        draft = Draft(tokens=(), text=BEGUN, n=1, max_tokens=1)
+        answer = await self._answer(begun, self._asked(begun, draft), headers)
+        return "".join(_text(one) for one in answer.choices[:1])
 
     def _asked(self, request: GenerationRequest, draft: Draft) -> dict[str, Any]:
         body = self._body(request, draft)
@@ -191,15 +210,12 @@ class TextUpstream:
         return (request.messages[-1].text or "") if self._is_open(request) else ""
 
     def _continuations(
-        self, request: GenerationRequest, draft: Draft, answer: _Answer
+        self, draft: Draft, answer: _Answer, texts: Sequence[str]
     ) -> tuple[Continuation, ...]:
-        choices = sorted(answer.choices, key=lambda one: one.index)
+        choices = answer.choices
         finishes = [read_finish(one.finish_reason) for one in choices]
         total = answer.usage.completion_tokens if answer.usage else None
-        texts = [_text(one) for one in choices]
         counts = _counts(finishes, draft.max_tokens, total)
-        if request.dialect is DialectName.CHAT:
-            texts = self._echo.cut(texts, self._given(request) + draft.text)
         return tuple(
             self._continuation(draft, choice, text, finish, count)
             for choice, text, finish, count in zip(choices, texts, finishes, counts, strict=True)

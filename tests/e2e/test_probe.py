@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import tomllib
 from typing import TYPE_CHECKING
 
+import httpx2
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from proxy.app import create_app
 from proxy.cli.main import cli
 from proxy.cli.probe import with_probes
-from proxy.config import load_config
+from proxy.cli.servers import running
+from proxy.config import DisclosureConfig, load_config
 from proxy.errors import ConfigError, UpstreamUnreachableError
+from tests.support.servers import key_record
+from watermark.keys import KeyRing
+from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,13 +69,17 @@ def test_the_table_says_what_was_found(stage: Stage, builtin: BuiltinModel, tmp_
     assert able["max_n"] == 64
     assert found["chosen"] == "splice"
     paths = {one["path"]: one for one in found["paths"]}
-    assert set(paths) == {"splice", "select", "none"}
+    assert set(paths) == {"splice", "select", "reply", "none"}
     assert paths["none"]["tokens"] == 1
     assert paths["select"]["tokens"] > 10
     assert paths["select"]["money"] > paths["none"]["money"]
     table = CliRunner().invoke(cli, ["probe", "--config", str(path)])
     assert "[model.capabilities]" in table.stdout
     assert "splice *" in table.stdout
+    printed = tomllib.loads(table.stdout.partition("\n\n")[2].partition("\n\n")[0])
+    declared = {name: value for name, value in able.items() if value is not None}
+    assert printed["model"]["capabilities"] | {"probe": False} == declared
+    assert printed["model"]["capabilities"]["max_bias"] == able["max_bias"]
 
 
 def test_a_proxy_starts_with_the_strongest_path_within_its_limits(
@@ -80,6 +93,28 @@ def test_a_proxy_starts_with_the_strongest_path_within_its_limits(
     assert not model.splice.enabled
     assert model.select.enabled
     assert said[0].startswith("probed builtin: path select,")
+
+
+def test_a_model_of_one_round_is_asked_for_whole_replies_and_marked(
+    stage: Stage, builtin: BuiltinModel, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    path = write(tmp_path, stage.direct, builtin, limits="rounds = 1")
+    config = with_probes(load_config(path), said.append)
+    assert said[0].startswith("probed builtin: path reply,")
+    config = msgspec.structs.replace(config, disclosure=DisclosureConfig(callers=["*"]))
+    ring = KeyRing((key_record(TokenizerUnit.read(builtin.tokenizer_path).unit_id),))
+
+    async def work() -> None:
+        app = create_app(config, ring)
+        async with running(app) as url, httpx2.AsyncClient(base_url=url, timeout=60) as client:
+            messages = [{"role": "user", "content": "Tell me of a dog."}]
+            asked = {"model": "builtin", "messages": messages, "max_tokens": 20}
+            answer = await client.post("/v1/chat/completions", json=asked)
+            assert answer.headers["x-watermark"] == "marked; path=reply; key=test"
+            assert answer.json()["choices"][0]["message"]["content"]
+
+    asyncio.run(work())
 
 
 def test_what_cannot_be_probed_is_an_error_with_its_remedy(

@@ -30,16 +30,17 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
-def keys_file(folder: Path, unit: TokenizerUnit) -> Path:
+def keys_file(folder: Path, unit: TokenizerUnit, *, scope: str = "default", more: str = "") -> Path:
     write_key_file(folder / "test.key", SecretKey("test", b"k" * 32))
     record = format_record(
         key_id="test",
         unit=unit.unit_id,
         secret="test.key",  # noqa: S106 - a path
         scheme="sglang-native",
+        scope=scope,
     )
     path = folder / "KEYS.toml"
-    path.write_text(KEYS_HEADER + record)
+    path.write_text(KEYS_HEADER + record + more)
     return path
 
 
@@ -80,6 +81,17 @@ def test_an_engine_that_marks_is_relied_on(tokenizer: Path, tmp_path: Path) -> N
     assert model.native.enabled
     (question,) = asked  # once
     assert question["watermark"]["enabled"]
+
+
+def test_a_key_of_any_of_the_models_scopes_is_the_engines(tokenizer: Path, tmp_path: Path) -> None:
+    unit, asked = TokenizerUnit.read(tokenizer), list[Any]()
+    write_key_file(tmp_path / "rest.key", SecretKey("rest", b"r" * 32))
+    rest = format_record(key_id="rest", unit=unit.unit_id, secret="rest.key")  # noqa: S106 - a path
+    more = rest + '\n[[scope]]\nname = "texts"\nroutes = ["/v1/completions"]\n'
+    keys = keys_file(tmp_path, unit, scope="texts", more=more)
+    _, said = probed(tokenizer, keys, say(own_key(unit.unit_id), unit), asked)
+    assert said[0].startswith("probed m: path native, 1.00x")
+    assert len(asked) == 1
 
 
 def test_an_engine_that_ignores_its_switch_is_not(tokenizer: Path, tmp_path: Path) -> None:

@@ -125,6 +125,17 @@ def test_chat_choices_are_the_upstreams_with_every_digit(tokenizer: Path) -> Non
     assert "completion_tokens_details" not in usage  # of all three, nobody knows whose
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "messages", "responses"])
+def test_what_a_client_does_not_say_of_sampling_nobody_says(tokenizer: Path, path: str) -> None:
+    """Models that reason refuse a temperature, even the one that they have."""
+    said = {"messages": MESSAGES["messages"]} if path != "responses" else {"input": "?"}
+    bound = {"max_tokens": 90} if path == "messages" else {}
+    _, asked = post(tokenizer, f"/v1/{path}", said | bound)
+    (body,) = asked
+    assert body.keys() <= {"model", "messages", "n", "max_tokens"}
+    assert ("max_tokens" in body) is bool(bound)
+
+
 def test_usage_of_a_reply_that_was_counted_alone_goes_on(tokenizer: Path) -> None:
     answer, asked = post(tokenizer, CHAT_URL, MESSAGES, max_n=1)
     assert len(asked) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.config import (
@@ -12,6 +13,7 @@ from proxy.config import (
     NativeConfig,
     PathLimitsConfig,
     PricesConfig,
+    ReasoningConfig,
     ReplyConfig,
     SelectConfig,
     SpliceConfig,
@@ -39,7 +41,14 @@ def by_path(costs: list[PathCost]) -> dict[str, PathCost]:
 
 def test_costs_are_those_of_the_arithmetic() -> None:
     costs = by_path(costs_of(make_model(), ["tokenizer", "words/v1"], SPEED))
-    assert list(costs) == ["splice tokenizer", "select tokenizer", "select words/v1", "none"]
+    assert list(costs) == [
+        "splice tokenizer",
+        "select tokenizer",
+        "select words/v1",
+        "reply tokenizer",
+        "reply words/v1",
+        "none",
+    ]
     plain, select, splice = costs["none"], costs["select tokenizer"], costs["splice tokenizer"]
     assert plain.multiple == 1
     assert plain.seconds == pytest.approx(0.1 + 5.0)
@@ -52,6 +61,44 @@ def test_costs_are_those_of_the_arithmetic() -> None:
     # two tokens a draft, agreement one half: 1.5 tokens a request
     assert splice.rounds == pytest.approx(500 / 1.5)
     assert splice.generated == pytest.approx(2 * 500 / 1.5)
+
+
+def test_what_is_switched_off_or_cannot_be_served_is_no_path() -> None:
+    model = make_model()
+    off = msgspec.structs.replace(model, splice=SpliceConfig(enabled=False))
+    units = ["tokenizer", "words/v1"]
+    assert [one.path for one in costs_of(off, ["tokenizer"], SPEED)] == ["select", "reply", "none"]
+    off = msgspec.structs.replace(off, select=SelectConfig(enabled=False))
+    assert {one.path for one in costs_of(off, units, SPEED)} == {"reply", "none"}
+    off = msgspec.structs.replace(off, reply=ReplyConfig(enabled=False))
+    assert {one.path for one in costs_of(off, units, SPEED)} == {"none"}
+    reasoning = msgspec.structs.replace(
+        make_model(continuation="prefix"), reasoning=ReasoningConfig()
+    )
+    assert {one.path for one in costs_of(reasoning, units, SPEED)} == {"reply", "none"}
+    single = make_model(max_n=1)
+    assert {one.path for one in costs_of(single, units, SPEED)} == {"splice", "none"}
+
+
+@pytest.mark.parametrize(
+    ("able", "drafts", "length", "n"),
+    [
+        ({}, 2, 2, 2),
+        ({}, 0, 2, 1),
+        ({"logit_bias": True}, 0, 2, 1),
+        ({"max_n": 1}, 2, 2, 1),
+        ({"continuation": "text"}, 2, 5, 2),  # the rest of a character
+        ({"api": "llama-server"}, 2, 2, 1),  # greedy: its lists hold everything
+        ({"api": "llama-server", "continuation": "prefix"}, 2, 5, 2),
+    ],
+)
+def test_splice_costs_what_it_asks(able: dict[str, Any], drafts: int, length: int, n: int) -> None:
+    splice = SpliceConfig(draft_tokens=2, drafts=drafts)
+    model = msgspec.structs.replace(make_model(**able), splice=splice)
+    found = by_path(costs_of(model, ["tokenizer"], SPEED))["splice tokenizer"]
+    assert found.rounds == pytest.approx(500 / 1.5)
+    assert found.generated == pytest.approx(length * n * 500 / 1.5)
+    assert found.first_byte_s == pytest.approx(0.1 + (length - 1) * 0.01)
 
 
 def test_requests_side_by_side_read_the_prompt_each() -> None:
@@ -78,9 +125,11 @@ def test_an_engine_costs_nothing_more() -> None:
         ({}, "splice"),
         ({"tokens": 100}, "select"),
         ({"rounds": 60}, "select"),
-        ({"tokens": 10}, "none"),
+        ({"tokens": 10}, "reply"),
+        ({"tokens": 2}, "none"),
         ({"seconds": 4.5}, "select"),
-        ({"seconds": 1.0, "rounds": 400}, "none"),
+        ({"seconds": 1.0, "rounds": 400}, "reply"),
+        ({"rounds": 1}, "reply"),
     ],
 )
 def test_the_strongest_path_within_the_limits(limits: dict[str, Any], path: str) -> None:

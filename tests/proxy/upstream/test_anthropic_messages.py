@@ -51,6 +51,7 @@ class Claude:
         self.prefills = traits.get("prefills", True)
         self.repeats = traits.get("repeats", False)
         self.thinks = traits.get("thinks", False)
+        self.samples = traits.get("samples", True)
         self.rng = np.random.default_rng(0)
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -74,11 +75,17 @@ class Claude:
             return "two keys"
         if unknown := body.keys() - FIELDS:
             return f"{sorted(unknown)}: extra inputs are not permitted"
-        if given and not self.prefills:
-            return "This model does not support assistant message prefill"
+        if complaint := self._untaken(body, given):
+            return complaint
         if given != given.rstrip():
             return "final assistant content cannot end with trailing whitespace"
         return ""
+
+    def _untaken(self, body: dict[str, Any], given: str) -> str:
+        if "temperature" in body and not self.samples:
+            return "temperature is not supported by this model"
+        is_begun = bool(given) and not self.prefills
+        return "This model does not support assistant message prefill" if is_begun else ""
 
     def _message(self, body: dict[str, Any], given: str) -> dict[str, Any]:
         n_left = self.length - len(given.split())
@@ -198,6 +205,27 @@ def test_a_repeated_beginning_is_cut_off(repeats: bool) -> None:
     assert len(one.text.split()) == 4
 
 
+class Chanting(Claude):
+    """Goes on with what it was given once more, and says so."""
+
+    def _message(self, body: dict[str, Any], given: str) -> dict[str, Any]:
+        return super()._message(body, given) | {
+            "content": [{"type": "text", "text": given[: 4 * body["max_tokens"]]}]
+        }
+
+
+def test_text_that_merely_repeats_itself_is_kept() -> None:
+    claude = Chanting()
+    chant, other = (
+        each.continuations[0].text
+        for each in ask(claude, CHAT, draft_of(" waa wab"), draft_of(" waa wac"))
+    )
+    assert (chant, other) == (" waa wab", " waa wac")
+    assert len(claude.asked) == 3  # once in doubt: continuations are not repeated
+    assert claude.asked[1]["max_tokens"] == 1
+    assert "system" not in claude.asked[1]
+
+
 def test_whole_replies_are_the_clients_own_requests() -> None:
     claude = Claude(length=10)
     request = request_of(DialectName.CHAT, stop=["END"])
@@ -243,7 +271,7 @@ def probe(claude: Claude) -> Findings:
 
             def adapter(able: Capabilities) -> Upstream:
                 if able.api == "anthropic":
-                    return MessagesUpstream(client)
+                    return MessagesUpstream(client, repeats=able.echo)
                 return TextUpstream(client, able, None)
 
             ticks = iter(range(10_000))
@@ -261,8 +289,10 @@ def probe(claude: Claude) -> Findings:
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_a_probe_finds_a_closing_message_that_is_gone_on_with(repeats: bool) -> None:
-    found = probe(Claude(repeats=repeats)).capabilities
-    assert (found.api, found.continuation) == ("anthropic", "prefix")
+    findings = probe(Claude(repeats=repeats))
+    found = findings.capabilities
+    assert (found.api, found.continuation, found.echo) == ("anthropic", "prefix", repeats)
+    assert f"repeats what it continues: {'yes' if repeats else 'no'}" in findings.notes
     assert (found.max_n, found.parallel, found.logit_bias) == (1, 8, False)
 
 
@@ -270,6 +300,13 @@ def test_a_probe_finds_that_a_later_model_refuses_it() -> None:
     findings = probe(Claude(prefills=False))
     assert (findings.capabilities.api, findings.capabilities.continuation) == ("anthropic", "none")
     assert any("closing message over anthropic: no" in note for note in findings.notes)
+
+
+def test_a_probe_of_a_model_that_refuses_a_temperature_says_none() -> None:
+    findings = probe(Claude(prefills=False, samples=False))
+    assert (findings.capabilities.api, findings.capabilities.continuation) == ("anthropic", "none")
+    assert "answers over anthropic: with max_tokens, without temperature" in findings.notes
+    assert "speed: yes" in findings.notes
 
 
 @contextlib.asynccontextmanager
@@ -318,7 +355,7 @@ def test_a_clients_message_is_marked_by_select() -> None:
 
 def test_a_later_model_is_marked_by_whole_replies() -> None:
     async def work() -> None:
-        claude = Claude(length=40, prefills=False)
+        claude = Claude(length=40, prefills=False, samples=False)
         async with (
             serving(claude, continuation="none") as url,
             anthropic.AsyncAnthropic(base_url=url, api_key="sk") as client,

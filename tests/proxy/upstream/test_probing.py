@@ -77,8 +77,12 @@ def _routed(server: Any, request: httpx2.Request, handle: Any, path: str) -> htt
     if request.url.path == path:
         body = msgspec.json.decode(request.content)
         asked = body.get("sampling_params", body)
-        temperature = asked["temperature"] if isinstance(asked, dict) else 1.0
-        server.model.parameters = type(server.model.parameters)(temperature=temperature or 1e-3)
+        first = asked if isinstance(asked, dict) else {"temperature": 1.0}
+        server.model.parameters = type(server.model.parameters)(
+            temperature=first["temperature"] or 1e-3,
+            top_p=first.get("top_p", 1.0),
+            top_k=max(0, first.get("top_k", 0)),
+        )
         server.model._known.clear()
     answer: httpx2.Response = handle(request)
     return answer
@@ -100,6 +104,24 @@ def test_sglang_is_found_with_all_that_it_can() -> None:
     assert found.speed.round_trip_s > 0
 
 
+@pytest.mark.parametrize("mode", list(LogprobsMode))
+def test_which_distribution_is_listed_is_found(mode: LogprobsMode) -> None:
+    """Cut lists that pass for tempered ones would be cut a second time."""
+    able = probe(GreedySglang(toy(mode)).handle).capabilities
+    assert (able.logprobs, able.logprobs_mode) == (6, mode.value)
+
+
+def test_lists_of_a_token_that_is_certain_do_not_tell() -> None:
+    certain = np.full((6, 6), 1e-5)
+    np.fill_diagonal(certain, 1 - 5e-5)
+    certain[:, 5] *= 0.5  # two that differ, for a temperature to tell
+    certain /= certain.sum(axis=1, keepdims=True)
+    model = ToyModel(certain, None, np.random.default_rng(0), mode=LogprobsMode.PROCESSED)
+    findings = probe(GreedySglang(model).handle)
+    assert findings.capabilities.logprobs == 0
+    assert "log-probabilities are: none" in findings.notes
+
+
 def test_llama_server_is_found_with_its_whole_vocabulary() -> None:
     able = probe(GreedyLlama(toy(LogprobsMode.RAW)).handle).capabilities
     assert (able.api, able.logprobs, able.logprobs_mode) == ("llama-server", 6, "raw")
@@ -113,9 +135,17 @@ STORY = "Once upon a time there was a little dog who lived by the sea"
 class Vendor:
     """Continues text, or only seems to: what it says depends on what it is asked."""
 
-    def __init__(self, *, continues: bool, ignores_n: bool = False, prefix: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        continues: bool,
+        ignores_n: bool = False,
+        prefix: str = "",
+        repeats: bool = False,
+    ) -> None:
         self.continues = continues
         self.ignores_n = ignores_n
+        self.repeats = repeats
         self.prefix = prefix
         self.drawn = 0
         self.keys: set[str] = set()
@@ -139,15 +169,17 @@ class Vendor:
         if last["role"] != "assistant":
             return self._answer(body, STORY[28:], "message")
         if self.prefix and last.get(self.prefix):
-            return self._answer(body, STORY[28 + len(last["content"]) :], "message")
+            given = last["content"]
+            told = given if self.repeats else ""
+            return self._answer(body, STORY[28 + len(given) :], "message", told)
         return httpx2.Response(400, json={"error": "this model does not support prefill"})
 
-    def _answer(self, body: Any, text: str, key: str) -> httpx2.Response:
+    def _answer(self, body: Any, text: str, key: str, told: str = "") -> httpx2.Response:
         said = []
         for _ in range(1 if self.ignores_n else body.get("n", 1)):
             self.drawn += 1
             tail = f" {self.drawn}" if body["temperature"] else ""
-            part = text[:20] + tail
+            part = told + text[:20] + tail
             said.append(part if key == "text" else {"content": part})
         choices = [{"index": i, key: one, "finish_reason": "length"} for i, one in enumerate(said)]
         return httpx2.Response(200, json={"choices": choices})
@@ -169,6 +201,15 @@ def test_vendors_of_text(vendor: Vendor, continuation: str, max_n: int) -> None:
     assert found.parallel == 3
     assert found.prefix == ("prefix" if continuation == "prefix" else found.prefix)
     assert vendor.keys == {"Bearer sk"}
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_whether_a_vendor_repeats_what_it_continues_is_found_and_noted(repeats: bool) -> None:
+    vendor = Vendor(continues=True, prefix="prefix", repeats=repeats)
+    findings = probe(vendor.handle, vocab_size=0, echo=not repeats)
+    assert findings.capabilities.continuation == "prefix"
+    assert findings.capabilities.echo is repeats
+    assert f"repeats what it continues: {'yes' if repeats else 'no'}" in findings.notes
 
 
 def test_an_upstream_that_is_not_there_is_an_error() -> None:
@@ -214,3 +255,60 @@ def test_biases_are_tried_by_forcing_a_token(most: int, obeys: bool, found: int)
     assert able.logit_bias == bool(found)
     assert able.max_bias == (found or 1024)
     assert max(hosted.sizes) == 1024
+
+
+class Reasoning:
+    """A hosted model that lets nobody choose a temperature, nor `max_tokens`, and reasons first."""
+
+    def __init__(self, *refused: str) -> None:
+        self.refused = refused
+        self.bodies: list[Any] = []
+
+    def handle(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path != "/v1/chat/completions":
+            return httpx2.Response(404, json={})
+        body = msgspec.json.decode(request.content)
+        if body["messages"][-1]["role"] == "assistant" or body.keys() & {*self.refused}:
+            return httpx2.Response(400, json={"error": {"message": "Unsupported parameter"}})
+        self.bodies.append(body)
+        text = "" if body.get("max_completion_tokens", 64) < 64 else STORY[28:]
+        said = [f"{text}{' again' * place}" if text else "" for place in range(body.get("n", 1))]
+        message = {"role": "assistant", "reasoning_content": "hm"}
+        choices = [
+            {"index": place, "message": message | {"content": one}, "finish_reason": "stop"}
+            for place, one in enumerate(said)
+        ]
+        return httpx2.Response(200, json={"choices": choices})
+
+
+@pytest.mark.parametrize(
+    ("refused", "said", "max_n"),
+    [
+        ((), "with temperature and max_tokens", 64),
+        (("temperature",), "with max_tokens, without temperature", 64),
+        (
+            ("temperature", "max_tokens"),
+            "with neither temperature nor a bound of length",
+            4,
+        ),
+    ],
+)
+def test_a_whole_question_says_no_more_than_the_model_takes(
+    refused: tuple[str, ...], said: str, max_n: int
+) -> None:
+    hosted = Reasoning(*refused)
+    findings = probe(hosted.handle, vocab_size=2000, forced=(3, "x"))
+    able = findings.capabilities
+    assert (able.continuation, able.max_n, able.logit_bias) == ("none", max_n, False)
+    assert f"answers over openai: {said}" in findings.notes
+    whole = [one for one in hosted.bodies if "sentence" in one["messages"][0]["content"]]
+    assert whole
+    assert not any("top_p" in body for body in whole)
+    if "max_tokens" in refused:  # a forced token would never end
+        assert not any("logit_bias" in body for body in whole)
+
+
+def test_a_refusal_of_every_phrasing_is_noted() -> None:
+    findings = probe(Reasoning("messages").handle)
+    assert any(note.startswith("answers over openai: no (") for note in findings.notes)
+    assert findings.capabilities.max_n == 1

@@ -15,6 +15,7 @@ from proxy.errors import UpstreamProtocolError
 from proxy.sampling.questions import UNREAD_TOKEN, Draft, Drafted, Finish
 from proxy.sampling.spelling import Spelling
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.echo import BEGUN
 from proxy.upstream.text_prompts import TextUpstream
 from watermark.text import TokenTable
 from watermark.wire.openai_requests import DialectName, GenerationRequest, parse_request
@@ -244,24 +245,68 @@ def test_a_limit_is_asked_for_once_and_not_with_every_draft() -> None:
     assert vendor.listed == 1
 
 
+def given_in(body: Any) -> str:
+    given: str = body["messages"][-1]["content"]
+    return given
+
+
 def test_an_upstream_that_repeats_what_it_was_given() -> None:
     """llama-server, not streamed."""
-    vendor = Vendor(lambda body: message(*[body["messages"][-1]["content"] + " the"] * 2))
+    vendor = Vendor(lambda body: message(*[given_in(body) + " the"] * body.get("n", 1)))
     drafted = vendor.draft((chat(), ask("So", n=2)), (chat(), ask("So the", n=2)))
     assert [one.continuations[1].text for one in drafted] == [" the", " the"]
+    assert [given_in(body) for body in vendor.bodies] == ["So", BEGUN, "So the"]
+    assert vendor.bodies[1]["max_tokens"] == 1
+
+
+def chanting(body: Any) -> Answer:
+    """Say once more what was given, where there is room for it."""
+    said = given_in(body)[: 4 * body["max_tokens"]] + ", said the cat"
+    return message(*[said] * body.get("n", 1))
 
 
 def test_text_that_merely_repeats_itself_is_kept() -> None:
-    answers = iter([message(" ha", " no"), message(" ha", " ha")])
-    asked = (chat(), ask(" ha", n=2))
-    drafted = Vendor(lambda _: next(answers)).draft(asked, asked)
-    assert [[c.text for c in one.continuations] for one in drafted] == [[" ha", " no"], [" ha"] * 2]
+    """One answer, or all of several: chance must not decide for the process."""
+    vendor = Vendor(chanting)
+    asked = [(chat(), ask("ha", n=n)) for n in (1, 2, 1)]
+    drafted = vendor.draft(*asked, (chat(), ask("ho ho", max_tokens=1)))
+    texts = [one.text for each in drafted for one in each.continuations]
+    assert texts == ["ha, said the cat"] * 4 + ["ho h, said the cat"]
+    assert [given_in(body) for body in vendor.bodies].count(BEGUN) == 1
+
+
+def test_answers_that_repeat_nothing_raise_no_question() -> None:
+    vendor = Vendor(message(" ha", " no"))
+    vendor.draft(*[(chat(), ask(" ha", n=2))] * 3)
+    assert len(vendor.bodies) == 3
+
+
+def test_what_the_config_says_is_not_asked() -> None:
+    vendor = Vendor(lambda body: message(given_in(body) + " the"))
+    (cut,) = vendor.draft((chat(), ask("So")), echo=True)
+    (kept,) = vendor.draft((chat(), ask("So")), echo=False)
+    assert (cut.continuations[0].text, kept.continuations[0].text) == (" the", "So the")
+    assert len(vendor.bodies) == 2
+
+
+def test_a_question_that_fails_leaves_it_open() -> None:
+    answers = iter([message("So the"), {"choices": "none"}, message("So the"), message("gr")])
+
+    async def work() -> str:
+        transport = httpx2.MockTransport(Vendor(lambda _: next(answers)).handle)
+        async with UpstreamClient(UpstreamConfig(url="http://u"), transport=transport) as client:
+            upstream = TextUpstream(client, Capabilities(continuation="prefix"), None)
+            with pytest.raises(UpstreamProtocolError):
+                await upstream.draft(chat(), [], ask("So"), [])
+            return (await upstream.draft(chat(), [], ask("So"), [])).continuations[0].text
+
+    assert asyncio.run(work()) == "So the"
 
 
 def test_an_upstream_that_repeats_now_and_then_is_refused() -> None:
-    answers = iter([message("So the"), message("the")])
-    with pytest.raises(UpstreamProtocolError, match="in some answers"):
-        Vendor(lambda _: next(answers)).draft((chat(), ask("So")), (chat(), ask("So")))
+    vendor = Vendor(message("the"))
+    with pytest.raises(UpstreamProtocolError, match="set echo = false"):
+        vendor.draft((chat(), ask("So")), echo=True)
 
 
 def test_an_upstream_that_reasons_is_refused() -> None:
