@@ -1,7 +1,8 @@
 """From a span to records, one at a time; what is broken is said and passed over.
 
 Rule 1: no more than one record or one piece of text is held. Rule 2: an offset counts bytes of the
-file as it is without compression, rows of a table. Rule 3: a reason never quotes the file.
+file as it is without compression, rows of a table. Rule 3: a reason never quotes the file. Rule 4:
+an error of one record costs that record.
 """
 
 from __future__ import annotations
@@ -94,8 +95,18 @@ def _table(span: Span, choice: FieldChoice) -> Iterator[Record]:
     """Yield the rows of a row group."""
     rows = tables.read_rows(span.source, span.start, choice.columns)
     for index, (row, values, part) in enumerate(rows):
-        content = _content(span.file, row, choice.document(values))
+        content = _content(span.file, row, _document(values, choice))
         yield Record(span.file, row, index, content, int(part * span.stored_bytes))
+
+
+def _document(values: object, choice: FieldChoice) -> Document | str:
+    """Return the texts of a record, or why there are none, whatever the record is."""
+    if isinstance(values, tables.BrokenRow):
+        return values.reason
+    try:
+        return choice.document(values)
+    except Exception as err:  # noqa: BLE001 - the other records of the file are not lost for one
+        return f"cannot be read ({type(err).__name__})"
 
 
 def _content(file: int, offset: int, found: Document | str) -> Document | Skipped:
@@ -214,11 +225,12 @@ def _json(lines: _Lines, choice: FieldChoice) -> Iterator[tuple[int, Document | 
 
 def _parse(line: bytes, choice: FieldChoice) -> Document | str:
     try:
-        return choice.document(msgspec.json.decode(line))
+        values = msgspec.json.decode(line)
     except UnicodeDecodeError as err:
         return f"not UTF-8 at byte {err.start} of a string"
     except (msgspec.DecodeError, RecursionError):
         return "not JSON"
+    return _document(values, choice)
 
 
 def _text(lines: _Lines) -> Iterator[tuple[int, Document | str]]:

@@ -5,6 +5,7 @@ Only this file knows the package pyarrow (extra `corpora`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from watermark.corpora.extras import need
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
     from watermark.corpora.sources import Source
 
 _BATCH_ROWS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row that holds what no text can be taken from.
+
+    Attributes:
+        reason: Why; never its content.
+    """
+
+    reason: str
 
 
 def need_pyarrow() -> None:
@@ -45,7 +57,7 @@ def count_row_groups(source: Source) -> int:
 
 def read_rows(
     source: Source, group: int, columns: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Any], float]]:
+) -> Iterator[tuple[int, dict[str, Any] | BrokenRow, float]]:
     """Yield every row of a row group: its number in the file, its columns, and the part read.
 
     Raises:
@@ -59,9 +71,21 @@ def read_rows(
         sizes = [table.metadata.row_group(i).num_rows for i in range(group + 1)]
         first = row = sum(sizes[:-1])
         for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-            for values in batch.to_pylist():
+            for values in _rows_of(batch):
                 yield row, values, (row + 1 - first) / sizes[-1]
                 row += 1
+
+
+def _rows_of(batch: Any) -> Iterator[dict[str, Any] | BrokenRow]:  # noqa: ANN401 - no types
+    """Yield the rows of a batch; one with a string that is not UTF-8 is lost alone."""
+    try:
+        rows: list[dict[str, Any] | BrokenRow] = batch.to_pylist()
+    except ValueError:
+        if batch.num_rows == 1:
+            rows = [BrokenRow("not UTF-8, or of a value that Python cannot hold")]
+        else:
+            rows = [one for i in range(batch.num_rows) for one in _rows_of(batch.slice(i, 1))]
+    yield from rows
 
 
 def write_rows(

@@ -112,6 +112,59 @@ def test_broken_lines_are_said_and_the_others_read(
     assert broken.offset == 14
 
 
+@pytest.mark.parametrize("role", [["a"], {"a": 1}, 7, True])
+def test_a_role_may_be_any_json_and_is_not_the_models(tmp_path: Path, role: object) -> None:
+    odd = {"messages": [{"role": role, "content": "a"}]}
+    lines = [json.dumps(odd if i == 3 else {"text": f"t{i}"}) + "\n" for i in range(20)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(lines))
+    found = read(path)
+    assert len(found) == 20
+    assert [isinstance(one.content, Skipped) for one in found] == [i == 3 for i in range(20)]
+    assert isinstance(found[3].content, Skipped)
+    assert (found[3].offset, found[3].content.offset) == (len("".join(lines[:3])),) * 2
+    odd["messages"].append({"role": "assistant", "content": "b"})
+    assert CHOICE.document(odd) == Document(("b",), ("a",))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_any_error_of_a_record_costs_that_record(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rows = [{"text": f"t{i}"} for i in range(20)]
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    document = FieldChoice.document
+
+    def fail(self: FieldChoice, record: object) -> Document | str:
+        if record == {"text": "t5"}:
+            raise KeyError(record)
+        return document(self, record)
+
+    monkeypatch.setattr(FieldChoice, "document", fail)
+    (shard,) = plan_shards(find_sources([str(path)]))
+    found = list(read_span(shard.spans[0], CHOICE))
+    assert [isinstance(one.content, Skipped) for one in found] == [i == 5 for i in range(20)]
+    assert isinstance(found[5].content, Skipped)
+    assert found[5].content.reason == "cannot be read (KeyError)"
+    assert found[5].content.offset == (5 if suffix == "parquet" else 5 * len('{"text": "t0"}\n'))
+
+
+def test_a_row_that_is_not_utf_8_is_lost_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    values = pa.array([b"a", b"\xff", b"c"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": values.view(pa.string())}), path)
+    (shard,) = plan_shards(find_sources([str(path)]))
+    first, broken, last = read_span(shard.spans[0], CHOICE)
+    assert (first.content, last.content) == (Document(("a",)), Document(("c",)))
+    assert isinstance(broken.content, Skipped)
+    assert broken.content.offset == 1
+    assert broken.content.reason.startswith("not UTF-8")
+
+
 def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "MAX_LINE_BYTES", 100)
     monkeypatch.setattr(readers, "PIECE_BYTES", 64)
