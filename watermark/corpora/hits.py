@@ -6,7 +6,7 @@ Source: `watermark/spec/scan.md`, Hits.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -66,7 +66,7 @@ def keep_block(
         "records": block.records,
         "n_documents": len(block.documents),
         "n_skipped": block.n_skipped,
-        "skipped": [(one.file, one.offset, one.reason) for one in block.skipped],
+        "skipped": [astuple(one) for one in block.skipped],
         "n_tokens": [int(block.cuts[layer].n_tokens.sum()) for layer in layers],
         "n_tested": [one.n_tested for one in scores],
     }
@@ -148,8 +148,8 @@ class Tally:
             self.n_tested[test] += n_tested
         room = MAX_BROKEN - len(self.broken)
         self.broken += [
-            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason)
-            for file, offset, reason in header["skipped"][:room]
+            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason, n_records=n)
+            for file, offset, reason, n in header["skipped"][:room]
         ]
         starts = self._starts(header["shard"], header["records"], header["number"])
         self._take(kept, starts)

@@ -61,17 +61,19 @@ class PooledResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRecord:
-    """A record that could not be read.
+    """A record that could not be read, or records that were lost together.
 
     Attributes:
         file: Path or URL.
         offset: Where it starts: byte of the file without compression, or row of a table.
         reason: Why; never its content.
+        n_records: How many were lost: the rest of a row group of a damaged table, else 1.
     """
 
     file: str
     offset: int
     reason: str
+    n_records: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

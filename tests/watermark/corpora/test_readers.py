@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watermark.corpora import readers
+from watermark.corpora.blocks import Cutter, cut_shard
 from watermark.corpora.fields import Document, FieldChoice
 from watermark.corpora.readers import Record, Skipped, read_span
 from watermark.corpora.shards import Span, plan_shards
@@ -215,7 +216,9 @@ def test_tables_are_read_by_row_group(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=100)
     shards = plan_shards(find_sources([str(path)]))
     spans = [span for shard in shards for span in shard.spans]
-    assert [span.start for span in spans] == [0, 1, 2]
+    assert [(span.group, span.start, span.stop) for span in spans] == [
+        (0, 0, 100), (1, 100, 200), (2, 200, 250),
+    ]  # fmt: skip
     found = [one for span in spans for one in read_span(span, CHOICE)]
     assert [one.offset for one in found] == list(range(250))
     assert found[249].content == Document(("t249",))
@@ -225,6 +228,45 @@ def test_tables_are_read_by_row_group(tmp_path: Path) -> None:
     (only,) = read_span(shard.spans[0], CHOICE)
     assert isinstance(only.content, Skipped)
     assert "cannot be read any further" in only.content.reason
+
+
+def test_a_damaged_row_group_is_named_by_its_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [{"text": f"text number {i * 7919}"} for i in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=50)
+    column = pq.read_metadata(path).row_group(2).column(0)
+    data = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    shards = plan_shards(find_sources([str(path)]))
+    found = [one for shard in shards for span in shard.spans for one in read_span(span, CHOICE)]
+    assert [one.offset for one in found] == [*range(101), *range(150, 200)]
+    lost = found[100].content
+    assert isinstance(lost, Skipped)
+    assert (lost.offset, lost.n_records) == (100, 50)
+    assert lost.reason.startswith("50 rows from here cannot be read any further")
+    (block,) = cut_shard(shards[0], Cutter(CHOICE, (), {}), {})
+    assert (block.records, block.n_skipped, len(block.documents)) == ((50, 50, 50, 50), 50, 150)
+
+
+def test_a_file_that_fails_midway_is_named_where_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n' * 5)
+    line = readers._Lines.line
+
+    def fail(self: readers._Lines) -> bytes | None:
+        if self.offset >= 28:
+            raise OSError
+        return line(self)
+
+    monkeypatch.setattr(readers._Lines, "line", fail)
+    *_, last = found = read(path)
+    assert [one.index for one in found] == [0, 1, 2]
+    assert isinstance(last.content, Skipped)
+    assert (last.offset, last.content.offset) == (28, 28)
 
 
 @pytest.mark.parametrize(
