@@ -19,7 +19,7 @@ from watermark.corpora.blocks import Cutter, cut_shard
 from watermark.corpora.fields import Document, FieldChoice
 from watermark.corpora.readers import Record, Skipped, read_span
 from watermark.corpora.shards import Span, plan_shards
-from watermark.corpora.sources import find_sources
+from watermark.corpora.sources import Compression, Format, _describe, find_sources
 from watermark.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -324,6 +324,26 @@ def test_files_are_found_in_order_and_once(tmp_path: Path) -> None:
     for path in ("none", "*.none", str(tmp_path / "sub" / ".h" / "none")):
         with pytest.raises(CorpusError, match="leads to no file"):
             find_sources([path])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("https://h/x.jsonl.gz?X-Sig=1", (Format.JSONL, Compression.GZIP)),
+        ("http://h/a%2Ejsonl?name=b.parquet#c.txt", (Format.JSONL, Compression.NONE)),
+        ("https://h/x.parquet#part", (Format.PARQUET, Compression.NONE)),
+        ("https://h/x?file=a.jsonl.gz", (Format.TEXT, Compression.NONE)),
+        ("s3://bucket/what?.jsonl.zst", (Format.JSONL, Compression.ZSTANDARD)),
+        ("s3://bucket/a#1?b.parquet", (Format.PARQUET, Compression.NONE)),
+        ("zip://in/x.jsonl::https://h/y.zip?X-Sig=1", (Format.JSONL, Compression.NONE)),
+        ("what?.jsonl.gz", (Format.JSONL, Compression.GZIP)),
+    ],
+)
+def test_what_a_file_holds_follows_from_its_path(
+    name: str, expected: tuple[Format, Compression]
+) -> None:
+    source = _describe(name, 1, "")
+    assert (source.name, source.format, source.compression) == (name, *expected)
 
 
 def test_urls_are_read_through_fsspec() -> None:
