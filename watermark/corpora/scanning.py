@@ -249,7 +249,7 @@ def _finish(
         n_bytes=sum(source.size for source in plan.sources),
         n_records=tally.n_records,
         n_documents=tally.n_documents,
-        n_hits=len(found.rows),
+        n_hits=sum(found.n_hits),
         n_broken=tally.n_broken,
         broken=tuple(tally.broken),
     )
@@ -259,7 +259,7 @@ def _pooled(
     plan: _Plan,
     journal: Journal,
     tally: hits.Tally,
-    found: hits.Found,
+    found: hits.Discoveries,
     report: Callable[[Progress], object],
 ) -> tuple[PooledResult, ...]:
     """Return the result of every key on every form of the whole corpus."""
@@ -277,7 +277,7 @@ def _pooled(
             log_pvalue=logs[test],
             log_pvalue_family=family,
             n_tested=tally.n_tested[test],
-            n_hits=int((found.tests == test).sum()),
+            n_hits=found.n_hits[test],
         )
         for test, (scorer, family) in enumerate(zip(plan.scorers, holm(logs), strict=True))
     )
