@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from watermark.stats import LN_10
+from watermark.detection.windows import SHORTEST
+from watermark.stats import LN_10, gamma_log_sf
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_LOG_LEVELS: Final = (0.0, -2 * LN_10, -4 * LN_10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +27,9 @@ class PooledResult:
         context_width: Preceding units in a context.
         n_tokens: Units in the texts.
         n_scored: Distinct pairs scored; under the null the statistic is Gamma(n_scored, 1).
-        statistic: Sum of the scores, in nats.
-        log_pvalue: Natural log of the exact p-value of this one test.
+        statistic: Sum of the scores, in nats; None of fewer than `SHORTEST` pairs.
+        log_pvalue: Natural log of the exact p-value of this one test; of fewer than `SHORTEST`
+            pairs rounded up to 1, 0.01 or 0.0001.
         log_pvalue_family: The same after Holm over the keys and forms of the scan.
         n_tested: Documents that were tested one by one.
         n_hits: Those among the discoveries.
@@ -37,7 +41,7 @@ class PooledResult:
     context_width: int
     n_tokens: int
     n_scored: int
-    statistic: float
+    statistic: float | None
     log_pvalue: float
     log_pvalue_family: float
     n_tested: int
@@ -55,8 +59,25 @@ class PooledResult:
 
     @property
     def effect(self) -> float:
-        """Mean excess of a score over its null mean, in null standard deviations; 0 if none."""
-        return self.statistic / self.n_scored - 1.0 if self.n_scored else 0.0
+        """Mean excess of a score over its null mean, in null standard deviations; 0 if hidden."""
+        return 0.0 if self.statistic is None else self.statistic / self.n_scored - 1.0
+
+
+def shown(statistic: float, n_scored: int) -> tuple[float | None, float]:
+    """Return what a result may show of a sum of scores: the sum, and its log p-value.
+
+    A sum over few positions tells too much of each while the key is secret. Of fewer than
+    `SHORTEST` the sum is left out, and p rounded up to one of three levels. The rounded p is
+    valid: it is never below the exact one, so P(rounded <= a) <= P(exact <= a) <= a.
+
+    Args:
+        statistic: The sum, in nats.
+        n_scored: Scores in it.
+    """
+    log_pvalue = gamma_log_sf(statistic, n_scored)
+    if n_scored >= SHORTEST:
+        return statistic, log_pvalue
+    return None, min(level for level in _LOG_LEVELS if log_pvalue <= level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

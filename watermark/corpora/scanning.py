@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from watermark.corpora import cluster, hits, tables
+from watermark.corpora import cluster, hits, results, tables
 from watermark.corpora.blocks import Cutter
 from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
@@ -24,7 +24,7 @@ from watermark.corpora.shards import plan_shards
 from watermark.corpora.sources import find_sources
 from watermark.corpora.workers import Task, cut_here, cut_in_processes
 from watermark.errors import CorpusError, TokenizerFileError, UnitMismatchError
-from watermark.stats import gamma_log_sf, holm
+from watermark.stats import holm
 from watermark.text import WORDS_V1, WordsUnit, tokenizer_unit_id
 from watermark.text.canonical import CANONICAL, CANONICAL_VERSION, RAW
 from watermark.version import __version__
@@ -99,6 +99,9 @@ def scan(
     under every key in every form, and those are named of which in expectation a share of at most
     `fdr` is false (`watermark.stats.discoveries`). To test both and quote the better one is a
     choice after looking; say beforehand which question is asked.
+
+    While a key is secret, no sum over fewer than 16 positions is shown or kept: shorter documents
+    are not tested one by one, and a pool of fewer pairs shows no statistic and a coarse p-value.
 
     A scan that was cut short goes on where it stopped when it is called again as before; its
     journal lies beside `out` until the result is written. The result is the same, bit for bit,
@@ -264,7 +267,9 @@ def _pooled(
 ) -> tuple[PooledResult, ...]:
     """Return the result of every key on every form of the whole corpus."""
     totals = dict(_sums(plan, journal, report))
-    logs = [gamma_log_sf(*totals[test]) for test in range(len(plan.scorers))]
+    statistics, logs = zip(
+        *(results.shown(*totals[test]) for test in range(len(plan.scorers))), strict=True
+    )
     return tuple(
         PooledResult(
             key_id=scorer.record.key_id,
@@ -273,7 +278,7 @@ def _pooled(
             context_width=scorer.layer.width,
             n_tokens=tally.n_tokens[test],
             n_scored=totals[test][1],
-            statistic=totals[test][0],
+            statistic=statistics[test],
             log_pvalue=logs[test],
             log_pvalue_family=family,
             n_tested=tally.n_tested[test],
