@@ -112,6 +112,7 @@ class ScanResult:
         n_hits: Documents, keys and forms that are discoveries.
         n_broken: Records that could not be read.
         broken: The first of them.
+        left_out: Ids of the keys of other schemes, which were not scanned for.
     """
 
     out: Path
@@ -124,6 +125,7 @@ class ScanResult:
     n_hits: int
     n_broken: int
     broken: tuple[BrokenRecord, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

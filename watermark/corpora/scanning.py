@@ -7,7 +7,7 @@ done here, as their blocks come in: documents at once, distinct pairs when all b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
 from watermark.corpora.pooling import PooledSums, Spill, pool_parts
 from watermark.corpora.results import PooledResult, Progress, ScanResult
-from watermark.corpora.scoring import Scorer
+from watermark.corpora.scoring import Scorer, is_foreign
 from watermark.corpora.shards import plan_shards
 from watermark.corpora.sources import find_sources
 from watermark.corpora.workers import Task, cut_here, cut_in_processes
@@ -109,7 +109,8 @@ def scan(
 
     Args:
         paths: Files, folders, globs, or URLs of these: text, JSONL, Parquet; also .gz, .zst.
-        records: The keys. They stay in this process.
+        records: The keys. They stay in this process. Those of engines' own schemes are left out,
+            and named in the result: `detect_many` reads them.
         out: The file of hits; made, never overwritten. Its form: `watermark/spec/scan.md`.
         tokenizers: The `tokenizer.json` of the keys' units, found by their digests.
         field: Where the text of a record stands, names with dots between; None searches for a
@@ -131,7 +132,9 @@ def scan(
         TokenizerFileError: A tokenizer cannot be loaded.
         UnitMismatchError: No tokenizer has the digest that a key asks for.
     """
-    _check(records, out, fdr, processes)
+    left_out = tuple(record.key_id for record in records if is_foreign(record))
+    records = [record for record in records if not is_foreign(record)]
+    _check(records, left_out, out, fdr, processes)
     tables.need_pyarrow()
     choice = FieldChoice(field, prompt_field)
     forms = (RAW, CANONICAL) if is_canonical else (RAW,)
@@ -156,11 +159,18 @@ def scan(
             raise CorpusError("some shards were not done; run the command again: it goes on there")
         result = _finish(plan, journal, out, report)
         journal.remove()
-    return result
+    return replace(result, left_out=left_out)
 
 
-def _check(records: Sequence[KeyRecord], out: Path, fdr: float, processes: int) -> None:
+def _check(
+    records: Sequence[KeyRecord], left_out: Sequence[str], out: Path, fdr: float, processes: int
+) -> None:
     """Refuse arguments that cannot be used, before anything is read."""
+    if left_out and not records:
+        raise CorpusError(
+            f"all keys are of schemes that a scan does not read ({', '.join(left_out)}); use "
+            "`watermark detect` for them"
+        )
     if not records:
         raise CorpusError("there is no key to scan for; name one that has marked")
     if out.exists():

@@ -32,6 +32,24 @@ SCHEME: Final = "gumbel-copula"
 _MARGIN: Final = 1.000001  # of a quick look at the p-values, before the exact one
 
 
+def is_foreign(record: KeyRecord) -> bool:
+    """Return whether a key's scheme is another than this project's own, which a scan reads."""
+    return record.scheme != SCHEME
+
+
+def refuse_foreign(record: KeyRecord) -> None:
+    """Refuse a key that a scan cannot read.
+
+    Raises:
+        CorpusError: Its scheme is another than this project's own.
+    """
+    if is_foreign(record):
+        raise CorpusError(
+            f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
+            "leave it out with --key-id, and use `watermark detect` for it"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentScores:
     """Some documents under one key.
@@ -66,11 +84,7 @@ class Scorer:
         Raises:
             CorpusError: The key's scheme is another than this project's own.
         """
-        if record.scheme != SCHEME:
-            raise CorpusError(
-                f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
-                "leave it out with --key-id, and use `watermark detect` for it"
-            )
+        refuse_foreign(record)
         self._prf = ContextPRF(record.secret.subkey(LABEL_CONTEXT, 16))
         self.record = record
         self.layer = Layer(form, record.unit, record.context_width)

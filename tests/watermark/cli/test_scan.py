@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
@@ -12,11 +14,14 @@ import pytest
 
 from tests.watermark.cli.shell import WITNESS, marked_text
 from watermark.corpora import Progress
+from watermark.keys import load_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.watermark.cli.shell import Shell
+    from watermark.keys import KeyRecord
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +61,37 @@ def test_programs_get_one_object_a_key(shell: Shell, plain_text: str) -> None:
     assert (first["key_id"], second["key_id"]) == ("2026-11", "old")
     assert first["log10_pvalue_family"] < -10 < second["log10_pvalue_family"]
     assert (first["n_documents"], first["n_broken"], first["fdr"]) == (2, 0, 0.05)
+
+
+def test_keys_of_engines_are_left_out_and_named(
+    shell: Shell, plain_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = corpus(shell, plain_text)
+    shell.key("engine", state="detect")
+    monkeypatch.setattr(
+        "watermark.cli.scan.load_keys",
+        lambda path: SimpleNamespace(records=_with_foreign(load_keys(path).records)),
+    )
+    monkeypatch.setattr(
+        "watermark.cli.scan.select_records",
+        lambda ring, ids, _: [one for one in ring.records if not ids or one.key_id in ids],
+    )
+    run = ("scan", data, "--keys", shell.keys, "--out")
+    result = shell(*run, shell.folder / "1.parquet", "--json")
+    assert result.exit_code == 0
+    assert "left out, as a scan does not read their schemes: engine" in result.stderr
+    assert "use `watermark detect`" in result.stderr
+    (line,) = map(json.loads, result.stdout.splitlines())
+    assert (line["key_id"], line["left_out"]) == ("2026-11", ["engine"])
+    asked = shell(*run, shell.folder / "2.parquet", "--key-id", "engine")
+    assert (asked.exit_code, asked.stdout) == (1, "")
+    assert "is of scheme vllm-gumbel" in asked.stderr
+
+
+def _with_foreign(records: Sequence[KeyRecord]) -> list[KeyRecord]:
+    return [
+        replace(one, scheme="vllm-gumbel") if one.key_id == "engine" else one for one in records
+    ]
 
 
 def test_broken_records_are_said_and_change_the_exit_status(shell: Shell, plain_text: str) -> None:
