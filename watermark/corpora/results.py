@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -9,12 +10,19 @@ from watermark.detection.windows import SHORTEST
 from watermark.stats import LN_10, gamma_log_sf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+_SHOWN: Final = 10  # keys and forms of a scan
 _LOG_LEVELS: Final = (0.0, -2 * LN_10, -4 * LN_10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_HEADINGS: Final = (
+    "key", "form", "units", "scored", "log10 p", "family-wise", "documents tested", "hits",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PooledResult:
     """One key held against the whole corpus, each distinct pair once.
 
@@ -46,6 +54,18 @@ class PooledResult:
     log_pvalue_family: float
     n_tested: int
     n_hits: int
+
+    def __repr__(self) -> str:
+        """Show the answer in one line."""
+        return (
+            f"<PooledResult key={self.key_id!r} {self.form} p=10^{self.log10_pvalue:z.2f} "
+            f"family-wise=10^{self.log10_pvalue_family:z.2f} scored={self.n_scored} of "
+            f"{self.n_tokens} effect={self.effect:.3f} hits={self.n_hits} of {self.n_tested}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the answer as a small table, for notebooks."""
+        return _table([self])
 
     @property
     def log10_pvalue(self) -> float:
@@ -97,7 +117,7 @@ class BrokenRecord:
     n_records: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ScanResult:
     """A scan that came to its end.
 
@@ -126,6 +146,54 @@ class ScanResult:
     n_broken: int
     broken: tuple[BrokenRecord, ...]
     left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Show what was read and found, and the strongest keys."""
+        lines = [f"<ScanResult {self._summary()}"]
+        lines += [f"  {one!r}" for one in self._strongest()]
+        if len(self.pooled) > _SHOWN:
+            lines.append(f"  ... and {len(self.pooled) - _SHOWN} more")
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks; nothing in it is taken for mark-up."""
+        rest = len(self.pooled) - _SHOWN
+        more = f"; {rest} more keys and forms, all in the family" if rest > 0 else ""
+        return f"{_table(self._strongest())}<p>{html.escape(self._summary() + more)}</p>"
+
+    def _summary(self) -> str:
+        broken = f", {self.n_broken} broken" if self.n_broken else ""
+        left_out = f"; keys left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return (
+            f"{self.n_hits} hits at fdr {self.fdr:g} among {self.n_documents} documents of "
+            f"{self.n_files} files{broken}, in {self.out}{left_out}"
+        )
+
+    def _strongest(self) -> list[PooledResult]:
+        return sorted(self.pooled, key=lambda one: one.log_pvalue)[:_SHOWN]
+
+
+def _table(rows: Iterable[PooledResult]) -> str:
+    """Return an HTML table of results; nothing in it is taken for mark-up."""
+    head = "".join(f"<th>{name}</th>" for name in _HEADINGS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(row: PooledResult) -> tuple[str, ...]:
+    return (
+        row.key_id,
+        row.form,
+        str(row.n_tokens),
+        str(row.n_scored),
+        f"{row.log10_pvalue:z.2f}",
+        f"{row.log10_pvalue_family:z.2f}",
+        str(row.n_tested),
+        str(row.n_hits),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import watermark
 from tests.watermark.corpora.conftest import key, plain
 from watermark import Detector, WordsUnit
 from watermark.corpora import Progress, blocks, scan, shards
@@ -173,6 +174,22 @@ def test_a_coarse_p_value_is_the_next_level_above(statistic: float) -> None:
     _, coarse = shown(statistic, 5)
     levels = [0.0, np.log(1e-2), np.log(1e-4)]
     assert coarse == pytest.approx(min(one for one in levels if one >= exact))
+
+
+def test_a_result_is_worth_reading(tmp_path: Path, jsonl: Callable[..., Path], marked: str) -> None:
+    path = jsonl("a.jsonl", [{"text": marked}, *[{"body": 1}] * 150])
+    out = tmp_path / "<b>.parquet"
+    result = watermark.scan([path], [key(i) for i in range(12)], out=out)
+    first, *lines, last = repr(result).splitlines()
+    assert first.startswith("<ScanResult 1 hits at fdr 0.01 among 1 documents of 1 files, 150 bro")
+    assert lines[0].startswith("  <PooledResult key='k0' raw p=10^-")
+    assert (len(lines), last) == (10, "  ... and 2 more>")
+    assert "no field" not in repr(result)
+    shown_html = result._repr_html_()
+    assert shown_html.count("<tr>") == 11
+    assert "&lt;b&gt;.parquet" in shown_html
+    assert "2 more keys and forms" in shown_html
+    assert result.pooled[0]._repr_html_().count("<tr>") == 2
 
 
 def _pieces(path: Path) -> list[str]:
