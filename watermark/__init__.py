@@ -24,6 +24,7 @@ from watermark.errors import WatermarkError
 from watermark.version import __version__
 
 if TYPE_CHECKING:
+    from watermark.corpora import scan
     from watermark.detection import (
         DetectionFamily,
         DetectionResult,
@@ -64,12 +65,14 @@ __all__ = [
     "detect_many",
     "load_keys",
     "race",
+    "scan",
     "text_forms",
 ]
 
 # Where a name comes from. A room is imported when one of its names is first asked for: a command
 # that rotates keys at three in the morning does not wait for the mathematics.
 _ROOMS: Final = {
+    "watermark.corpora": ("scan",),
     "watermark.detection": (
         "DetectionFamily", "DetectionResult", "DetectionStream", "Detector", "Document",
         "Localization", "Localizer", "detect_forms", "detect_many", "text_forms",

@@ -26,6 +26,7 @@ from watermark.cli.detect import select_records
 from watermark.cli.options import check_share, key_id_option, keys_option, tokenizer_option
 from watermark.corpora import DEFAULT_FDR, PooledResult, Progress, ScanResult
 from watermark.corpora import scan as scan_corpus
+from watermark.corpora.scoring import refuse_foreign
 from watermark.keys import load_keys
 from watermark.text import WORDS_V1
 from watermark.text.canonical import RAW
@@ -121,6 +122,9 @@ def scan(
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # noqa: TID251 - --processes says how many
     records = select_records(load_keys(keys_file), key_ids, keys_file)
+    if key_ids:  # keys that were asked for are not left out
+        for record in records:
+            refuse_foreign(record)
     with _progress() as on_progress:
         result = scan_corpus(
             paths,
@@ -140,6 +144,7 @@ def scan(
     else:
         lines = [_line(one, result) for one in result.pooled]
         render.write_lines(("corpus", "key"), _NUMBERS, lines, _summary(result))
+    _report_left_out(result)
     return _report_broken(result)
 
 
@@ -189,7 +194,7 @@ def _line(pooled: PooledResult, result: ScanResult) -> tuple[str, ...]:
 
 def _fields(pooled: PooledResult, result: ScanResult) -> dict[str, object]:
     """Return the stable fields of one key."""
-    counts = ("n_files", "n_bytes", "n_records", "n_documents", "n_broken", "fdr")
+    counts = ("n_files", "n_bytes", "n_records", "n_documents", "n_broken", "fdr", "left_out")
     return {
         **asdict(pooled),
         "log10_pvalue": pooled.log10_pvalue,
@@ -208,6 +213,15 @@ def _summary(result: ScanResult) -> str:
         f"{render.printable(str(result.out))}. A small p speaks against the null, and says nothing "
         "about who wrote the text."
     )
+
+
+def _report_left_out(result: ScanResult) -> None:
+    """Name the keys that a scan does not read."""
+    if result.left_out:
+        render.write_note(
+            f"left out, as a scan does not read their schemes: {', '.join(result.left_out)}; "
+            "use `watermark detect` for them"
+        )
 
 
 def _report_broken(result: ScanResult) -> int:

@@ -6,7 +6,7 @@ over. Rule 2: a block holds no key and nothing that came from one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -149,14 +149,15 @@ class _Gathered:
 
     def add(self, position: int, record: Record) -> None:
         """Take a record of the span at a position in the shard."""
-        self._records[position] += 1
         self._reached = max(self._reached, record.stored_bytes)
         content = record.content
         if isinstance(content, Skipped):
-            self._n_skipped += 1
+            self._records[position] += content.n_records
+            self._n_skipped += content.n_records
             if len(self._skipped) < MAX_SKIPPED:
                 self._skipped.append(content)
             return
+        self._records[position] += 1
         self._places.append((position, record.offset, record.index))
         self._documents.append(content)
         self.characters += sum(map(len, content.replies)) + sum(map(len, content.prompts))
@@ -199,7 +200,7 @@ def pack_block(block: Block) -> bytes:
         name: getattr(block, name)
         for name in ("shard", "number", "is_last", "stored_bytes", "records", "n_skipped")
     }
-    header["skipped"] = [(one.file, one.offset, one.reason) for one in block.skipped]
+    header["skipped"] = [astuple(one) for one in block.skipped]
     arrays = [block.documents]
     arrays += [getattr(one, field.name) for one in block.cuts for field in fields(Cut)]
     return pack(header, arrays)

@@ -109,8 +109,13 @@ def _turns(value: object) -> tuple[list[str], list[str]]:
         elif isinstance(part, dict):
             role = part.get("role", part.get("from"))
             texts = _content(part.get("content", part.get("value", part.get("text"))))
-            (replies if role is None or role in _ASSISTANTS else others).extend(texts)
+            (replies if _is_assistant(role) else others).extend(texts)
     return [text for text in replies if text], [text for text in others if text]
+
+
+def _is_assistant(role: object) -> bool:
+    """Return whether a turn of a role is the model's; a role may be any JSON."""
+    return role is None or (isinstance(role, str) and role in _ASSISTANTS)
 
 
 def _content(content: object) -> list[str]:

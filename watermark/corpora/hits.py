@@ -6,7 +6,7 @@ Source: `watermark/spec/scan.md`, Hits.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -45,6 +45,7 @@ SCHEMA: Final = (
 MAX_BROKEN: Final = 100
 """Broken records that a result names; all are counted."""
 _BATCH_ROWS: Final = 1 << 16
+_STATISTICS, _LOG_PVALUES = 1, 2  # arrays of a kept block
 _COLUMNS: Final = 6  # of a kept document: test, span, offset, index, n_tokens, n_scored
 
 
@@ -66,7 +67,7 @@ def keep_block(
         "records": block.records,
         "n_documents": len(block.documents),
         "n_skipped": block.n_skipped,
-        "skipped": [(one.file, one.offset, one.reason) for one in block.skipped],
+        "skipped": [astuple(one) for one in block.skipped],
         "n_tokens": [int(block.cuts[layer].n_tokens.sum()) for layer in layers],
         "n_tested": [one.n_tested for one in scores],
     }
@@ -100,7 +101,7 @@ def _columns(test: int, block: Block, layer: int, scores: DocumentScores) -> NDA
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The discoveries, in the order of the corpus, those of a document by test.
+    """Some discoveries, in the order of the corpus, those of a document by test.
 
     Attributes:
         tests: Shape (k,): places of key and form.
@@ -132,8 +133,7 @@ class Tally:
         self._shards = shards
         self._span_starts: dict[tuple[int, int], int] = {}
         self._ends: dict[int, int] = {}  # records of a file so far
-        self._numbers: list[NDArray[np.int64]] = []
-        self._reals: list[NDArray[np.float64]] = []
+        self._blocks: list[tuple[Kept, NDArray[np.int64]]] = []  # and where its spans start
 
     def add(self, kept: Kept) -> None:
         """Take the next block."""
@@ -148,11 +148,12 @@ class Tally:
             self.n_tested[test] += n_tested
         room = MAX_BROKEN - len(self.broken)
         self.broken += [
-            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason)
-            for file, offset, reason in header["skipped"][:room]
+            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason, n_records=n)
+            for file, offset, reason, n in header["skipped"][:room]
         ]
         starts = self._starts(header["shard"], header["records"], header["number"])
-        self._take(kept, starts)
+        if kept.arrays[0].lengths[0]:
+            self._blocks.append((kept, starts))
 
     def _starts(self, shard: int, records: Sequence[int], number: int) -> NDArray[np.int64]:
         """Return file and first record index of every span of a shard, shape (n, 2)."""
@@ -167,37 +168,84 @@ class Tally:
             [(span.file, self._span_starts[shard, i]) for i, span in enumerate(spans)], np.int64
         )
 
-    def _take(self, kept: Kept, starts: NDArray[np.int64]) -> None:
-        """Take the documents of a block whose p-values are at most the level."""
-        shape, sums, logs = kept.arrays[:3]
-        n_found = shape.lengths[0]
-        if not n_found:
-            return
-        numbers = read_rows(kept.path, shape, 0, n_found).copy()
-        spans = numbers[:, 1]
-        numbers[:, 3] += starts[spans, 1]
-        numbers[:, 1] = starts[spans, 0]
-        # The order of the corpus, whatever the order of work was.
-        order = np.lexsort((numbers[:, 0], numbers[:, 3], numbers[:, 1]))
-        reals = [read_rows(kept.path, one, 0, n_found) for one in (sums, logs)]
-        self._numbers.append(numbers[order])
-        self._reals.append(np.column_stack(reals)[order])
-
-    def discoveries(self, fdr: float) -> Found:
+    def discoveries(self, fdr: float) -> Discoveries:
         """Return the discoveries over all documents, keys and forms."""
-        numbers = np.concatenate([np.zeros((0, _COLUMNS), np.int64), *self._numbers])
-        reals = np.concatenate([np.zeros((0, 2)), *self._reals])
-        adjusted = discoveries(reals[:, 1], sum(self.n_tested), alpha=fdr)
-        kept = adjusted <= math.log(fdr)
-        numbers, reals = numbers[kept], reals[kept]
-        return Found(
-            tests=numbers[:, 0],
-            files=numbers[:, 1],
-            rows=numbers[:, 2:],
-            statistics=reals[:, 0],
-            log_pvalues=reals[:, 1],
-            log_pvalues_fdr=adjusted[kept],
-        )
+        logs = [_reals(kept, _LOG_PVALUES) for kept, _ in self._blocks]
+        adjusted = discoveries(np.concatenate([np.zeros(0), *logs]), sum(self.n_tested), alpha=fdr)
+        return Discoveries(self._blocks, adjusted, math.log(fdr), len(self.n_tested))
+
+
+class Discoveries:
+    """The discoveries of a scan; in memory are the adjusted p-values, and one block's rows.
+
+    Attributes:
+        n_hits: Discoveries of every test.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[Kept, NDArray[np.int64]]],
+        adjusted: NDArray[np.float64],
+        log_alpha: float,
+        n_tests: int,
+    ) -> None:
+        """Count the discoveries.
+
+        Args:
+            blocks: Every block with documents, and file and first record index of its spans.
+            adjusted: The adjusted log p-value of every document of the blocks, in their order.
+            log_alpha: Natural log of the level.
+            n_tests: Keys and forms.
+        """
+        self._blocks = blocks
+        self._adjusted = adjusted
+        self._log_alpha = log_alpha
+        counts = np.zeros(n_tests, np.int64)
+        for part in self.by_block():
+            counts += np.bincount(part.tests, minlength=n_tests)
+        self.n_hits = tuple(counts.tolist())
+
+    def by_block(self) -> Iterator[Found]:
+        """Yield the discoveries of one block after the other, in the order of the corpus."""
+        stop = 0
+        for kept, starts in self._blocks:
+            start, stop = stop, stop + kept.arrays[0].lengths[0]
+            adjusted = self._adjusted[start:stop]
+            is_found = adjusted <= self._log_alpha
+            if is_found.any():
+                yield _found(kept, starts, adjusted, is_found)
+
+
+def _reals(kept: Kept, array: int) -> NDArray[np.float64]:
+    """Return what a block keeps of every document in one of its arrays."""
+    shape = kept.arrays[array]
+    return read_rows(kept.path, shape, 0, shape.lengths[0])
+
+
+def _found(
+    kept: Kept,
+    starts: NDArray[np.int64],
+    adjusted: NDArray[np.float64],
+    is_found: NDArray[np.bool_],
+) -> Found:
+    """Return those documents of a block that are discoveries."""
+    numbers = read_rows(kept.path, kept.arrays[0], 0, len(is_found))[is_found]
+    spans = numbers[:, 1].copy()
+    numbers[:, 3] += starts[spans, 1]
+    numbers[:, 1] = starts[spans, 0]
+    # The order of the corpus, whatever the order of work was.
+    order = np.lexsort((numbers[:, 0], numbers[:, 3], numbers[:, 1]))
+    numbers = numbers[order]
+    reals = (_reals(kept, _STATISTICS), _reals(kept, _LOG_PVALUES), adjusted)
+    statistics, log_pvalues, log_pvalues_fdr = (one[is_found][order] for one in reals)
+    return Found(
+        tests=numbers[:, 0],
+        files=numbers[:, 1],
+        rows=numbers[:, 2:],
+        statistics=statistics,
+        log_pvalues=log_pvalues,
+        log_pvalues_fdr=log_pvalues_fdr,
+    )
 
 
 def describe(fdr: float, tally: Tally, pooled: Sequence[PooledResult]) -> str:
@@ -215,7 +263,11 @@ def describe(fdr: float, tally: Tally, pooled: Sequence[PooledResult]) -> str:
 
 
 def write(
-    out: Path, found: Found, tally: Tally, scorers: Sequence[Scorer], notes: Mapping[str, str]
+    out: Path,
+    found: Discoveries,
+    tally: Tally,
+    scorers: Sequence[Scorer],
+    notes: Mapping[str, str],
 ) -> None:
     """Write the file of hits, whole or not at all."""
     temporary = out.with_name(out.name + ".part")
@@ -223,19 +275,41 @@ def write(
     temporary.replace(out)
 
 
-def _batches(found: Found, tally: Tally, scorers: Sequence[Scorer]) -> Iterator[dict[str, Any]]:
-    for start in range(0, len(found.rows), _BATCH_ROWS):
-        part = slice(start, start + _BATCH_ROWS)
-        offsets, indices, n_tokens, n_scored = found.rows[part].T
-        yield {
-            "file": [tally.sources[i].name for i in found.files[part]],
-            "offset": offsets,
-            "record_index": indices,
-            "key_id": [scorers[i].record.key_id for i in found.tests[part]],
-            "form": [scorers[i].layer.form for i in found.tests[part]],
-            "n_tokens": n_tokens,
-            "n_scored": n_scored,
-            "statistic": found.statistics[part],
-            "log_pvalue": found.log_pvalues[part],
-            "log_pvalue_fdr": found.log_pvalues_fdr[part],
-        }
+def _batches(
+    found: Discoveries, tally: Tally, scorers: Sequence[Scorer]
+) -> Iterator[dict[str, Any]]:
+    """Yield the columns of equally many rows at a time, whatever blocks they come from."""
+    waiting: list[Found] = []
+    for part in found.by_block():
+        waiting.append(part)
+        while sum(len(one.tests) for one in waiting) >= _BATCH_ROWS:
+            joined = _join(waiting)
+            yield _table(_slice(joined, 0, _BATCH_ROWS), tally, scorers)
+            waiting = [_slice(joined, _BATCH_ROWS, len(joined.tests))]
+    if sum(len(one.tests) for one in waiting):
+        yield _table(_join(waiting), tally, scorers)
+
+
+def _join(parts: Sequence[Found]) -> Found:
+    names = [field.name for field in fields(Found)]
+    return Found(*(np.concatenate([getattr(one, name) for one in parts]) for name in names))
+
+
+def _slice(part: Found, start: int, stop: int) -> Found:
+    return Found(*(getattr(part, field.name)[start:stop] for field in fields(Found)))
+
+
+def _table(part: Found, tally: Tally, scorers: Sequence[Scorer]) -> dict[str, Any]:
+    offsets, indices, n_tokens, n_scored = part.rows.T
+    return {
+        "file": [tally.sources[i].name for i in part.files],
+        "offset": offsets,
+        "record_index": indices,
+        "key_id": [scorers[i].record.key_id for i in part.tests],
+        "form": [scorers[i].layer.form for i in part.tests],
+        "n_tokens": n_tokens,
+        "n_scored": n_scored,
+        "statistic": part.statistics,
+        "log_pvalue": part.log_pvalues,
+        "log_pvalue_fdr": part.log_pvalues_fdr,
+    }

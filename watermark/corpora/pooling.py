@@ -137,9 +137,11 @@ class PooledSums:
         return tuple(self._scorers)
 
     def scored(self, rows: NDArray[np.uint32]) -> Scored:
-        """Return the sum and number of scores of some rows in every test; changes nothing."""
-        scores = {test: scorer.scores(rows)[0] for test, scorer in self._scorers.items()}
-        return {test: (float(found.sum()), len(found)) for test, found in scores.items()}
+        """Return the sum and number of scores of some rows in every test; changes nothing.
+
+        The scores of one test are in memory at a time.
+        """
+        return {test: _summed(scorer.scores(rows)[0]) for test, scorer in self._scorers.items()}
 
     def add(self, scored: Scored) -> None:
         """Add what some rows are worth."""
@@ -150,6 +152,10 @@ class PooledSums:
     def total(self, test: int) -> tuple[float, int]:
         """Return a test's sum of scores, in nats, and how many there are."""
         return math.fsum(self._sums[test]), self._counts[test]
+
+
+def _summed(scores: NDArray[np.float64]) -> tuple[float, int]:
+    return float(scores.sum()), len(scores)
 
 
 def pool_parts(spill: Spill, sums: PooledSums) -> Iterator[tuple[Scored, int]]:

@@ -1,7 +1,8 @@
 """From a span to records, one at a time; what is broken is said and passed over.
 
 Rule 1: no more than one record or one piece of text is held. Rule 2: an offset counts bytes of the
-file as it is without compression, rows of a table. Rule 3: a reason never quotes the file.
+file as it is without compression, rows of a table. Rule 3: a reason never quotes the file. Rule 4:
+an error of one record costs that record.
 """
 
 from __future__ import annotations
@@ -34,17 +35,19 @@ _ENDLESS: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A record that could not be read.
+    """A record that could not be read, or records that were lost together.
 
     Attributes:
         file: Index of the file.
         offset: Where it starts.
         reason: Why; never its content.
+        n_records: How many were lost, as far as the file says; 1 at least.
     """
 
     file: int
     offset: int
     reason: str
+    n_records: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Record:
         index: Its number in the span, from 0, broken ones counted.
         content: Its texts, or why there are none.
         stored_bytes: Bytes of the file, as stored, that were read up to its end.
+        end: Where the next starts.
     """
 
     file: int
@@ -64,6 +68,7 @@ class Record:
     index: int
     content: Document | Skipped
     stored_bytes: int
+    end: int
 
 
 def read_span(span: Span, choice: FieldChoice) -> Iterator[Record]:
@@ -72,12 +77,11 @@ def read_span(span: Span, choice: FieldChoice) -> Iterator[Record]:
     Raises:
         CorpusError: A package that the file needs is missing.
     """
+    at, index = span.start, 0
     try:
-        if span.source.format is Format.PARQUET:
-            yield from _table(span, choice)
-            return
-        with open_source(span.source) as stored:
-            yield from _stream(span, choice, stored)
+        for record in _read(span, choice):
+            yield record
+            at, index = record.end, record.index + 1
     except CorpusError:
         raise
     except Exception as err:  # of the disk, of a store, of a damaged table
@@ -86,16 +90,45 @@ def read_span(span: Span, choice: FieldChoice) -> Iterator[Record]:
                 f"{span.source.name}: {type(err).__name__} from the store; check your access to "
                 "it, and run the command again: it goes on where it stopped"
             ) from err
-        reason = f"cannot be read any further ({type(err).__name__})"
-        yield Record(span.file, span.start, 0, Skipped(span.file, span.start, reason), 0)
+        lost = _lost(span, at, f"cannot be read any further ({type(err).__name__})")
+        yield Record(span.file, at, index, lost, span.stored_bytes, span.stop)
+
+
+def _lost(span: Span, at: int, reason: str) -> Skipped:
+    """Return what stands for all that is left of a span: of a table the number of rows is known."""
+    if span.source.format is Format.PARQUET and span.stop > at:
+        n_rows = span.stop - at
+        reason = f"{n_rows} row{'s' * (n_rows > 1)} from here {reason}"
+        return Skipped(span.file, at, reason, n_rows)
+    return Skipped(span.file, at, reason)
+
+
+def _read(span: Span, choice: FieldChoice) -> Iterator[Record]:
+    if span.source.format is Format.PARQUET:
+        yield from _table(span, choice)
+        return
+    with open_source(span.source) as stored:
+        yield from _stream(span, choice, stored)
 
 
 def _table(span: Span, choice: FieldChoice) -> Iterator[Record]:
     """Yield the rows of a row group."""
-    rows = tables.read_rows(span.source, span.start, choice.columns)
-    for index, (row, values, part) in enumerate(rows):
-        content = _content(span.file, row, choice.document(values))
-        yield Record(span.file, row, index, content, int(part * span.stored_bytes))
+    rows = tables.read_rows(span.source, span.group, choice.columns)
+    share = span.stored_bytes / max(1, span.stop - span.start)
+    for index, values in enumerate(rows):
+        row = span.start + index
+        content = _content(span.file, row, _document(values, choice))
+        yield Record(span.file, row, index, content, int((index + 1) * share), row + 1)
+
+
+def _document(values: object, choice: FieldChoice) -> Document | str:
+    """Return the texts of a record, or why there are none, whatever the record is."""
+    if isinstance(values, tables.BrokenRow):
+        return values.reason
+    try:
+        return choice.document(values)
+    except Exception as err:  # noqa: BLE001 - the other records of the file are not lost for one
+        return f"cannot be read ({type(err).__name__})"
 
 
 def _content(file: int, offset: int, found: Document | str) -> Document | Skipped:
@@ -120,11 +153,13 @@ def _records(span: Span, choice: FieldChoice, lines: _Lines) -> Iterator[Record]
     index = 0
     for offset, found in contents:
         content = _content(span.file, offset, found)
-        yield Record(span.file, offset, index, content, lines.offset - span.start)
+        read = lines.offset - span.start
+        yield Record(span.file, offset, index, content, read, lines.offset)
         index += 1
     if lines.damage:
         skipped = Skipped(span.file, lines.offset, lines.damage)
-        yield Record(span.file, lines.offset, index, skipped, lines.offset - span.start)
+        read = lines.offset - span.start
+        yield Record(span.file, lines.offset, index, skipped, read, lines.offset)
 
 
 def _line_start(stored: BinaryIO, start: int) -> int:
@@ -214,11 +249,12 @@ def _json(lines: _Lines, choice: FieldChoice) -> Iterator[tuple[int, Document | 
 
 def _parse(line: bytes, choice: FieldChoice) -> Document | str:
     try:
-        return choice.document(msgspec.json.decode(line))
+        values = msgspec.json.decode(line)
     except UnicodeDecodeError as err:
         return f"not UTF-8 at byte {err.start} of a string"
     except (msgspec.DecodeError, RecursionError):
         return "not JSON"
+    return _document(values, choice)
 
 
 def _text(lines: _Lines) -> Iterator[tuple[int, Document | str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+from urllib.parse import unquote, urlsplit
 
 from watermark.corpora.extras import need
 from watermark.errors import CorpusError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MARK: Final = "://"
+_WEB: Final = ("http://", "https://")
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "LastModified", "last_modified", "mtime")
 _BLOCK_BYTES: Final = 4 << 20  # fetched at a time
 
@@ -23,6 +25,18 @@ _BLOCK_BYTES: Final = 4 << 20  # fetched at a time
 def is_url(path: str) -> bool:
     """Return whether a path is a URL."""
     return _MARK in path
+
+
+def path_of(name: str) -> str:
+    """Return the part of a path or URL that names a file, whose suffix says what it holds.
+
+    A query or fragment is no part of that over HTTP, as in presigned URLs; the names of an object
+    store may hold `?` and `#` themselves. Of a chain, `a::b`, the first link counts.
+    """
+    if not is_url(name):
+        return name
+    link = name.partition("::")[0]
+    return unquote(urlsplit(link).path) if link.startswith(_WEB) else link
 
 
 def find_urls(url: str) -> Iterator[tuple[str, int, str]]:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from watermark.stats import LN_10
+from watermark.detection.windows import SHORTEST
+from watermark.stats import LN_10, gamma_log_sf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+_SHOWN: Final = 10  # keys and forms of a scan
+_LOG_LEVELS: Final = (0.0, -2 * LN_10, -4 * LN_10)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+_HEADINGS: Final = (
+    "key", "form", "units", "scored", "log10 p", "family-wise", "documents tested", "hits",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PooledResult:
     """One key held against the whole corpus, each distinct pair once.
 
@@ -24,8 +35,9 @@ class PooledResult:
         context_width: Preceding units in a context.
         n_tokens: Units in the texts.
         n_scored: Distinct pairs scored; under the null the statistic is Gamma(n_scored, 1).
-        statistic: Sum of the scores, in nats.
-        log_pvalue: Natural log of the exact p-value of this one test.
+        statistic: Sum of the scores, in nats; None of fewer than `SHORTEST` pairs.
+        log_pvalue: Natural log of the exact p-value of this one test; of fewer than `SHORTEST`
+            pairs rounded up to 1, 0.01 or 0.0001.
         log_pvalue_family: The same after Holm over the keys and forms of the scan.
         n_tested: Documents that were tested one by one.
         n_hits: Those among the discoveries.
@@ -37,11 +49,23 @@ class PooledResult:
     context_width: int
     n_tokens: int
     n_scored: int
-    statistic: float
+    statistic: float | None
     log_pvalue: float
     log_pvalue_family: float
     n_tested: int
     n_hits: int
+
+    def __repr__(self) -> str:
+        """Show the answer in one line."""
+        return (
+            f"<PooledResult key={self.key_id!r} {self.form} p=10^{self.log10_pvalue:z.2f} "
+            f"family-wise=10^{self.log10_pvalue_family:z.2f} scored={self.n_scored} of "
+            f"{self.n_tokens} effect={self.effect:.3f} hits={self.n_hits} of {self.n_tested}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the answer as a small table, for notebooks."""
+        return _table([self])
 
     @property
     def log10_pvalue(self) -> float:
@@ -55,26 +79,45 @@ class PooledResult:
 
     @property
     def effect(self) -> float:
-        """Mean excess of a score over its null mean, in null standard deviations; 0 if none."""
-        return self.statistic / self.n_scored - 1.0 if self.n_scored else 0.0
+        """Mean excess of a score over its null mean, in null standard deviations; 0 if hidden."""
+        return 0.0 if self.statistic is None else self.statistic / self.n_scored - 1.0
+
+
+def shown(statistic: float, n_scored: int) -> tuple[float | None, float]:
+    """Return what a result may show of a sum of scores: the sum, and its log p-value.
+
+    A sum over few positions tells too much of each while the key is secret. Of fewer than
+    `SHORTEST` the sum is left out, and p rounded up to one of three levels. The rounded p is
+    valid: it is never below the exact one, so P(rounded <= a) <= P(exact <= a) <= a.
+
+    Args:
+        statistic: The sum, in nats.
+        n_scored: Scores in it.
+    """
+    log_pvalue = gamma_log_sf(statistic, n_scored)
+    if n_scored >= SHORTEST:
+        return statistic, log_pvalue
+    return None, min(level for level in _LOG_LEVELS if log_pvalue <= level)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokenRecord:
-    """A record that could not be read.
+    """A record that could not be read, or records that were lost together.
 
     Attributes:
         file: Path or URL.
         offset: Where it starts: byte of the file without compression, or row of a table.
         reason: Why; never its content.
+        n_records: How many were lost: the rest of a row group of a damaged table, else 1.
     """
 
     file: str
     offset: int
     reason: str
+    n_records: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ScanResult:
     """A scan that came to its end.
 
@@ -89,6 +132,7 @@ class ScanResult:
         n_hits: Documents, keys and forms that are discoveries.
         n_broken: Records that could not be read.
         broken: The first of them.
+        left_out: Ids of the keys of other schemes, which were not scanned for.
     """
 
     out: Path
@@ -101,6 +145,55 @@ class ScanResult:
     n_hits: int
     n_broken: int
     broken: tuple[BrokenRecord, ...]
+    left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Show what was read and found, and the strongest keys."""
+        lines = [f"<ScanResult {self._summary()}"]
+        lines += [f"  {one!r}" for one in self._strongest()]
+        if len(self.pooled) > _SHOWN:
+            lines.append(f"  ... and {len(self.pooled) - _SHOWN} more")
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks; nothing in it is taken for mark-up."""
+        rest = len(self.pooled) - _SHOWN
+        more = f"; {rest} more keys and forms, all in the family" if rest > 0 else ""
+        return f"{_table(self._strongest())}<p>{html.escape(self._summary() + more)}</p>"
+
+    def _summary(self) -> str:
+        broken = f", {self.n_broken} broken" if self.n_broken else ""
+        left_out = f"; keys left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return (
+            f"{self.n_hits} hits at fdr {self.fdr:g} among {self.n_documents} documents of "
+            f"{self.n_files} files{broken}, in {self.out}{left_out}"
+        )
+
+    def _strongest(self) -> list[PooledResult]:
+        return sorted(self.pooled, key=lambda one: one.log_pvalue)[:_SHOWN]
+
+
+def _table(rows: Iterable[PooledResult]) -> str:
+    """Return an HTML table of results; nothing in it is taken for mark-up."""
+    head = "".join(f"<th>{name}</th>" for name in _HEADINGS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cells(row: PooledResult) -> tuple[str, ...]:
+    return (
+        row.key_id,
+        row.form,
+        str(row.n_tokens),
+        str(row.n_scored),
+        f"{row.log10_pvalue:z.2f}",
+        f"{row.log10_pvalue_family:z.2f}",
+        str(row.n_tested),
+        str(row.n_hits),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,24 +7,24 @@ done here, as their blocks come in: documents at once, distinct pairs when all b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from watermark.corpora import cluster, hits, tables
+from watermark.corpora import cluster, hits, results, tables
 from watermark.corpora.blocks import Cutter
 from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
 from watermark.corpora.pooling import PooledSums, Spill, pool_parts
 from watermark.corpora.results import PooledResult, Progress, ScanResult
-from watermark.corpora.scoring import Scorer
+from watermark.corpora.scoring import Scorer, is_foreign
 from watermark.corpora.shards import plan_shards
 from watermark.corpora.sources import find_sources
 from watermark.corpora.workers import Task, cut_here, cut_in_processes
 from watermark.errors import CorpusError, TokenizerFileError, UnitMismatchError
-from watermark.stats import gamma_log_sf, holm
+from watermark.stats import holm
 from watermark.text import WORDS_V1, WordsUnit, tokenizer_unit_id
 from watermark.text.canonical import CANONICAL, CANONICAL_VERSION, RAW
 from watermark.version import __version__
@@ -100,13 +100,17 @@ def scan(
     `fdr` is false (`watermark.stats.discoveries`). To test both and quote the better one is a
     choice after looking; say beforehand which question is asked.
 
+    While a key is secret, no sum over fewer than 16 positions is shown or kept: shorter documents
+    are not tested one by one, and a pool of fewer pairs shows no statistic and a coarse p-value.
+
     A scan that was cut short goes on where it stopped when it is called again as before; its
     journal lies beside `out` until the result is written. The result is the same, bit for bit,
     however often it stopped and whoever did the work.
 
     Args:
         paths: Files, folders, globs, or URLs of these: text, JSONL, Parquet; also .gz, .zst.
-        records: The keys. They stay in this process.
+        records: The keys. They stay in this process. Those of engines' own schemes are left out,
+            and named in the result: `detect_many` reads them.
         out: The file of hits; made, never overwritten. Its form: `watermark/spec/scan.md`.
         tokenizers: The `tokenizer.json` of the keys' units, found by their digests.
         field: Where the text of a record stands, names with dots between; None searches for a
@@ -128,7 +132,9 @@ def scan(
         TokenizerFileError: A tokenizer cannot be loaded.
         UnitMismatchError: No tokenizer has the digest that a key asks for.
     """
-    _check(records, out, fdr, processes)
+    left_out = tuple(record.key_id for record in records if is_foreign(record))
+    records = [record for record in records if not is_foreign(record)]
+    _check(records, left_out, out, fdr, processes)
     tables.need_pyarrow()
     choice = FieldChoice(field, prompt_field)
     forms = (RAW, CANONICAL) if is_canonical else (RAW,)
@@ -153,11 +159,18 @@ def scan(
             raise CorpusError("some shards were not done; run the command again: it goes on there")
         result = _finish(plan, journal, out, report)
         journal.remove()
-    return result
+    return replace(result, left_out=left_out)
 
 
-def _check(records: Sequence[KeyRecord], out: Path, fdr: float, processes: int) -> None:
+def _check(
+    records: Sequence[KeyRecord], left_out: Sequence[str], out: Path, fdr: float, processes: int
+) -> None:
     """Refuse arguments that cannot be used, before anything is read."""
+    if left_out and not records:
+        raise CorpusError(
+            f"all keys are of schemes that a scan does not read ({', '.join(left_out)}); use "
+            "`watermark detect` for them"
+        )
     if not records:
         raise CorpusError("there is no key to scan for; name one that has marked")
     if out.exists():
@@ -249,7 +262,7 @@ def _finish(
         n_bytes=sum(source.size for source in plan.sources),
         n_records=tally.n_records,
         n_documents=tally.n_documents,
-        n_hits=len(found.rows),
+        n_hits=sum(found.n_hits),
         n_broken=tally.n_broken,
         broken=tuple(tally.broken),
     )
@@ -259,12 +272,14 @@ def _pooled(
     plan: _Plan,
     journal: Journal,
     tally: hits.Tally,
-    found: hits.Found,
+    found: hits.Discoveries,
     report: Callable[[Progress], object],
 ) -> tuple[PooledResult, ...]:
     """Return the result of every key on every form of the whole corpus."""
     totals = dict(_sums(plan, journal, report))
-    logs = [gamma_log_sf(*totals[test]) for test in range(len(plan.scorers))]
+    statistics, logs = zip(
+        *(results.shown(*totals[test]) for test in range(len(plan.scorers))), strict=True
+    )
     return tuple(
         PooledResult(
             key_id=scorer.record.key_id,
@@ -273,11 +288,11 @@ def _pooled(
             context_width=scorer.layer.width,
             n_tokens=tally.n_tokens[test],
             n_scored=totals[test][1],
-            statistic=totals[test][0],
+            statistic=statistics[test],
             log_pvalue=logs[test],
             log_pvalue_family=family,
             n_tested=tally.n_tested[test],
-            n_hits=int((found.tests == test).sum()),
+            n_hits=found.n_hits[test],
         )
         for test, (scorer, family) in enumerate(zip(plan.scorers, holm(logs), strict=True))
     )

@@ -1,7 +1,8 @@
 """Documents under one key; the only file of this room that holds one.
 
 A document's p-value is that of `Detector.detect`: the same pairs, the same score, the same tail.
-What differs is the order of work: thousands of documents are scored in one pass.
+What differs is the order of work: thousands of documents are scored in one pass. A document with
+fewer than `SHORTEST` scored positions is not tested: its sum would tell too much of single scores.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from watermark.corpora.blocks import Layer
+from watermark.detection.windows import SHORTEST
 from watermark.errors import CorpusError
 from watermark.keys import LABEL_CONTEXT
 from watermark.schemes import scores_from_levels
@@ -30,13 +32,30 @@ SCHEME: Final = "gumbel-copula"
 _MARGIN: Final = 1.000001  # of a quick look at the p-values, before the exact one
 
 
+def is_foreign(record: KeyRecord) -> bool:
+    """Return whether a key's scheme is another than this project's own, which a scan reads."""
+    return record.scheme != SCHEME
+
+
+def refuse_foreign(record: KeyRecord) -> None:
+    """Refuse a key that a scan cannot read.
+
+    Raises:
+        CorpusError: Its scheme is another than this project's own.
+    """
+    if is_foreign(record):
+        raise CorpusError(
+            f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
+            "leave it out with --key-id, and use `watermark detect` for it"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentScores:
     """Some documents under one key.
 
     Attributes:
-        n_tested: Documents with anything to score.
-        n_scored: Positions scored in all of them.
+        n_tested: Documents with at least `SHORTEST` positions scored.
         found: Shape (k,): the documents whose p-value is at most the level, in order.
         found_scored: Shape (k,): positions scored in each.
         statistics: Shape (k,): sum of scores of each, in nats.
@@ -44,7 +63,6 @@ class DocumentScores:
     """
 
     n_tested: int
-    n_scored: int
     found: NDArray[np.int64]
     found_scored: NDArray[np.int64]
     statistics: NDArray[np.float64]
@@ -66,11 +84,7 @@ class Scorer:
         Raises:
             CorpusError: The key's scheme is another than this project's own.
         """
-        if record.scheme != SCHEME:
-            raise CorpusError(
-                f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
-                "leave it out with --key-id, and use `watermark detect` for it"
-            )
+        refuse_foreign(record)
         self._prf = ContextPRF(record.secret.subkey(LABEL_CONTEXT, 16))
         self.record = record
         self.layer = Layer(form, record.unit, record.context_width)
@@ -99,7 +113,9 @@ class Scorer:
         return scores_from_levels(pair_levels(values[is_epoch])), is_epoch
 
     def documents(self, cut: Cut, log_alpha: float) -> DocumentScores:
-        """Test every document of a cut.
+        """Test every document of a cut that has at least `SHORTEST` positions to score.
+
+        Which these are depends on the text and on route bits, which are independent of the scores.
 
         Args:
             cut: Positions of some documents.
@@ -110,10 +126,12 @@ class Scorer:
         if mask is not None:
             documents = np.repeat(np.arange(len(counts)), counts)[mask]
             counts = np.bincount(documents, minlength=len(counts))
-        tested = np.flatnonzero(counts)
+        filled = np.flatnonzero(counts)
+        starts = (np.cumsum(counts) - counts)[filled]
+        sums = np.add.reduceat(scores, starts) if len(filled) else np.zeros(0)
+        is_tested = counts[filled] >= SHORTEST
+        tested, sums = filled[is_tested], sums[is_tested]
         counts = counts[tested]
-        starts = np.cumsum(counts) - counts
-        sums = np.add.reduceat(scores, starts) if len(tested) else np.zeros(0)
         near = special.gammaincc(counts, sums) <= math.exp(log_alpha) * _MARGIN
         picked = np.flatnonzero(near)
         logs = [gamma_log_sf(float(sums[i]), int(counts[i])) for i in picked]
@@ -122,7 +140,6 @@ class Scorer:
         picked = picked[kept]
         return DocumentScores(
             n_tested=len(tested),
-            n_scored=len(scores),
             found=tested[picked],
             found_scored=counts[picked],
             statistics=sums[picked],

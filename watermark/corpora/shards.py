@@ -27,9 +27,10 @@ class Span:
     Attributes:
         file: Index of the file.
         source: The file.
-        start: First byte, or first row group of a table.
-        stop: The byte or row group after the last.
+        start: First byte, or first row of a table.
+        stop: The byte or row after the last.
         stored_bytes: Its share of the file's size.
+        group: The row group of a table that it is; 0 elsewhere.
     """
 
     file: int
@@ -37,6 +38,7 @@ class Span:
     start: int
     stop: int
     stored_bytes: int
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,19 @@ def plan_shards(sources: Sequence[Source]) -> tuple[Shard, ...]:
 def _spans(sources: Iterable[Source]) -> Iterator[Span]:
     for index, source in enumerate(sources):
         if source.format is Format.PARQUET:
-            n_groups = max(tables.count_row_groups(source), 1)
-            share = source.size // n_groups
-            yield from (Span(index, source, i, i + 1, share) for i in range(n_groups))
+            yield from _groups(index, source)
         elif source.compression is not Compression.NONE:
             yield Span(index, source, 0, source.size, source.size)
         else:
             for start in range(0, max(source.size, 1), SHARD_BYTES):
                 stop = min(start + SHARD_BYTES, source.size)
                 yield Span(index, source, start, stop, stop - start)
+
+
+def _groups(index: int, source: Source) -> Iterator[Span]:
+    """Yield a span for each row group; one without rows where the footer cannot be read."""
+    sizes = tables.row_group_sizes(source) or [0]
+    start, share = 0, source.size // len(sizes)
+    for group, size in enumerate(sizes):
+        yield Span(index, source, start, start + size, share, group)
+        start += size

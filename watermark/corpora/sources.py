@@ -106,7 +106,7 @@ def open_source(source: Source) -> BinaryIO:
 
 
 def _describe(name: str, size: int, fingerprint: str) -> Source:
-    path = PurePosixPath(name)
+    path = PurePosixPath(remote.path_of(name))
     compression = next(
         (one for one in Compression if one.value and path.suffix.lower() == one.value),
         Compression.NONE,
@@ -123,7 +123,7 @@ def _describe(name: str, size: int, fingerprint: str) -> Source:
 
 def _is_known(name: str) -> bool:
     """Return whether a file of a folder is one of those that a scan reads."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes[-2:]]
+    suffixes = [suffix.lower() for suffix in PurePosixPath(remote.path_of(name)).suffixes[-2:]]
     if suffixes and suffixes[-1] in {Compression.GZIP.value, Compression.ZSTANDARD.value}:
         suffixes.pop()
     return bool(suffixes) and suffixes[-1] in FORMATS

@@ -5,6 +5,7 @@ Only this file knows the package pyarrow (extra `corpora`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from watermark.corpora.extras import need
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 _BATCH_ROWS: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row that holds what no text can be taken from.
+
+    Attributes:
+        reason: Why; never its content.
+    """
+
+    reason: str
+
+
 def need_pyarrow() -> None:
     """Refuse a scan that could not write its result.
 
@@ -28,8 +40,8 @@ def need_pyarrow() -> None:
     need("pyarrow", "corpora", "Parquet files")
 
 
-def count_row_groups(source: Source) -> int:
-    """Return how many row groups a file has; 0 where it cannot be told.
+def row_group_sizes(source: Source) -> list[int]:
+    """Return how many rows each row group of a file has; none where it cannot be told.
 
     Raises:
         CorpusError: pyarrow is not installed.
@@ -38,15 +50,15 @@ def count_row_groups(source: Source) -> int:
     parquet = need("pyarrow.parquet", "corpora", "Parquet files")
     try:
         with open_source(source) as stored, parquet.ParquetFile(stored) as table:
-            return int(table.num_row_groups)
+            return [int(table.metadata.row_group(i).num_rows) for i in range(table.num_row_groups)]
     except (OSError, arrow.ArrowException):  # said when it is read
-        return 0
+        return []
 
 
 def read_rows(
     source: Source, group: int, columns: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Any], float]]:
-    """Yield every row of a row group: its number in the file, its columns, and the part read.
+) -> Iterator[dict[str, Any] | BrokenRow]:
+    """Yield the columns of every row of a row group.
 
     Raises:
         CorpusError: pyarrow is not installed.
@@ -56,12 +68,20 @@ def read_rows(
         if group >= table.num_row_groups:
             return
         names = [name for name in columns if name in table.schema_arrow.names]
-        sizes = [table.metadata.row_group(i).num_rows for i in range(group + 1)]
-        first = row = sum(sizes[:-1])
         for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=names):
-            for values in batch.to_pylist():
-                yield row, values, (row + 1 - first) / sizes[-1]
-                row += 1
+            yield from _rows_of(batch)
+
+
+def _rows_of(batch: Any) -> Iterator[dict[str, Any] | BrokenRow]:  # noqa: ANN401 - no types
+    """Yield the rows of a batch; one with a string that is not UTF-8 is lost alone."""
+    try:
+        rows: list[dict[str, Any] | BrokenRow] = batch.to_pylist()
+    except ValueError:
+        if batch.num_rows == 1:
+            rows = [BrokenRow("not UTF-8, or of a value that Python cannot hold")]
+        else:
+            rows = [one for i in range(batch.num_rows) for one in _rows_of(batch.slice(i, 1))]
+    yield from rows
 
 
 def write_rows(

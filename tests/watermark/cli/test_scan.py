@@ -58,6 +58,27 @@ def test_programs_get_one_object_a_key(shell: Shell, plain_text: str) -> None:
     assert (first["n_documents"], first["n_broken"], first["fdr"]) == (2, 0, 0.05)
 
 
+def test_keys_of_engines_are_left_out_and_named(shell: Shell, plain_text: str) -> None:
+    data = corpus(shell, plain_text)
+    key = shell.file("engine.txt", "42\n")
+    unit = "tokenizer:sha256:" + "0f" * 32
+    made = shell(
+        "keys", "import", key, "--scheme", "vllm-gumbel", "--id", "engine", "--dir", shell.folder,
+        "--unit", unit,
+    )  # fmt: skip
+    shell.keys.write_text(f"{shell.keys.read_text()}\n{made.stdout}")
+    run = ("scan", data, "--keys", shell.keys, "--out")
+    result = shell(*run, shell.folder / "1.parquet", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "left out, as a scan does not read their schemes: engine" in result.stderr
+    assert "use `watermark detect`" in result.stderr
+    (line,) = map(json.loads, result.stdout.splitlines())
+    assert (line["key_id"], line["left_out"]) == ("2026-11", ["engine"])
+    asked = shell(*run, shell.folder / "2.parquet", "--key-id", "engine")
+    assert (asked.exit_code, asked.stdout) == (1, "")
+    assert "is of scheme vllm-gumbel" in asked.stderr
+
+
 def test_broken_records_are_said_and_change_the_exit_status(shell: Shell, plain_text: str) -> None:
     data = corpus(shell, plain_text, f'{{"text": "{WITNESS}', f'{{"body": "{WITNESS}"}}')
     offset = data.read_bytes().index(b'{"text": "xylo')

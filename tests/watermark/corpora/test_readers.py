@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watermark.corpora import readers
+from watermark.corpora.blocks import Cutter, cut_shard
 from watermark.corpora.fields import Document, FieldChoice
 from watermark.corpora.readers import Record, Skipped, read_span
 from watermark.corpora.shards import Span, plan_shards
-from watermark.corpora.sources import find_sources
+from watermark.corpora.sources import Compression, Format, _describe, find_sources
 from watermark.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -112,6 +113,59 @@ def test_broken_lines_are_said_and_the_others_read(
     assert broken.offset == 14
 
 
+@pytest.mark.parametrize("role", [["a"], {"a": 1}, 7, True])
+def test_a_role_may_be_any_json_and_is_not_the_models(tmp_path: Path, role: object) -> None:
+    odd = {"messages": [{"role": role, "content": "a"}]}
+    lines = [json.dumps(odd if i == 3 else {"text": f"t{i}"}) + "\n" for i in range(20)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(lines))
+    found = read(path)
+    assert len(found) == 20
+    assert [isinstance(one.content, Skipped) for one in found] == [i == 3 for i in range(20)]
+    assert isinstance(found[3].content, Skipped)
+    assert (found[3].offset, found[3].content.offset) == (len("".join(lines[:3])),) * 2
+    odd["messages"].append({"role": "assistant", "content": "b"})
+    assert CHOICE.document(odd) == Document(("b",), ("a",))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_any_error_of_a_record_costs_that_record(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    rows = [{"text": f"t{i}"} for i in range(20)]
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    document = FieldChoice.document
+
+    def fail(self: FieldChoice, record: object) -> Document | str:
+        if record == {"text": "t5"}:
+            raise KeyError(record)
+        return document(self, record)
+
+    monkeypatch.setattr(FieldChoice, "document", fail)
+    (shard,) = plan_shards(find_sources([str(path)]))
+    found = list(read_span(shard.spans[0], CHOICE))
+    assert [isinstance(one.content, Skipped) for one in found] == [i == 5 for i in range(20)]
+    assert isinstance(found[5].content, Skipped)
+    assert found[5].content.reason == "cannot be read (KeyError)"
+    assert found[5].content.offset == (5 if suffix == "parquet" else 5 * len('{"text": "t0"}\n'))
+
+
+def test_a_row_that_is_not_utf_8_is_lost_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    values = pa.array([b"a", b"\xff", b"c"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": values.view(pa.string())}), path)
+    (shard,) = plan_shards(find_sources([str(path)]))
+    first, broken, last = read_span(shard.spans[0], CHOICE)
+    assert (first.content, last.content) == (Document(("a",)), Document(("c",)))
+    assert isinstance(broken.content, Skipped)
+    assert broken.content.offset == 1
+    assert broken.content.reason.startswith("not UTF-8")
+
+
 def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers, "MAX_LINE_BYTES", 100)
     monkeypatch.setattr(readers, "PIECE_BYTES", 64)
@@ -162,7 +216,9 @@ def test_tables_are_read_by_row_group(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=100)
     shards = plan_shards(find_sources([str(path)]))
     spans = [span for shard in shards for span in shard.spans]
-    assert [span.start for span in spans] == [0, 1, 2]
+    assert [(span.group, span.start, span.stop) for span in spans] == [
+        (0, 0, 100), (1, 100, 200), (2, 200, 250),
+    ]  # fmt: skip
     found = [one for span in spans for one in read_span(span, CHOICE)]
     assert [one.offset for one in found] == list(range(250))
     assert found[249].content == Document(("t249",))
@@ -172,6 +228,45 @@ def test_tables_are_read_by_row_group(tmp_path: Path) -> None:
     (only,) = read_span(shard.spans[0], CHOICE)
     assert isinstance(only.content, Skipped)
     assert "cannot be read any further" in only.content.reason
+
+
+def test_a_damaged_row_group_is_named_by_its_first_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    rows = [{"text": f"text number {i * 7919}"} for i in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=50)
+    column = pq.read_metadata(path).row_group(2).column(0)
+    data = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    shards = plan_shards(find_sources([str(path)]))
+    found = [one for shard in shards for span in shard.spans for one in read_span(span, CHOICE)]
+    assert [one.offset for one in found] == [*range(101), *range(150, 200)]
+    lost = found[100].content
+    assert isinstance(lost, Skipped)
+    assert (lost.offset, lost.n_records) == (100, 50)
+    assert lost.reason.startswith("50 rows from here cannot be read any further")
+    (block,) = cut_shard(shards[0], Cutter(CHOICE, (), {}), {})
+    assert (block.records, block.n_skipped, len(block.documents)) == ((50, 50, 50, 50), 50, 150)
+
+
+def test_a_file_that_fails_midway_is_named_where_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n' * 5)
+    line = readers._Lines.line
+
+    def fail(self: readers._Lines) -> bytes | None:
+        if self.offset >= 28:
+            raise OSError
+        return line(self)
+
+    monkeypatch.setattr(readers._Lines, "line", fail)
+    *_, last = found = read(path)
+    assert [one.index for one in found] == [0, 1, 2]
+    assert isinstance(last.content, Skipped)
+    assert (last.offset, last.content.offset) == (28, 28)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +324,26 @@ def test_files_are_found_in_order_and_once(tmp_path: Path) -> None:
     for path in ("none", "*.none", str(tmp_path / "sub" / ".h" / "none")):
         with pytest.raises(CorpusError, match="leads to no file"):
             find_sources([path])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("https://h/x.jsonl.gz?X-Sig=1", (Format.JSONL, Compression.GZIP)),
+        ("http://h/a%2Ejsonl?name=b.parquet#c.txt", (Format.JSONL, Compression.NONE)),
+        ("https://h/x.parquet#part", (Format.PARQUET, Compression.NONE)),
+        ("https://h/x?file=a.jsonl.gz", (Format.TEXT, Compression.NONE)),
+        ("s3://bucket/what?.jsonl.zst", (Format.JSONL, Compression.ZSTANDARD)),
+        ("s3://bucket/a#1?b.parquet", (Format.PARQUET, Compression.NONE)),
+        ("zip://in/x.jsonl::https://h/y.zip?X-Sig=1", (Format.JSONL, Compression.NONE)),
+        ("what?.jsonl.gz", (Format.JSONL, Compression.GZIP)),
+    ],
+)
+def test_what_a_file_holds_follows_from_its_path(
+    name: str, expected: tuple[Format, Compression]
+) -> None:
+    source = _describe(name, 1, "")
+    assert (source.name, source.format, source.compression) == (name, *expected)
 
 
 def test_urls_are_read_through_fsspec() -> None:

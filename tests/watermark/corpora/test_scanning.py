@@ -16,12 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import watermark
 from tests.watermark.corpora.conftest import key, plain
 from watermark import Detector, WordsUnit
 from watermark.corpora import Progress, blocks, scan, shards
 from watermark.corpora import journal as journal_module
 from watermark.corpora.journal import Journal
+from watermark.corpora.results import shown
 from watermark.errors import CorpusError, ScanJournalError, UnitMismatchError
+from watermark.stats import gamma_log_sf
 from watermark.text.canonical import canonical
 
 if TYPE_CHECKING:
@@ -120,6 +123,73 @@ def test_disguised_text_is_found_in_its_canonical_form(
     np.testing.assert_allclose(
         result.pooled[1].log_pvalue_family, pooled.log_pvalue + np.log(4), rtol=1e-8
     )
+
+
+def test_no_sum_over_few_positions_is_shown_or_kept(
+    tmp_path: Path, jsonl: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents of 1, 15, 16 and 17 scores: two of them may be tested."""
+    lengths = (3, 17, 18, 19)
+    path = jsonl("a.jsonl", [{"text": plain(50 + n, n)} for n in lengths])
+    seen: list[int] = []
+    keep = Journal.keep
+
+    def look(self: Journal, shard: int, number: int, header: object, arrays: object) -> None:
+        seen.extend(arrays[0][:, 5].tolist())  # type: ignore[index]
+        keep(self, shard, number, header, arrays)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "keep", look)
+    result = scan([path], [key()], out=tmp_path / "h.parquet", fdr=1 - 1e-9)
+    assert result.pooled[0].n_tested == 2
+    assert result.pooled[0].n_scored > 40
+    assert sorted(seen) == [16, 17]
+    # The neighbors that are not tested are not in the sums of those that are.
+    for row in pq.read_table(result.out).to_pylist():
+        n = lengths[row["record_index"]]
+        alone = Detector(key(), WordsUnit()).detect(plain(50 + n, n))
+        np.testing.assert_allclose(row["statistic"], alone.statistic, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_scored", [0, 1, 15, 16])
+def test_a_pool_of_few_pairs_is_coarse_and_valid(
+    tmp_path: Path, jsonl: Callable[..., Path], n_scored: int
+) -> None:
+    text = plain(3, n_scored + 2)
+    path = jsonl("a.jsonl", [{"text": text}])
+    (pooled,) = scan([path], [key()], out=tmp_path / "h.parquet").pooled
+    assert pooled.n_scored == n_scored
+    exact = Detector(key(), WordsUnit()).detect(text).log_pvalue if n_scored else 0.0
+    if n_scored < 16:
+        assert (pooled.statistic, pooled.effect) == (None, 0.0)
+        assert any(np.isclose(np.exp(pooled.log_pvalue), one) for one in (1, 1e-2, 1e-4))
+    else:
+        assert pooled.statistic is not None
+        assert pooled.log_pvalue == pytest.approx(exact)
+    assert pooled.log_pvalue >= exact - 1e-12
+
+
+@pytest.mark.parametrize("statistic", [0.1, 5.0, 12.0, 20.0, 40.0, 80.0])
+def test_a_coarse_p_value_is_the_next_level_above(statistic: float) -> None:
+    exact = gamma_log_sf(statistic, 5)
+    _, coarse = shown(statistic, 5)
+    levels = [0.0, np.log(1e-2), np.log(1e-4)]
+    assert coarse == pytest.approx(min(one for one in levels if one >= exact))
+
+
+def test_a_result_is_worth_reading(tmp_path: Path, jsonl: Callable[..., Path], marked: str) -> None:
+    path = jsonl("a.jsonl", [{"text": marked}, *[{"body": 1}] * 150])
+    out = tmp_path / "<b>.parquet"
+    result = watermark.scan([path], [key(i) for i in range(12)], out=out)
+    first, *lines, last = repr(result).splitlines()
+    assert first.startswith("<ScanResult 1 hits at fdr 0.01 among 1 documents of 1 files, 150 bro")
+    assert lines[0].startswith("  <PooledResult key='k0' raw p=10^-")
+    assert (len(lines), last) == (10, "  ... and 2 more>")
+    assert "no field" not in repr(result)
+    shown_html = result._repr_html_()
+    assert shown_html.count("<tr>") == 11
+    assert "&lt;b&gt;.parquet" in shown_html
+    assert "2 more keys and forms" in shown_html
+    assert result.pooled[0]._repr_html_().count("<tr>") == 2
 
 
 def _pieces(path: Path) -> list[str]:
