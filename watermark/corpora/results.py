@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from watermark.detection.result import level_of
 from watermark.detection.windows import SHORTEST
 from watermark.stats import LN_10, gamma_log_sf
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN: Final = 10  # keys and forms of a scan
-_LOG_LEVELS: Final = (0.0, -2 * LN_10, -4 * LN_10)
 
 
 _HEADINGS: Final = (
@@ -97,7 +97,7 @@ def shown(statistic: float, n_scored: int) -> tuple[float | None, float]:
     log_pvalue = gamma_log_sf(statistic, n_scored)
     if n_scored >= SHORTEST:
         return statistic, log_pvalue
-    return None, min(level for level in _LOG_LEVELS if log_pvalue <= level)
+    return None, level_of(log_pvalue)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
