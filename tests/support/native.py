@@ -60,13 +60,21 @@ def ring_of(record: KeyRecord) -> KeyRing:
 
 
 def say(record: KeyRecord, unit: TokenizerUnit) -> Callable[[Any], str]:
-    """Return an engine that marks, over equally likely letters, with the key it is given."""
+    """Return an engine that marks, over equally likely letters, with the key it is given.
+
+    A context that returns is not marked again, so that its replies do not go round in circles.
+    """
     reader, rng = reader_of(record), np.random.default_rng(0)
 
     def speak(_asked: Any) -> str:
+        seen = set[tuple[int, ...]]()
         tokens = rng.choice(LETTERS, size=reader.context_width).tolist()
         for _ in range(TOKENS):
             context = np.array(tokens[-reader.context_width :], np.uint32)
+            if tuple(context.tolist()) in seen:
+                tokens.append(int(rng.choice(LETTERS)))
+                continue
+            seen.add(tuple(context.tolist()))
             contexts = np.tile(context, (len(LETTERS), 1))
             draws = reader.evaluate(Positions(contexts, LETTERS)).draws
             tokens.append(int(LETTERS[int(np.argmax(draws))]))
