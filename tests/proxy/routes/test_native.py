@@ -159,6 +159,48 @@ def test_a_request_keeps_its_dialect_and_its_digits(
 
     asyncio.run(work())
 
+
+ASKED: dict[str, dict[str, Any]] = {
+    URL: CHAT,
+    "/v1/completions": {"model": "m", "prompt": "?", "max_tokens": 90},
+    "/v1/responses": {"model": "m", "input": "?"},
+    "/v1/messages": CHAT | {"max_tokens": 90},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "record", "deaf_to"),
+    [
+        ("vllm", lambda unit: engine_key(unit, "vllm-gumbel"), set()),
+        ("sglang", own_key, {"/v1/responses", "/v1/messages"}),
+        (
+            "transformers",
+            lambda unit: engine_key(unit, "hf-green-list", vocab_size=257),
+            {"/v1/messages"},
+        ),
+    ],
+)
+def test_a_dialect_in_which_an_engine_reads_no_switch_is_not_said_to_be_marked(
+    tokenizer: Path, engine: str, record: Callable[[str], KeyRecord], deaf_to: set[str]
+) -> None:
+    """The engine takes what it does not know, and answers unmarked with a 200."""
+
+    async def work() -> None:
+        async with serving(tokenizer, record, engine) as on:
+            for path, body in ASKED.items():
+                answer = await on.client.post(path, json=body)
+                said = answer.headers["x-watermark"]
+                if path in deaf_to:
+                    assert said == "unmarked; reason=no-capable-path"
+                else:
+                    assert said.startswith("marked; path=native")
+                assert answer.content == on.answers[-1]
+            n_marked = len(ASKED) - len(deaf_to)
+            counted = 'watermark_decisions_total{key="%s",model="m",path="native",reason="marked"}'
+            key = record(TokenizerUnit.read(tokenizer).unit_id).key_id
+            assert await on.metric(counted % key) == n_marked
+            assert await on.metric("watermark_delivered_tokens_total") == TOKENS * n_marked
+
     asyncio.run(work())
 
 
