@@ -159,8 +159,10 @@ class SelftestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     An alarm is a line in the log and the metric `watermark_selftest_alarm`.
 
     Attributes:
-        share: Share of the marked replies that is checked; 0 switches it off. Of a mark that is
-            gone, 50 checked replies of 50 tokens say so.
+        share: Share of the marked replies that is checked after the first 50 of a series (scope,
+            path, model) under a key, which all are; 0 switches it off. Of a mark that is gone, 50
+            checked replies of 50 tokens say so: 50 delivered ones where a series begins, in every
+            worker, and 50 / share later.
     """
 
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1

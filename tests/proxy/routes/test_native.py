@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from proxy.config import NativeConfig
+from proxy.config import NativeConfig, SelftestConfig
 from tests.support.asgi import proxied
 from tests.support.disks import Disk
 from tests.support.fake_upstream import honest
@@ -213,17 +213,29 @@ def test_another_engine_than_the_keys_does_not_mark(tokenizer: Path) -> None:
     asyncio.run(work())
 
 
-def test_an_engine_that_ignores_its_switch_raises_the_alarm_within_fifty_replies(
+def test_an_engine_that_ignores_its_switch_raises_the_alarm_within_fifty_delivered_replies(
     tokenizer: Path,
 ) -> None:
     async def work() -> None:
-        async with serving(tokenizer, own_key, "sglang") as on:
+        share = SelftestConfig().share
+        async with serving(tokenizer, own_key, "sglang", share=share) as on:
             for number in range(50):
                 await on.post(stream=number % 2 == 0)
             deadline = asyncio.get_running_loop().time() + 10
             while await on.metric("watermark_selftest_replies_total") < 50:
                 assert asyncio.get_running_loop().time() < deadline
             assert await on.metric("watermark_selftest_alarm") == 1
+
+    asyncio.run(work())
+
+
+def test_none_is_checked_where_none_shall_be(tokenizer: Path) -> None:
+    async def work() -> None:
+        async with serving(tokenizer, own_key, "sglang", share=0.0) as on:
+            await on.post()
+            await asyncio.sleep(0.3)
+            assert await on.metric("watermark_delivered_tokens_total") == TOKENS
+            assert await on.metric("watermark_selftest_replies_total") == 0
 
     asyncio.run(work())
 
