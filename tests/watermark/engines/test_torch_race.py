@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.support.devices import on_every_device
 from tests.support.drive import make_record
 from watermark.schemes import CopulaSampler
 from watermark.seeding import (
@@ -27,30 +28,36 @@ SIGNIFICANCE = 1e-4
 WORD = st.integers(0, 2**64 - 1)
 
 
+@on_every_device
 @given(st.lists(WORD, min_size=1, max_size=20), st.integers(0, 2**32 - 2))
-def test_levels_are_numpys_bit_for_bit(streams: list[int], token: int) -> None:
+def test_levels_are_numpys_bit_for_bit(device: str, streams: list[int], token: int) -> None:
     own = np.array(streams, np.uint64)
     tokens = np.full(len(own), token, np.uint32)
-    found = race.uniform_levels(torch.from_numpy(own.view(np.int64)), torch.tensor(token))
-    assert found.numpy().astype(np.uint64).tolist() == numpy_levels(own, tokens).tolist()
+    found = race.uniform_levels(
+        torch.from_numpy(own.view(np.int64)).to(device), torch.tensor(token, device=device)
+    )
+    assert found.cpu().numpy().astype(np.uint64).tolist() == numpy_levels(own, tokens).tolist()
 
 
-def test_uniforms_are_numpys_bit_for_bit_over_a_vocabulary() -> None:
+@on_every_device
+def test_uniforms_are_numpys_bit_for_bit_over_a_vocabulary(device: str) -> None:
     streams = np.random.default_rng(0).integers(2**64, size=7, dtype=np.uint64)
     flipped = np.arange(7) % 2 == 0
     tokens = np.arange(200_000, dtype=np.uint32)
     found = race.uniforms(
-        torch.from_numpy(streams.view(np.int64))[:, None],
-        torch.arange(200_000),
-        torch.from_numpy(flipped)[:, None],
-    ).numpy()
+        torch.from_numpy(streams.view(np.int64))[:, None].to(device),
+        torch.arange(200_000, device=device),
+        torch.from_numpy(flipped)[:, None].to(device),
+    )
+    assert found.device.type == device
+    found = found.cpu().numpy()
     for row, stream in enumerate(streams):
         levels = numpy_levels(stream, tokens)
         levels = flip_levels(levels) if flipped[row] else levels
         assert (found[row] == levels_to_uniforms(levels)).all()
 
 
-def winners(scores: np.ndarray, rho: float, n: int) -> np.ndarray:
+def winners(scores: np.ndarray, rho: float, n: int, device: str = "cpu") -> np.ndarray:
     """Return the winners of n keys at one context and scores."""
     found = [
         KeyedUniforms(make_record(seed)).at_each(as_token_ids([3]).reshape(1, 1))
@@ -61,25 +68,27 @@ def winners(scores: np.ndarray, rho: float, n: int) -> np.ndarray:
         np.zeros(n, np.bool_),
         np.ones(n, np.bool_),
     )
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.tensor(scores, dtype=torch.float32).expand(n, -1)
-    chosen: np.ndarray = race.choose(rows, streams, rho, generator).numpy()
+    generator = torch.Generator(device).manual_seed(0)
+    rows = torch.tensor(scores, dtype=torch.float32, device=device).expand(n, -1)
+    chosen: np.ndarray = race.choose(rows, streams, rho, generator).cpu().numpy()
     return chosen
 
 
+@on_every_device
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, 1.0])
-def test_winners_over_keys_have_the_law_of_the_scores(rho: float) -> None:
+def test_winners_over_keys_have_the_law_of_the_scores(device: str, rho: float) -> None:
     masses = np.array([0.5, 0.0, 0.3, 0.15, 0.05])
     with np.errstate(divide="ignore"):
-        chosen = winners(np.log(masses), rho, 3000)
+        chosen = winners(np.log(masses), rho, 3000, device)
     counts = np.bincount(chosen, minlength=5)
     assert counts[1] == 0
     assert stats.chisquare(counts[masses > 0], masses[masses > 0] * 3000).pvalue > SIGNIFICANCE
 
 
-def test_at_full_correlation_the_winner_is_the_samplers() -> None:
+@on_every_device
+def test_at_full_correlation_the_winner_is_the_samplers(device: str) -> None:
     masses = np.random.default_rng(1).dirichlet(np.full(300, 0.3))
-    chosen = winners(np.log(masses), 1.0, 200)
+    chosen = winners(np.log(masses), 1.0, 200, device)
     sampler, rng = CopulaSampler(1.0), np.random.default_rng(0)
     tokens = np.arange(300, dtype=np.uint32)
     for seed, token in enumerate(chosen):
