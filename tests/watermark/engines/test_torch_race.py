@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,3 +130,62 @@ def test_cuts_are_those_of_transformers_warpers(seed: int) -> None:
         assert (torch.isfinite(found[row]) == torch.isfinite(expected[0])).all()
         kept = torch.isfinite(expected[0])
         assert torch.allclose(found[row][kept].float(), expected[0][kept], atol=1e-5)
+
+
+def truncated_by_sorting(logits: Any, temperature: Any, top_k: Any, top_p: Any, min_p: Any) -> Any:
+    """Return the same from the whole vocabulary in order, by the definitions."""
+    scaled = logits.to(torch.float64) / temperature[:, None]
+    floor = scaled.amax(-1, keepdim=True) + torch.log(min_p)[:, None]
+    scaled = scaled.masked_fill(scaled < floor, -math.inf)
+    ordered, tokens = scaled.sort(-1, descending=True)
+    ranks = torch.arange(ordered.shape[-1])
+    is_beyond = (top_k[:, None] > 0) & (ranks >= top_k[:, None])
+    ordered = ordered.masked_fill(is_beyond, -math.inf)
+    masses = torch.softmax(ordered, -1)
+    is_beyond = masses.cumsum(-1) - masses >= top_p[:, None]
+    is_beyond[:, 0] = False
+    ordered = ordered.masked_fill(is_beyond & (top_p[:, None] < 1.0), -math.inf)
+    return torch.full_like(scaled, -math.inf).scatter_(-1, tokens, ordered)
+
+
+CUTS: dict[str, list[tuple[float, float, float]]] = {  # top-k, top-p, min-p of every row
+    "none": [(0, 1.0, 0.0), (-1, 1.0, 0.0), (5000, 1.0, 0.0)],
+    "floor": [(0, 1.0, 0.1), (0, 1.0, 0.0)],
+    "k": [(50, 1.0, 0.0), (1, 1.0, 0.0), (4999, 1.0, 0.0)],
+    "k and p": [(50, 0.9, 0.0), (3000, 0.99, 0.001), (1, 0.1, 0.0)],
+    "p": [(0, 0.9, 0.0), (0, 0.01, 0.0), (0, 0.5, 0.02)],
+    "p beyond the list": [(0, 0.999999, 0.0), (0, 0.5, 0.0), (20, 0.9, 0.0)],
+    "mixed": [(0, 1.0, 0.0), (40, 0.95, 0.05), (0, 0.8, 0.0), (7, 1.0, 0.0)],
+}
+
+
+@on_every_device
+@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_cuts_by_a_list_are_those_of_the_whole_vocabulary_bit_for_bit(
+    device: str, name: str, spread: float
+) -> None:
+    cuts = CUTS[name]
+    generator = torch.Generator().manual_seed(len(name))
+    logits = spread * torch.randn(len(cuts), 5000, generator=generator)
+    logits[:, 17] = -math.inf  # what a grammar masked
+    temperature = torch.linspace(0.6, 1.4, len(cuts), dtype=torch.float64)
+    columns = torch.tensor(cuts, dtype=torch.float64).T
+    found = race.truncate(logits.to(device), temperature, *columns)
+    assert torch.equal(found.cpu(), truncated_by_sorting(logits, temperature, *columns))
+
+
+def test_a_short_list_is_all_that_is_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    likeliest = race._likeliest
+
+    def listed(scaled: Any, counts: Any, top_p: Any, size: int) -> Any:
+        sizes.append(size)
+        return likeliest(scaled, counts, top_p, size)
+
+    monkeypatch.setattr(race, "_likeliest", listed)
+    logits = 3 * torch.randn(3, 5000, generator=torch.Generator().manual_seed(0))
+    for name in ("none", "floor", "k and p", "p", "p beyond the list"):
+        columns = torch.tensor(CUTS[name], dtype=torch.float64).T
+        race.truncate(logits[: len(CUTS[name])], torch.ones(len(CUTS[name])), *columns)
+    assert sizes == [3000, 1024, 1024, 5000]  # the last was too short at first
