@@ -1,20 +1,30 @@
-"""What does the mark add to a decoding step, beside transformers' SynthID?
+"""What does the mark add to a decoding step inside each engine, beside transformers' SynthID?
 
-    python -m benchmarks.engine_processors [--device cuda] [--synthid-steps 2]
+    python -m benchmarks.engine_processors [--device cuda] [--seconds 60]
 
-One thread, top-k 50, scores as they come out of the warpers; both get the same scores and
-ids in the same run. The cost of the warpers themselves is not counted.
+One thread, top-k 50, the same logits in the same run. transformers' two get them as they come out
+of the warpers, whose own cost is not counted; the plug-ins of vLLM (both interfaces) and the
+processor of llama.cpp get them raw and cut them themselves, which is counted. llama.cpp serves one
+sequence at a time: its step of a batch is as many calls, and it stays on the CPU. vLLM need not be
+installed: its abstract classes are replaced by empty ones, what runs in a step is ours.
+Each cell is the median of its steps; no step begins after `--seconds`, so that SynthID's largest
+cell is one step of minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
+import tempfile
 import time
+import types
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,50 +32,168 @@ import torch
 from transformers import SynthIDTextWatermarkLogitsProcessor, TopKLogitsWarper
 
 from watermark.engines.huggingface import CopulaLogitsProcessor
-from watermark.keys import KeyRecord, SecretKey
+from watermark.engines.llama_cpp import CopulaProcessor
+from watermark.keys import KEYS_HEADER, KeyRecord, SecretKey, format_record, write_key_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Step = Callable[[int], object]
 
 BATCHES = (1, 32)
 VOCABS = (32_000, 128_000)
 TOP_K = 50
 BAR = 1 / 20
 PROMPT = 100
+WARM_UP = 2
+UNIT = "tokenizer:sha256:" + "0f" * 32
+SECRET = SecretKey("bench", bytes(range(32)))
+RECORD = KeyRecord(key_id="bench", unit=UNIT, secret=SECRET)
 
 
-def ours(device: str) -> Any:
-    """Return this project's processor at its defaults."""
-    secret = SecretKey("bench", bytes(range(32)))
-    record = KeyRecord(key_id="bench", unit="words/v1", secret=secret)
-    return CopulaLogitsProcessor(record, generator=torch.Generator(device).manual_seed(0))
+@dataclass(frozen=True)
+class Params:
+    """What of vLLM's `SamplingParams` the plug-ins read."""
+
+    temperature: float = 1.0
+    top_k: int = TOP_K
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    structured_outputs: None = None
+    extra_args: dict[str, Any] = field(default_factory=dict)
 
 
-def synthid(device: str) -> Any:
-    """Return transformers' processor with its usual thirty keys."""
-    return SynthIDTextWatermarkLogitsProcessor(
+@dataclass(frozen=True)
+class Batch:
+    """The logits of a step, the same at every one, and the tokens of all steps."""
+
+    logits: torch.Tensor
+    ids: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.logits.device
+
+
+def transformers_step(batch: Batch) -> Step:
+    """Return a step of our processor in transformers."""
+    scores = TopKLogitsWarper(TOP_K)(batch.ids, batch.logits)
+    generator = torch.Generator(batch.device).manual_seed(0)
+    processor = CopulaLogitsProcessor(RECORD, generator=generator)
+    return lambda step: processor(batch.ids[:, : PROMPT + step], scores)
+
+
+def synthid_step(batch: Batch) -> Step:
+    """Return a step of transformers' own processor, with its usual thirty keys."""
+    scores = TopKLogitsWarper(TOP_K)(batch.ids, batch.logits)
+    processor = SynthIDTextWatermarkLogitsProcessor(
         ngram_len=5,
         keys=np.random.default_rng(0).integers(1, 1000, 30).tolist(),
         sampling_table_size=2**16,
         sampling_table_seed=0,
         context_history_size=1024,
-        device=torch.device(device),
+        device=batch.device,
     )
+    return lambda step: processor(batch.ids[:, : PROMPT + step], scores)
 
 
-def per_step(
-    processor: Any, scores: torch.Tensor, ids: torch.Tensor, steps: int, sync: Callable[[], None]
-) -> float:
-    """Return the median seconds a step takes, the first few left out."""
-    times = []
-    for step in range(steps + 2):
-        view = ids[:, : PROMPT + step]
+def llama_step(batch: Batch) -> Step:
+    """Return a step of our processor in llama.cpp, sequence after sequence."""
+    rng = np.random.default_rng(0)
+    logits = batch.logits.cpu().numpy()
+    ids = batch.ids.cpu().numpy().astype(np.intc)
+    processors = [
+        CopulaProcessor(RECORD, rng, temperature=1.0, top_k=TOP_K, top_p=1.0, min_p=0.0)
+        for _ in range(len(logits))
+    ]
+
+    def step(number: int) -> object:
+        tokens = ids[:, : PROMPT + number]
+        return [one(tokens[row], logits[row]) for row, one in enumerate(processors)]
+
+    return step
+
+
+def load_plugins() -> tuple[type[Any], type[Any]]:
+    """Return our plug-ins for vLLM's V2 and V1, on empty abstract classes."""
+    for parent in ("vllm.v1.worker.gpu.sample", "vllm.v1.sample"):
+        name = f"{parent}.logits_processor.interface"
+        parts = name.split(".")
+        for depth in range(1, len(parts) + 1):
+            sys.modules.setdefault(".".join(parts[:depth]), types.ModuleType(parts[depth - 1]))
+        interface: Any = sys.modules[name]
+        interface.LogitsProcessor = type("LogitsProcessor", (), {})
+        interface.MoveDirectionality = None
+    from watermark.engines.vllm_v1 import CopulaLogitsProcessor as PluginV1
+    from watermark.engines.vllm_v2 import CopulaLogitsProcessor as PluginV2
+
+    return PluginV2, PluginV1
+
+
+def engine_config(folder: Path) -> Any:
+    """Return vLLM's configuration, as far as it is read, which names a key of ours."""
+    write_key_file(folder / "k.key", SECRET)
+    (folder / "KEYS.toml").write_text(
+        KEYS_HEADER + format_record(key_id="bench", unit=UNIT, secret="k.key")  # noqa: S106 - a path
+    )
+    options = {"output_watermark": {"keys": str(folder / "KEYS.toml")}}
+    return types.SimpleNamespace(additional_config=options)
+
+
+def vllm_v2_step(batch: Batch, plugin: Any, config: Any) -> Step:
+    """Return a step of our plug-in for vLLM's V2 runner, every row marked."""
+    rows = len(batch.logits)
+    buffer = types.SimpleNamespace(gpu=batch.ids.int())
+    prompt = types.SimpleNamespace(gpu=torch.full((rows,), PROMPT - 10, device=batch.device))
+    processor = plugin(config, types.SimpleNamespace(all_token_ids=buffer, prompt_len=prompt))
+    for slot in range(rows):
+        processor.add_request(slot, Params())
+    slots = torch.arange(rows, device=batch.device)
+
+    def step(number: int) -> object:
+        last = PROMPT + number - 1
+        context = types.SimpleNamespace(
+            expanded_idx_mapping=slots,
+            expanded_local_pos=torch.zeros_like(slots),
+            input_ids=batch.ids[:, last],
+            pos=torch.full_like(slots, last),
+        )
+        return processor.apply(batch.logits.clone(), context)
+
+    return step
+
+
+def vllm_v1_step(batch: Batch, plugin: Any, config: Any) -> Step:
+    """Return a step of our plug-in for vLLM's V1 runner, every row marked."""
+    processor = plugin(config, batch.device, False)  # noqa: FBT003 - the interface's
+    ids = batch.ids.tolist()
+    outputs = [row[PROMPT - 10 : PROMPT] for row in ids]
+    added = [(row, Params(), ids[row][: PROMPT - 10], output) for row, output in enumerate(outputs)]
+    processor.update_state(types.SimpleNamespace(removed=[], added=added, moved=[]))
+
+    def step(number: int) -> object:
+        for row, output in enumerate(outputs):
+            output[:] = ids[row][PROMPT - 10 : PROMPT + number]
+        return processor.apply(batch.logits.clone())
+
+    return step
+
+
+def milliseconds(step: Step, steps: int, seconds: float, sync: Callable[[], object]) -> float:
+    """Return what a step takes: the median, the first few left out where there are more."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < steps + WARM_UP and time.perf_counter() - begun < seconds:
         sync()
-        begin = time.perf_counter()
-        processor(view, scores)
+        start = time.perf_counter()
+        step(len(times))
         sync()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times[2:] if steps > 1 else times[-1:]))
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.median(times[WARM_UP:] or times[-1:]))
 
 
 def main() -> None:
@@ -76,25 +204,38 @@ def main() -> None:
     parser.add_argument("--vocabs", type=int, nargs="+", default=list(VOCABS))
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--synthid-steps", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=60.0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     sync = torch.cuda.synchronize if args.device.startswith("cuda") else lambda: None
     print(
-        "| batch | vocabulary | ours, ms | SynthID, ms | ratio | <= 1/20 |\n"
-        "|---|---|---|---|---|---|"
+        "| batch | vocabulary | SynthID, ms | transformers, ms | vLLM V2, ms | vLLM V1, ms "
+        "| llama.cpp, ms | largest ratio | <= 1/20 |\n|---|---|---|---|---|---|---|---|---|"
     )
-    for batch in args.batches:
-        for vocab in args.vocabs:
-            generator = torch.Generator().manual_seed(batch)
-            logits = 3 * torch.randn(batch, vocab, generator=generator)
-            length = PROMPT + args.steps + 2
-            ids = torch.randint(vocab, (batch, length), generator=generator).to(args.device)
-            scores = TopKLogitsWarper(TOP_K)(ids, logits).to(args.device)
-            own = per_step(ours(args.device), scores, ids, args.steps, sync)
-            peer = per_step(synthid(args.device), scores, ids, args.synthid_steps, sync)
-            held = "yes" if own <= BAR * peer else "NO"
-            figures = f"{own * 1e3:.2f} | {peer * 1e3:.1f} | 1/{peer / own:.0f} | {held}"
-            print(f"| {batch} | {vocab:,} | {figures} |", flush=True)
+    plugin_v2, plugin_v1 = load_plugins()
+    with tempfile.TemporaryDirectory() as folder:
+        config = engine_config(Path(folder))
+        for size in args.batches:
+            for vocab in args.vocabs:
+                generator = torch.Generator().manual_seed(size)
+                logits = 3 * torch.randn(size, vocab, generator=generator)
+                shape = (size, PROMPT + args.steps + WARM_UP)
+                ids = torch.randint(vocab, shape, generator=generator)
+                batch = Batch(logits.to(args.device), ids.to(args.device))
+                own = [
+                    milliseconds(step, args.steps, args.seconds, sync)
+                    for step in (
+                        transformers_step(batch),
+                        vllm_v2_step(batch, plugin_v2, config),
+                        vllm_v1_step(batch, plugin_v1, config),
+                        llama_step(batch),
+                    )
+                ]
+                peer = milliseconds(synthid_step(batch), args.synthid_steps, args.seconds, sync)
+                held = "yes" if max(own) <= BAR * peer else "NO"
+                figures = " | ".join(f"{one:.2f}" for one in own)
+                ratio = f"1/{peer / max(own):.0f} | {held}"
+                print(f"| {size} | {vocab:,} | {peer:,.1f} | {figures} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,13 @@ from proxy.cli.ledgers import LedgerOpener, ledger_opener
 from proxy.cli.models_reloading import ModelsReloader
 from proxy.cli.probe import with_probes
 from proxy.cli.reloading import Reloader, load_ring, utc_now
-from proxy.cli.servers import embedded_upstream, listen, uvicorn_server, with_embedded
+from proxy.cli.servers import (
+    embedded_upstream,
+    listen,
+    open_enough_files,
+    uvicorn_server,
+    with_embedded,
+)
 from proxy.cli.supervisor import Supervisor
 from proxy.cli.watching import InTurn, watching
 from proxy.config import ProxyConfig, load_config
@@ -66,6 +72,7 @@ def run_serve(path: Path) -> None:
     logging.basicConfig(format="watermark-proxy: %(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("proxy").setLevel(logging.INFO)
     config = load_config(path)
+    open_enough_files(config.upstream.max_connections)
     ready: EmbeddedReady | None = None
     with contextlib.ExitStack() as stack:
         if config.embedded is not None:

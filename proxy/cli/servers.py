@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from proxy.config import EmbeddedConfig, ProxyConfig
 
+_OTHER_FILES: Final = 1024  # listeners, ledger, keys, clients that wait
 _POLL_SECONDS: Final = 0.01
 _STOP_SECONDS: Final = 10.0
 _DRAIN_SECONDS: Final = 5  # for answers under way when a server is told to stop
@@ -74,6 +76,19 @@ def listen(host: str, port: int) -> Listener:
         raise ConfigError(message) from err
     shown = f"[{host}]" if family == socket.AF_INET6 else host
     return Listener(bound, f"http://{shown}:{bound.getsockname()[1]}")
+
+
+def open_enough_files(connections: int) -> None:
+    """Raise the bound on open files, as far as the system lets a process: a stream takes two.
+
+    Args:
+        connections: Those to the upstream, open at a time.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + _OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def uvicorn_server(app: ASGIApp) -> uvicorn.Server:

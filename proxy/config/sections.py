@@ -48,14 +48,15 @@ class UpstreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         read_timeout_s: Longest silence while an answer is awaited.
         key_file: A file with the API key of the proxy's own requests, which probe; none where the
             upstream asks for none.
-        max_connections: Connections open at a time.
+        max_connections: Connections open at a time, in a worker; what comes beyond waits. Each
+            stream takes one, and two open files (`ulimit -Hn`).
     """
 
     url: _Url
     connect_timeout_s: _Seconds = 5.0
     read_timeout_s: _Seconds = 300.0
     key_file: str | None = None
-    max_connections: _Positive = 1000
+    max_connections: _Positive = 10_000
 
 
 class EmbeddedConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,8 +160,10 @@ class SelftestConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     An alarm is a line in the log and the metric `watermark_selftest_alarm`.
 
     Attributes:
-        share: Share of the marked replies that is checked; 0 switches it off. Of a mark that is
-            gone, 50 checked replies of 50 tokens say so.
+        share: Share of the marked replies that is checked after the first 50 of a series (scope,
+            path, model) under a key, which all are; 0 switches it off. Of a mark that is gone, 50
+            checked replies of 50 tokens say so: 50 delivered ones where a series begins, in every
+            worker, and 50 / share later.
     """
 
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1

@@ -1,14 +1,21 @@
-"""The self-test beside the answers: a share of them, in a thread, never in anybody's way."""
+"""The self-test beside the answers: a share of them, in a thread, never in anybody's way.
+
+Rule: the first `WINDOW` answers of a series under a key are all checked, and a share of what comes
+after. An engine that never marked, or not with the new key, is known by then; a process that
+starts begins anew. What happens later without the proxy's knowledge, such as an engine that
+comes back without its switch, takes `WINDOW` / share answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from proxy.telemetry.selftest import SelfTest, Series
+from proxy.telemetry.selftest import WINDOW, SelfTest, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from proxy.telemetry.selftest import Verdict
     from watermark.keys import KeyRecord
 
-_MOST_WAITING: Final = 64  # answers; what comes while the thread is behind is not checked
+_MOST_WAITING: Final = 64  # answers; of a share, none while the thread is as far behind
 _LOG = logging.getLogger("proxy.selftest")
 
 
@@ -28,7 +35,7 @@ class Checker:
 
     Args:
         metrics: The counters.
-        share: Share of the answers, 0 to 1.
+        share: Share of the answers that are checked once a series has begun; above 0, at most 1.
         entropy: Draws 256 fresh random bits.
     """
 
@@ -36,6 +43,7 @@ class Checker:
         self._metrics = metrics
         self._test = SelfTest()
         self._alarms: set[Series] = set()
+        self._offered: Counter[tuple[Series, str]] = Counter()  # by key id, up to `WINDOW`
         self._share = share
         self._entropy = entropy
         self._rng: np.random.Generator | None = None  # made in the process that serves
@@ -59,9 +67,9 @@ class Checker:
             texts: The choices as delivered.
             earlier: The assistant's turns before it.
         """
-        if not self._is_drawn() or len(self._waiting) >= _MOST_WAITING:
-            return
         series = Series(record.scope, path.value, served.config.name)
+        if not self._begins(series, record) and not self._is_drawn():
+            return
         work = self._check(series, record, served, texts, earlier)
         task = asyncio.get_running_loop().create_task(work)
         self._waiting.add(task)
@@ -72,9 +80,15 @@ class Checker:
         while self._waiting:
             await asyncio.wait(set(self._waiting))
 
+    def _begins(self, series: Series, record: KeyRecord) -> bool:
+        """Return whether an answer is among the first of its series under its key."""
+        place = (series, record.key_id)
+        self._offered[place] = min(self._offered[place] + 1, WINDOW + 1)
+        return self._offered[place] <= WINDOW
+
     def _is_drawn(self) -> bool:
-        if self._share in (0.0, 1.0):
-            return self._share == 1.0
+        if len(self._waiting) >= _MOST_WAITING:
+            return False
         if self._rng is None:
             self._rng = np.random.Generator(np.random.PCG64(self._entropy()))
         return bool(self._rng.random() < self._share)

@@ -5,8 +5,11 @@ client wrote there is overwritten. vLLM has one key a process, and a request onl
 and transformers are given the key with each request, so that it travels in a body: use TLS, and
 mind the engine's logs of requests.
 
-Source: UPSTREAMS (vLLM 0.33.0 `watermarking`; SGLang 0.5.23 `watermark`; transformers 5.23
-`generation_config`).
+An engine that does not know the switch in a dialect takes the request all the same, and answers
+unmarked as if nothing were wrong: `DIALECTS` says where each one reads it.
+
+Source: UPSTREAMS (vLLM 0.33.0 `watermarking`; SGLang 0.5.23 `watermark`; transformers 5.24
+`generation_config`), and the request models of those versions.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import msgspec
 
 from watermark.keys import ForeignKey
 from watermark.schemes import native_key
+from watermark.wire.openai_requests import DialectName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +37,15 @@ ENGINES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Which engine makes a scheme's mark."""
+
+DIALECTS: Final[Mapping[str, frozenset[DialectName]]] = MappingProxyType(
+    {
+        "vllm": frozenset(DialectName),
+        "sglang": frozenset({DialectName.CHAT, DialectName.TEXT}),
+        "transformers": frozenset({DialectName.CHAT, DialectName.TEXT, DialectName.RESPONSES}),
+    }
+)
+"""The dialects in which an engine reads its switch."""
 
 _GREEN_BIAS: Final = 2.0  # transformers' default; a detector does not need to know it
 

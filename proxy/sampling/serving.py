@@ -23,7 +23,7 @@ from proxy.sampling.eligibility import (
     strongest_path,
 )
 from proxy.sampling.flow import MarkPlan
-from proxy.sampling.native import ENGINES, switch_on
+from proxy.sampling.native import DIALECTS, ENGINES, switch_on
 from proxy.sampling.parameters import SamplingParameters
 from proxy.sampling.questions import Path
 from proxy.sampling.reasoning import Parts
@@ -131,7 +131,8 @@ class ServedModel:
             return Decision(reason)
         native = self.config.native
         is_able = native.enabled and native.engine == engine and request.n == 1
-        if not is_able or reason is Reason.BATCH_PROMPT:
+        is_heard = request.client_dialect in DIALECTS[engine]
+        if not (is_able and is_heard) or reason is Reason.BATCH_PROMPT:
             return Decision(Reason.NO_CAPABLE_PATH)
         return Decision(Reason.MARKED, Path.NATIVE)
 

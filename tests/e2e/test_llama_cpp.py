@@ -1,7 +1,8 @@
-"""llama-cpp-python's own server as a real upstream; opt-in.
+"""llama-cpp-python as a real engine: its server as an upstream, our mark in its process; opt-in.
 
 Set OUTPUT_WATERMARK_LLAMA_PYTHON to an interpreter that has `llama-cpp-python[server]`, gguf and
 safetensors, and OUTPUT_WATERMARK_SHARED to the folder with models/stories260K, which is converted.
+The mark in the process needs the package here too (extra `llama-cpp`), and is skipped without it.
 
 llama.cpp's own `llama-server` is not driven: neither the wheel nor the source build of
 llama-cpp-python brings the binary (llama_cpp/lib has libraries only), and what the package registry
@@ -11,6 +12,7 @@ its shapes back (`tests/support/engine_servers.py`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -20,12 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 import msgspec
+import numpy as np
 import pytest
 
 from proxy.app import create_app
 from proxy.config import Capabilities, ModelConfig, ReplyConfig, SelectConfig, SpliceConfig
 from tests.support.servers import SELECT_ONLY, Backstage, key_record, proxy_config
 from watermark.detection import Detector
+from watermark.engines.llama_cpp import CopulaProcessor
 from watermark.keys import KeyRing
 from watermark.text import TokenizerUnit
 
@@ -57,15 +61,30 @@ def folder() -> Path:
 
 
 @pytest.fixture(scope="module")
-def upstream(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gguf(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = tmp_path_factory.mktemp("gguf") / "story.gguf"
-    python = PYTHON or ""
-    subprocess.run([python, str(CONVERTER), str(folder), str(model)], check=True)
+    subprocess.run([PYTHON or "", str(CONVERTER), str(folder), str(model)], check=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def upstream(gguf: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [python, "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "story"]
-    command += ["--port", str(port), "--logits_all", "true", "--n_ctx", "512", "--n_threads", "1"]
+    command = [PYTHON or "", "-m", "llama_cpp.server", "--model", str(gguf)]
+    command += [
+        "--model_alias",
+        "story",
+        "--port",
+        str(port),
+        "--logits_all",
+        "true",
+        "--n_ctx",
+        "512",
+        "--n_threads",
+        "1",
+    ]
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
@@ -145,3 +164,34 @@ def test_a_stream_is_the_same_text_in_parts(proxies: dict[str, str]) -> None:
     assert done == "[DONE]"
     text = "".join(msgspec.json.decode(event)["choices"][0]["text"] for event in events)
     assert len(text) > 20
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.8])
+def test_the_mark_inside_llama_cpps_own_process_is_read(
+    gguf: Path, unit: TokenizerUnit, temperature: float
+) -> None:
+    """The real package calls the processor, samples what it leaves, and gives text."""
+    package = pytest.importorskip("llama_cpp", reason="needs the extra: llama-cpp")
+    record = key_record(unit.unit_id)
+    cuts: dict[str, Any] = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": temperature}
+    marks = package.LogitsProcessorList([CopulaProcessor(record, np.random.default_rng(0), **cuts)])
+    with contextlib.closing(
+        package.Llama(str(gguf), n_ctx=512, n_threads=1, seed=7, verbose=False)
+    ) as llama:
+
+        def say(prompt: str, marks: Any = None, **asked: Any) -> str:
+            asked = cuts | {"repeat_penalty": 1.0, "max_tokens": 150} | asked
+            text: str = llama(prompt, logits_processor=marks, **asked)["choices"][0]["text"]
+            return text
+
+        marked = [say(prompt, marks) for prompt in PROMPTS]
+        plain = [say(prompt) for prompt in PROMPTS]
+        greedy = CopulaProcessor(record, np.random.default_rng(0), temperature=0.0)
+        altered = package.LogitsProcessorList([greedy])
+        assert say(PROMPTS[0], altered, temperature=0.0) == say(PROMPTS[0], temperature=0.0)
+    detector = Detector(record, unit)
+    assert all(detector.detect(text).log10_pvalue < -3 for text in marked)
+    assert detector.detect_pooled(marked).log10_pvalue < -15
+    assert detector.detect_pooled(plain).log10_pvalue > -4
+    other = Detector(key_record(unit.unit_id, secret=b"w" * 32), unit)
+    assert other.detect_pooled(marked).log10_pvalue > -4

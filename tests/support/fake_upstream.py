@@ -90,7 +90,7 @@ class FakeUpstream:
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[FakeUpstream]:
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=2048)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield self

@@ -7,7 +7,12 @@ of `watermarking_config` after them, which is where a mark belongs. So the way i
     model.generate(**inputs, do_sample=True, watermarking_config=mark)
 
 Rule 1: the processor sees the whole batch; what it has not marked it leaves to `generate`. Rule 2:
-a call that does not go on from the last one starts new replies.
+a call that does not go on from the last one starts new replies. Rule 3: a processor is not told
+how tokens are chosen, and sees the same scores in greedy decoding as in sampling at temperature 1:
+it marks, and so samples, in both. Leave the mark out where `do_sample` is false, and in a search
+with beams, each of which it would cut to one token.
+
+Source: transformers 5.24, `generation/utils.py` (`_get_logits_processor`).
 """
 
 from __future__ import annotations
@@ -31,7 +36,8 @@ if TYPE_CHECKING:
 class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
     """Leaves the marked token as the only candidate, row by row.
 
-    For loops of one's own; the scores given must be those that are sampled from.
+    For loops of one's own; the scores given must be those that are sampled from. What is decoded
+    greedily is not to go through here: it would be sampled.
 
     Args:
         record: The marking key; its unit is the model's tokenizer.
@@ -102,6 +108,9 @@ class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transform
 
 class CopulaWatermarkingConfig(BaseWatermarkingConfig):  # type: ignore[misc]
     """What `generate` takes as `watermarking_config`; shows the key id and nothing secret.
+
+    For calls with `do_sample=True` and one beam: nothing here can see that a call is greedy, and a
+    greedy one would be sampled at temperature 1.
 
     Args:
         record: The marking key; its unit is the model's tokenizer.

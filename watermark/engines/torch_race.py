@@ -28,6 +28,7 @@ _TOKEN_STEP: Final = _signed(0x9E3779B97F4A7C15)
 _FACTOR_1: Final = _signed(0xBF58476D1CE4E5B9)
 _FACTOR_2: Final = _signed(0x94D049BB133111EB)
 _LAST_LEVEL: Final = (1 << 52) - 1
+_LIST: Final = 1024  # tokens; holds the nucleus of most steps
 
 
 def _shifted(values: torch.Tensor, by: int) -> torch.Tensor:
@@ -131,22 +132,66 @@ def truncate(
 ) -> torch.Tensor:
     """Return the logits that a request's sampling leaves, the others -inf, shape kept.
 
+    The vocabulary is sorted only where a cut reaches past its likeliest `_LIST` tokens: a list of
+    the likeliest leaves the same tokens.
+
     Args:
         logits: Shape (n, vocab).
-        temperature: Above 0, shape (n,).
+        temperature: Above 0, shape (n,); like the next three on any device, best on the CPU.
         top_k: Shape (n,); below 1, or the vocabulary's size, for all.
         top_p: Shape (n,); the tokens that reach it first stay.
         min_p: Shape (n,); relative to the most likely token.
     """
-    scaled = logits.to(torch.float64) / temperature[:, None]
-    floor = scaled.amax(-1, keepdim=True) + torch.log(min_p)[:, None]
-    scaled = scaled.masked_fill(scaled < floor, -math.inf)
-    ordered, tokens = scaled.sort(-1, descending=True)
-    ranks = torch.arange(ordered.shape[-1], device=logits.device)
-    is_beyond = (top_k[:, None] > 0) & (ranks >= top_k[:, None])
-    ordered = ordered.masked_fill(is_beyond, -math.inf)
-    masses = torch.softmax(ordered, -1)
-    is_beyond = masses.cumsum(-1) - masses >= top_p[:, None]
+    place, vocab = logits.device, logits.shape[-1]
+    has_k, has_p = (top_k > 0) & (top_k < vocab), top_p < 1.0
+    counts = torch.where(has_k, top_k, vocab).long()
+    scaled = logits.to(torch.float64) / temperature.to(place)[:, None]
+    if bool((min_p > 0.0).any()):
+        floor = scaled.amax(-1, keepdim=True) + torch.log(min_p.to(place))[:, None]
+        scaled = scaled.masked_fill(scaled < floor, -math.inf)
+    rows = torch.nonzero(has_k | has_p)[:, 0]
+    if not len(rows):
+        return scaled
+    longest = int(torch.where(has_k, counts, 0).max())
+    size = min(vocab, max(longest, _LIST if bool((has_p & ~has_k).any()) else 1))
+    cuts = (counts[rows], torch.where(has_p, top_p, math.inf)[rows])
+    chosen = scaled if len(rows) == len(scaled) else scaled[rows.to(place)]
+    left = _likeliest(chosen, *cuts, size)
+    if left is None:
+        left = _likeliest(chosen, *cuts, vocab)
+    assert left is not None  # noqa: S101 - of the whole vocabulary nothing is missing
+    if len(rows) == len(scaled):
+        return left
+    scaled[rows.to(place)] = left
+    return scaled
+
+
+def _likeliest(
+    scaled: torch.Tensor, counts: torch.Tensor, top_p: torch.Tensor, size: int
+) -> torch.Tensor | None:
+    """Cut rows by a list of their likeliest tokens; None where the list is too short for one.
+
+    Args:
+        scaled: Logits after temperature, shape (n, vocab).
+        counts: How many tokens stay, shape (n,); on the CPU, as the next.
+        top_p: Which mass of those stays, infinity for all, shape (n,).
+        size: Tokens in the list.
+    """
+    place, is_open = scaled.device, counts == scaled.shape[-1]
+    has_open = bool(is_open.any())
+    is_open, counts, top_p = is_open.to(place), counts.to(place), top_p.to(place)
+    ordered, tokens = scaled.topk(size, dim=-1)
+    ranks = torch.arange(size, device=place)
+    ordered = ordered.masked_fill(ranks >= counts[:, None], -math.inf)
+    total = ordered.logsumexp(-1)
+    if has_open:
+        total = torch.where(is_open, scaled.logsumexp(-1), total)
+    masses = torch.exp(ordered - total[:, None])
+    reached = masses.cumsum(-1)
+    is_short = has_open and size < scaled.shape[-1]
+    if is_short and bool((is_open & (reached[:, -1] < top_p)).any()):
+        return None
+    is_beyond = reached - masses >= top_p[:, None]
     is_beyond[:, 0] = False
-    ordered = ordered.masked_fill(is_beyond & (top_p[:, None] < 1.0), -math.inf)
+    ordered = ordered.masked_fill(is_beyond, -math.inf)
     return torch.full_like(scaled, -math.inf).scatter_(-1, tokens, ordered)

@@ -16,15 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import torch
 
-from watermark.engines.torch_race import truncate
+from watermark.engines.torch_race import choose, force, truncate
 from watermark.errors import KeysConfigError
 from watermark.keys import DEFAULT_SCOPE, load_keys
-from watermark.seeding import KeyedUniforms
+from watermark.seeding import KeyedUniforms, as_token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +59,14 @@ class RequestSampling:
     top_p: float
     min_p: float
     keyed: KeyedUniforms
+
+
+class MarkedRow(NamedTuple):
+    """A row of logits whose position is marked."""
+
+    row: int
+    sampling: RequestSampling
+    context: tuple[int, ...]
 
 
 class EngineKeys:
@@ -101,11 +109,31 @@ class EngineKeys:
         return RequestSampling(params.temperature, params.top_k, params.top_p, params.min_p, keyed)
 
 
-def truncate_rows(logits: torch.Tensor, requests: Sequence[RequestSampling]) -> torch.Tensor:
+def mark_rows(logits: torch.Tensor, marked: Sequence[MarkedRow]) -> None:
+    """Leave nothing but its winner in every row, in place, one key at a time.
+
+    Args:
+        logits: Shape (rows, vocab).
+        marked: The rows whose contexts are fresh.
+    """
+    groups: dict[KeyedUniforms, list[MarkedRow]] = {}
+    for one in marked:
+        groups.setdefault(one.sampling.keyed, []).append(one)
+    for keyed, group in groups.items():
+        flat = as_token_ids([token for one in group for token in one.context])
+        found = keyed.at_each(flat.reshape(len(group), -1))
+        kept = [one for one, is_keyed in zip(group, found.is_keyed, strict=True) if is_keyed]
+        if kept:
+            rows = torch.tensor([one.row for one in kept], device=logits.device)
+            left = _truncated(logits[rows], [one.sampling for one in kept])
+            force(logits, rows, choose(left, found.keyed(), keyed.record.rho))
+
+
+def _truncated(logits: torch.Tensor, requests: Sequence[RequestSampling]) -> torch.Tensor:
     """Return what the sampling of each row's request leaves of its logits."""
 
     def column(values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)
+        return torch.tensor(values, dtype=torch.float64)  # on the CPU, where the cuts are planned
 
     return truncate(
         logits,

@@ -17,18 +17,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from vllm.v1.sample.logits_processor.interface import LogitsProcessor, MoveDirectionality
 
 from watermark.engines.replies import ReplyContexts
-from watermark.engines.torch_race import choose, force
-from watermark.engines.vllm_keys import EngineKeys, RequestSampling, truncate_rows, utc_now
-from watermark.seeding import as_token_ids
+from watermark.engines.vllm_keys import (
+    EngineKeys,
+    MarkedRow,
+    RequestSampling,
+    mark_rows,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from watermark.seeding import KeyedUniforms
+    import torch
 
 
 @dataclass(slots=True)
@@ -102,13 +105,15 @@ class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM may 
         Args:
             logits: Shape (requests, vocab).
         """
-        groups: dict[KeyedUniforms, list[tuple[int, tuple[int, ...]]]] = {}
-        for index, one in sorted(self._running.items()):
-            context = one.take()
-            if context is not None:
-                groups.setdefault(one.sampling.keyed, []).append((index, context))
-        for keyed, marked in groups.items():
-            self._mark(logits, keyed, marked)
+        taken = [(row, one, one.take()) for row, one in sorted(self._running.items())]
+        mark_rows(
+            logits,
+            [
+                MarkedRow(row, one.sampling, context)
+                for row, one, context in taken
+                if context is not None
+            ],
+        )
         return logits
 
     def _add(
@@ -127,20 +132,3 @@ class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM may 
         width = sampling.keyed.record.context_width
         contexts = ReplyContexts(width, prompt=list(prompt or ()))
         self._running[index] = _Running(sampling, output, contexts)
-
-    def _mark(
-        self,
-        logits: torch.Tensor,
-        keyed: KeyedUniforms,
-        marked: Sequence[tuple[int, tuple[int, ...]]],
-    ) -> None:
-        """Choose in the rows of one key."""
-        flat = as_token_ids([token for _, context in marked for token in context])
-        found = keyed.at_each(flat.reshape(len(marked), -1))
-        kept = [
-            index for (index, _), is_keyed in zip(marked, found.is_keyed, strict=True) if is_keyed
-        ]
-        if kept:
-            rows = torch.tensor(kept, device=logits.device)
-            left = truncate_rows(logits[rows], [self._running[index].sampling for index in kept])
-            force(logits, rows, choose(left, found.keyed(), keyed.record.rho))

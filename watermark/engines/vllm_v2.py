@@ -19,15 +19,16 @@ import numpy as np
 import torch
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 
-from watermark.engines.torch_race import choose, force
-from watermark.engines.vllm_keys import EngineKeys, RequestSampling, truncate_rows, utc_now
+from watermark.engines.vllm_keys import (
+    EngineKeys,
+    MarkedRow,
+    RequestSampling,
+    mark_rows,
+    utc_now,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
-
-    from watermark.seeding import KeyedUniforms
 
 _NOTHING: Final = -1
 
@@ -82,10 +83,16 @@ class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM may 
         for width, places in by_key.items():
             contexts = fresh_contexts(history, ctx, self._states, where, width)
             marked = [place for place in places if contexts[place, 0] != _NOTHING]
-            self._mark(
+            mark_rows(
                 logits,
-                [(rows[place], slots[rows[place]]) for place in marked],
-                contexts[marked].astype(np.uint32),
+                [
+                    MarkedRow(
+                        rows[place],
+                        self._slots[slots[rows[place]]],
+                        tuple(contexts[place].tolist()),
+                    )
+                    for place in marked
+                ],
             )
         return logits
 
@@ -100,27 +107,6 @@ class CopulaLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # vLLM may 
             rows = where[has] - back
             history[has.nonzero()[:, 0], positions[has] - back] = ctx.input_ids[rows].long()
         return history
-
-    def _mark(
-        self,
-        logits: torch.Tensor,
-        marked: Sequence[tuple[int, int]],
-        contexts: NDArray[np.uint32],
-    ) -> None:
-        """Choose in rows whose contexts are fresh, one key at a time."""
-        groups: dict[KeyedUniforms, list[int]] = {}
-        for place, (_, slot) in enumerate(marked):
-            groups.setdefault(self._slots[slot].keyed, []).append(place)
-        for keyed, places in groups.items():
-            found = keyed.at_each(contexts[places])
-            kept = [
-                place for place, is_keyed in zip(places, found.is_keyed, strict=True) if is_keyed
-            ]
-            if kept:
-                rows = torch.tensor([marked[place][0] for place in kept], device=logits.device)
-                requests = [self._slots[marked[place][1]] for place in kept]
-                left = truncate_rows(logits[rows], requests)
-                force(logits, rows, choose(left, found.keyed(), keyed.record.rho))
 
 
 def fresh_contexts(

@@ -1,8 +1,8 @@
 """Keys of the engines' own schemes: which schemes there are, and the integers that they take.
 
-Rule 1: a foreign key only detects here. Nothing of this project marks with it, derives from it,
-or commits to it. Rule 2: a record pins every parameter that the engine's detector must know, by
-the engine's own names; an unknown or malformed one refuses the file.
+Rule 1: a foreign key detects here, and its engine marks with it. Nothing of this project marks
+with it, derives from it, or commits to it. Rule 2: a record pins every parameter that the engine's
+detector must know, by the engine's own names; an unknown or malformed one refuses the file.
 
 Source: `watermark/spec/foreign-schemes.md`.
 """

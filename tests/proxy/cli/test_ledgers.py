@@ -1,10 +1,8 @@
-"""The ledger beside a serving process: what sealing tells its metrics, and the alerts on them."""
+"""The ledger beside a serving process: what sealing tells its metrics."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.cli import ledgers
@@ -12,12 +10,11 @@ from proxy.cli.ledgers import LedgerOpener
 from proxy.telemetry.metrics import Metrics
 from tests.support.ledgers import make_settings
 from tests.support.servers import eventually
-from watermark.ledger import Kind, State, WriterStats
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
-ALERTS = Path(__file__).parents[3] / "configs" / "alerts.yml"
+    import pytest
 
 
 def test_failed_sealing_is_counted_until_it_is_done(
@@ -46,13 +43,3 @@ def test_failed_sealing_is_counted_until_it_is_done(
     monkeypatch.setattr(ledgers, "_LEAST_SECONDS", 0.01)
     monkeypatch.setattr(ledgers, "_MOST_SECONDS", 0.01)
     asyncio.run(work())
-
-
-def test_alerts_are_on_metrics_that_there_are() -> None:
-    metrics = Metrics()
-    metrics.ledger_is(State.OPEN, WriterStats(rows=dict.fromkeys(Kind, 0)), n_open=0)
-    metrics.ledger_sealed(is_done=True)
-    there = set(re.findall(r"^(\w+)", metrics.exposition().decode(), re.MULTILINE))
-    watched = re.findall(r"watermark_\w+", ALERTS.read_text())
-    assert len(watched) >= 4
-    assert set(watched) <= there

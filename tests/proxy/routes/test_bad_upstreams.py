@@ -111,7 +111,10 @@ def test_refusals_keep_status_headers_and_body(tokenizer: Path, drafts: int | No
     body = b'{"error": {"message": "later",  "odd": 1}}'
 
     async def refuse(turn: Turn) -> None:
-        headers = (("retry-after", "7"), ("x-request-id", "r-1"), ("connection", "keep-alive"))
+        headers = (
+            *(("retry-after", "7"), ("x-request-id", "r-1"), ("connection", "keep-alive")),
+            ("x-ratelimit-remaining-requests", "0"),
+        )
         await turn.answer(body, status=status, headers=headers)
 
     async def work() -> None:
@@ -124,6 +127,7 @@ def test_refusals_keep_status_headers_and_body(tokenizer: Path, drafts: int | No
                 assert (answer.status_code, answer.content) == (status, body)
                 assert answer.headers["retry-after"] == "7"
                 assert answer.headers["x-request-id"] == "r-1"
+                assert answer.headers["x-ratelimit-remaining-requests"] == "0"
                 assert answer.headers["content-type"] == "application/json"
 
     scenario(work)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from proxy.config import NativeConfig
+from proxy.config import NativeConfig, SelftestConfig
 from tests.support.asgi import proxied
 from tests.support.disks import Disk
 from tests.support.fake_upstream import honest
@@ -159,6 +159,48 @@ def test_a_request_keeps_its_dialect_and_its_digits(
 
     asyncio.run(work())
 
+
+ASKED: dict[str, dict[str, Any]] = {
+    URL: CHAT,
+    "/v1/completions": {"model": "m", "prompt": "?", "max_tokens": 90},
+    "/v1/responses": {"model": "m", "input": "?"},
+    "/v1/messages": CHAT | {"max_tokens": 90},
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "record", "deaf_to"),
+    [
+        ("vllm", lambda unit: engine_key(unit, "vllm-gumbel"), set()),
+        ("sglang", own_key, {"/v1/responses", "/v1/messages"}),
+        (
+            "transformers",
+            lambda unit: engine_key(unit, "hf-green-list", vocab_size=257),
+            {"/v1/messages"},
+        ),
+    ],
+)
+def test_a_dialect_in_which_an_engine_reads_no_switch_is_not_said_to_be_marked(
+    tokenizer: Path, engine: str, record: Callable[[str], KeyRecord], deaf_to: set[str]
+) -> None:
+    """The engine takes what it does not know, and answers unmarked with a 200."""
+
+    async def work() -> None:
+        async with serving(tokenizer, record, engine) as on:
+            for path, body in ASKED.items():
+                answer = await on.client.post(path, json=body)
+                said = answer.headers["x-watermark"]
+                if path in deaf_to:
+                    assert said == "unmarked; reason=no-capable-path"
+                else:
+                    assert said.startswith("marked; path=native")
+                assert answer.content == on.answers[-1]
+            n_marked = len(ASKED) - len(deaf_to)
+            counted = 'watermark_decisions_total{key="%s",model="m",path="native",reason="marked"}'
+            key = record(TokenizerUnit.read(tokenizer).unit_id).key_id
+            assert await on.metric(counted % key) == n_marked
+            assert await on.metric("watermark_delivered_tokens_total") == TOKENS * n_marked
+
     asyncio.run(work())
 
 
@@ -171,17 +213,29 @@ def test_another_engine_than_the_keys_does_not_mark(tokenizer: Path) -> None:
     asyncio.run(work())
 
 
-def test_an_engine_that_ignores_its_switch_raises_the_alarm_within_fifty_replies(
+def test_an_engine_that_ignores_its_switch_raises_the_alarm_within_fifty_delivered_replies(
     tokenizer: Path,
 ) -> None:
     async def work() -> None:
-        async with serving(tokenizer, own_key, "sglang") as on:
+        share = SelftestConfig().share
+        async with serving(tokenizer, own_key, "sglang", share=share) as on:
             for number in range(50):
                 await on.post(stream=number % 2 == 0)
             deadline = asyncio.get_running_loop().time() + 10
             while await on.metric("watermark_selftest_replies_total") < 50:
                 assert asyncio.get_running_loop().time() < deadline
             assert await on.metric("watermark_selftest_alarm") == 1
+
+    asyncio.run(work())
+
+
+def test_none_is_checked_where_none_shall_be(tokenizer: Path) -> None:
+    async def work() -> None:
+        async with serving(tokenizer, own_key, "sglang", share=0.0) as on:
+            await on.post()
+            await asyncio.sleep(0.3)
+            assert await on.metric("watermark_delivered_tokens_total") == TOKENS
+            assert await on.metric("watermark_selftest_replies_total") == 0
 
     asyncio.run(work())
 

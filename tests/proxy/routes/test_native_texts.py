@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 
 from tests.support.disks import Disk
 from tests.support.ledgers import by_kind, make_settings, open_ledger, rows_in
-from tests.support.native import CHAT, URL, deaf, own_key, say, serving
+from tests.support.native import CHAT, URL, deaf, engine_key, say, serving
 from tests.support.servers import eventually
-from watermark.ledger import Kind, unpack_fingerprints
+from watermark.ledger import Kind, engine_context_key, unpack_fingerprints
 from watermark.seeding import ContextPRF, context_windows
 from watermark.text import TokenizerUnit
 from watermark.wire.sse import DONE, json_event, typed_event
@@ -24,9 +25,15 @@ if TYPE_CHECKING:
 
     from tests.support.fake_upstream import Turn
     from tests.support.native import On
-    from watermark.ledger import Row
+    from watermark.keys import KeyRecord
+    from watermark.ledger import LedgerSettings, Row
 
 N_ANSWERS = 6
+
+
+def vllm_key(unit: str) -> KeyRecord:
+    """A key of the one engine that marks in every dialect."""
+    return replace(engine_key(unit, "vllm-gumbel"), context_width=4)
 
 
 @pytest.fixture
@@ -88,9 +95,11 @@ def asked(path: str, *, is_streamed: bool) -> dict[str, Any]:
     return body | {"messages": CHAT["messages"], "max_tokens": 200}
 
 
-def check_contents(rows: list[Row], spoken: list[list[str]], unit: TokenizerUnit) -> None:
+def check_contents(
+    rows: list[Row], spoken: list[list[str]], unit: TokenizerUnit, settings: LedgerSettings
+) -> None:
     """Hold rows against the contexts of every text alone."""
-    prf = ContextPRF(own_key(unit.unit_id).secret.subkey("context", 16))
+    prf = ContextPRF(engine_context_key(settings.secret()))
     assert len(rows) == len(spoken)
     for row, texts in zip(rows, spoken, strict=True):
         ids = [unit.encode(text) for text in texts]
@@ -122,7 +131,7 @@ def test_every_text_of_an_answer_is_kept_and_tested_apart(
 ) -> None:
     """Two items, a call of a tool between them; an engine begins its contexts anew after it."""
     settings, disk = make_settings(tmp_path), Disk(f"native{path}-{is_streamed}-{is_marked}")
-    speak: Callable[[Any], str] = say(own_key(unit.unit_id), unit) if is_marked else deaf(unit)
+    speak: Callable[[Any], str] = say(vllm_key(unit.unit_id), unit) if is_marked else deaf(unit)
     spoken: list[list[str]] = []
 
     def said(_turn: Turn, text: str) -> tuple[bytes, str]:
@@ -131,16 +140,16 @@ def test_every_text_of_an_answer_is_kept_and_tested_apart(
 
     async def work() -> None:
         opener = lambda: open_ledger(settings, disk)
-        async with serving(tokenizer, own_key, "sglang", speak, ledger=opener, said=said) as on:
+        async with serving(tokenizer, vllm_key, "vllm", speak, ledger=opener, said=said) as on:
             for _ in range(N_ANSWERS):
                 answer = await on.client.post(path, json=asked(path, is_streamed=is_streamed))
-                assert answer.headers["x-watermark"] == "marked; path=native; key=test"
+                assert answer.headers["x-watermark"] == "marked; path=native; key=engine"
                 assert answer.content == on.answers[-1]
             effect = await effect_of(on, sum(map(len, spoken)))
             assert (effect > 1) == is_marked
 
     asyncio.run(work())
-    check_contents(by_kind(rows_in(settings, disk))[Kind.END], spoken, unit)
+    check_contents(by_kind(rows_in(settings, disk))[Kind.END], spoken, unit, settings)
 
 
 def test_who_leaves_before_the_end_is_counted_with_what_he_had(
@@ -150,7 +159,7 @@ def test_who_leaves_before_the_end_is_counted_with_what_he_had(
 
     async def work() -> None:
         opener = lambda: open_ledger(settings, disk)
-        async with serving(tokenizer, own_key, "sglang", ledger=opener) as on:
+        async with serving(tokenizer, vllm_key, "vllm", ledger=opener) as on:
             on.upstream.behave = never_ends
             async with on.client.stream("POST", URL, json=CHAT | {"stream": True}) as answer:
                 await anext(answer.aiter_raw())

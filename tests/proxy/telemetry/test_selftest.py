@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 
+from proxy.config import SelftestConfig
 from proxy.routes.checking import Checker
 from proxy.sampling.questions import Path
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.selftest import FLOORS, LEAST_SCORED, WINDOW, EffectWatch, SelfTest, Series
 from tests.support.servers import key_record
+from watermark.keys import SecretKey
 from watermark.text import WORDS_V1, WordsUnit
 
 if TYPE_CHECKING:
@@ -76,18 +79,21 @@ class Served:
     config = type("Config", (), {"name": "m"})
 
 
-def check(texts: list[str], *, share: float = 1.0) -> tuple[Metrics, Checker]:
+def check(texts: list[str], *, share: float = 1.0, key_ids: tuple[str, ...] = ("test",)) -> Metrics:
+    """Have texts checked, those of one key after those of the other."""
     metrics = Metrics()
 
-    async def work() -> Checker:
+    async def work() -> None:
         checker = Checker(metrics, share=share, entropy=lambda: 7)
-        record = key_record(WORDS_V1)
-        for text in texts:
-            checker.offer(cast("ServedModel", Served()), record, Path.NATIVE, [text])
-            await checker.idle()
-        return checker
+        for key_id in key_ids:
+            secret = SecretKey(key_id, b"k" * 32)
+            record = replace(key_record(WORDS_V1), key_id=key_id, secret=secret)
+            for text in texts:
+                checker.offer(cast("ServedModel", Served()), record, Path.NATIVE, [text])
+                await checker.idle()
 
-    return metrics, asyncio.run(work())
+    asyncio.run(work())
+    return metrics
 
 
 def plain_text(seed: int) -> str:
@@ -105,7 +111,7 @@ def test_unmarked_replies_of_a_native_path_raise_metric_and_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING, logger="proxy.selftest")
-    metrics, _ = check([plain_text(seed) for seed in range(WINDOW)])
+    metrics = check([plain_text(seed) for seed in range(WINDOW)], share=SelftestConfig().share)
     assert value(metrics, "watermark_selftest_alarm") == 1
     assert value(metrics, "watermark_selftest_replies_total") == WINDOW
     assert value(metrics, "watermark_selftest_effect") < 0.15
@@ -115,18 +121,35 @@ def test_unmarked_replies_of_a_native_path_raise_metric_and_log(
     assert "word" not in line
 
 
-def test_a_share_is_checked() -> None:
-    metrics, _ = check([plain_text(seed) for seed in range(100)], share=0.2)
-    assert 8 <= value(metrics, "watermark_selftest_replies_total") <= 35
+def test_after_the_first_of_a_series_a_share_is_checked() -> None:
+    metrics = check([plain_text(seed) for seed in range(WINDOW + 100)], share=0.2)
+    assert 8 <= value(metrics, "watermark_selftest_replies_total") - WINDOW <= 35
 
 
-def test_none_is_checked_where_none_shall_be() -> None:
-    metrics, _ = check([plain_text(0)], share=0.0)
-    assert math.isnan(value(metrics, "watermark_selftest_replies_total"))
+def test_another_key_begins_a_series_anew() -> None:
+    """An engine may go on with the key that it had."""
+    texts = [plain_text(seed) for seed in range(WINDOW + 5)]
+    metrics = check(texts, share=1e-9, key_ids=("test", "next", "test"))
+    assert value(metrics, "watermark_selftest_replies_total") == 2 * WINDOW
+
+
+def test_the_first_of_a_series_are_checked_though_they_come_at_once() -> None:
+    metrics = Metrics()
+
+    async def work() -> None:
+        checker = Checker(metrics, share=1e-9, entropy=lambda: 7)
+        for scope in ("one", "two", "one", "two"):
+            record = replace(key_record(WORDS_V1), scope=scope)
+            for _ in range(WINDOW // 2):
+                checker.offer(cast("ServedModel", Served()), record, Path.NATIVE, ["a b c d"])
+        await checker.idle()
+
+    asyncio.run(work())
+    assert value(metrics, "watermark_selftest_replies_total") == WINDOW
 
 
 def test_a_text_without_positions_is_no_evidence() -> None:
-    metrics, _ = check(["word"])
+    metrics = check(["word"])
     assert math.isnan(value(metrics, "watermark_selftest_effect"))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from tests.support.devices import on_every_device
 from tests.support.drive import law_pvalue, make_record
 from watermark.detection import Detector
 from watermark.text import TokenizerUnit
@@ -42,26 +43,27 @@ def model() -> Any:
     return transformers.LlamaForCausalLM(config).eval()
 
 
-def answers(model: Any, mark: Any, *, n: int = 70) -> list[list[int]]:
+def answers(model: Any, mark: Any, *, n: int = 70, **asked: Any) -> list[list[int]]:
     """Return the replies to three prompts of different length, padded on the left."""
-    prompts = torch.tensor([[0, 0, 5, 6], [0, 7, 8, 9], [10, 11, 12, 13]])
+    prompts = torch.tensor([[0, 0, 5, 6], [0, 7, 8, 9], [10, 11, 12, 13]], device=model.device)
+    sampled = {"do_sample": True, "top_k": 50, "temperature": 0.9}
     with torch.no_grad():
         out = model.generate(
             prompts,
             attention_mask=(prompts != 0).long(),
-            do_sample=True,
-            top_k=50,
-            temperature=0.9,
             max_new_tokens=n,
             watermarking_config=mark,
+            **(asked or sampled),
         )
     replies: list[list[int]] = out[:, prompts.shape[1] :].tolist()
     return replies
 
 
-def test_a_batch_is_marked_after_the_warpers(model: Any) -> None:
+@on_every_device
+def test_a_batch_is_marked_after_the_warpers(model: Any, device: str) -> None:
     record = make_record(0, width=2)
     torch.manual_seed(1)
+    model = copy.deepcopy(model).to(device)
     replies = answers(model, huggingface.CopulaWatermarkingConfig(record))
     for reply in replies:
         result = Detector(record).detect(reply)
@@ -70,6 +72,14 @@ def test_a_batch_is_marked_after_the_warpers(model: Any) -> None:
         assert Detector(make_record(1, width=2)).detect(reply).log10_pvalue > -4
     plain = answers(model, None)
     assert min(Detector(record).detect(reply).log10_pvalue for reply in plain) > -4
+
+
+def test_a_greedy_call_looks_like_a_sampled_one_and_is_altered(model: Any) -> None:
+    """The limit that the README names; where transformers says more one day, this fails."""
+    mark = huggingface.CopulaWatermarkingConfig(make_record(0, width=2))
+    greedy = answers(model, None, n=20, do_sample=False)
+    assert answers(model, None, n=20, do_sample=False) == greedy
+    assert answers(model, mark, n=20, do_sample=False) != greedy
 
 
 @pytest.mark.shared
