@@ -113,9 +113,13 @@ def _locate(one: Sought, n_tests: int) -> Located:
 def show(located: Sequence[Located], views: Views, *, as_json: bool) -> None:
     """Print and write what was asked for; JSON holds the place itself.
 
+    Where nothing could be tested there is nothing to show, and no file is written or replaced.
+
     Raises:
         InputError: A file cannot be written.
     """
+    if not located:
+        return
     if views.highlight and not as_json:
         _highlight(located)
     if views.html is not None:

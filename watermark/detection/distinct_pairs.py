@@ -17,7 +17,7 @@ by the text again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_EMPTY: Final = np.zeros(0, np.uint32)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistinctPairs:
@@ -37,6 +39,8 @@ class DistinctPairs:
     Attributes:
         contexts: Shape (n, context_width).
         tokens: Shape (n,).
+        places: Where each stands among the positions that have a whole context, reply after
+            reply, shape (n,).
         n_tokens: Units in the text.
         n_contexts: Positions with a whole context before them.
         n_excluded: First positions left out because their context occurs in excluded text.
@@ -44,6 +48,7 @@ class DistinctPairs:
 
     contexts: NDArray[np.uint32]
     tokens: NDArray[np.uint32]
+    places: NDArray[np.int64]
     n_tokens: int
     n_contexts: int
     n_excluded: int
@@ -78,15 +83,18 @@ def distinct_pairs(
         context_width: Preceding units in a context, 1..4.
         excluded: Contexts that do not count, as `context_identities` gives them.
     """
-    parts = [_reply_pairs(ids, context_width, excluded) for ids in replies]
-    contexts = np.concatenate([part.contexts for part in parts]) if parts else _none(context_width)
-    tokens = np.concatenate([part.tokens for part in parts]) if parts else np.zeros(0, np.uint32)
+    parts = [_reply_pairs(ids, context_width, excluded) for ids in replies or (_EMPTY,)]
+    starts = np.cumsum([0, *(part.n_contexts for part in parts[:-1])])
+    contexts = np.concatenate([part.contexts for part in parts])
+    tokens = np.concatenate([part.tokens for part in parts])
+    places = np.concatenate([s + part.places for s, part in zip(starts, parts, strict=True)])
     if len(parts) > 1:
         is_first = first_occurrences(pair_values(text_identities(contexts), tokens))
-        contexts, tokens = contexts[is_first], tokens[is_first]
+        contexts, tokens, places = contexts[is_first], tokens[is_first], places[is_first]
     return DistinctPairs(
         contexts=contexts,
         tokens=tokens,
+        places=places,
         n_tokens=sum(part.n_tokens for part in parts),
         n_contexts=sum(part.n_contexts for part in parts),
         n_excluded=sum(part.n_excluded for part in parts),
@@ -101,17 +109,16 @@ def _reply_pairs(
     identities = text_identities(contexts)
     counts = counted(identities, excluded)
     n_first = len(contexts)
+    places = np.arange(n_first)
     if counts is not None:
         n_first = int(first_occurrences(identities).sum()) if len(excluded) else int(counts.sum())
-        contexts, tokens = contexts[counts], tokens[counts]
+        places = places[counts]
+        contexts, tokens = contexts[places], tokens[places]
     return DistinctPairs(
         contexts=contexts,
         tokens=tokens,
+        places=places,
         n_tokens=len(ids),
         n_contexts=max(0, len(ids) - context_width),
         n_excluded=n_first - len(tokens),
     )
-
-
-def _none(context_width: int) -> NDArray[np.uint32]:
-    return np.zeros((0, context_width), np.uint32)

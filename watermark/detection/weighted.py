@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy import special
 
-from watermark.detection.distinct_pairs import context_identities
+from watermark.detection.distinct_pairs import context_identities, distinct_pairs
 from watermark.detection.key_scores import decoy_context_keys, key_score_blocks, pairs_generator
 from watermark.detection.result import DecoyRank, DetectionResult
 from watermark.errors import SchemeParameterError, TextTooShortError
 from watermark.keys import LABEL_CONTEXT
-from watermark.schemes import NullLaw, counted, text_identities
-from watermark.seeding import context_windows, first_occurrences, pair_values
+from watermark.schemes import NullLaw
 from watermark.stats import affordable_decoys, decoys_reached, weighted_exponentials_log_sf
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from watermark.detection.distinct_pairs import DistinctPairs
     from watermark.keys import KeyRecord
 
 LEVELS: Final = 32  # different weights: few make the closed form fast, and lose nothing
@@ -81,7 +81,8 @@ def detect_weighted(
         decoys: Decoy keys to rank among, 0 for none.
 
     Returns:
-        The law is `hypoexponential`, in closed form; `n_scored` counts pairs whose weight is not 0.
+        The law is `hypoexponential`, in closed form; `n_scored` counts pairs whose weight is not 0,
+        `n_repeated` and `n_excluded` what was left out for that; the rest had a weight of 0.
 
     Raises:
         SchemeParameterError: The scheme is another's, or weights and units do not match.
@@ -95,22 +96,22 @@ def detect_weighted(
     if [len(ids) for ids in replies] != [len(part) for part in weights]:
         raise SchemeParameterError("there must be one weight a unit in every reply")
     width = record.context_width
-    n_contexts = sum(max(0, len(ids) - width) for ids in replies)
-    if not n_contexts:
+    pairs = distinct_pairs(replies, width, context_identities(exclude, width))
+    if not pairs.n_contexts:
         raise TextTooShortError(
             f"nothing to score: a reply needs at least {width + 1} units at context width {width}"
         )
-    excluded = context_identities(exclude, width)
-    contexts, tokens, kept = _pairs(replies, weights, width, excluded)
+    kept = np.concatenate([part[width:] for part in weights])[pairs.places]
     n_scored = int(np.count_nonzero(kept))
     secret = np.frombuffer(record.secret.subkey(LABEL_CONTEXT, 16), np.uint8).reshape(1, 16)
-    (statistic,) = _sums(secret, contexts, tokens, kept)
+    (statistic,) = _sums(secret, pairs, kept)
     log_pvalue = weighted_exponentials_log_sf(statistic, kept) if n_scored else 0.0
     return DetectionResult(
         statistic=float(statistic),
-        n_tokens=sum(map(len, replies)),
+        n_tokens=pairs.n_tokens,
         n_scored=n_scored,
-        n_repeated=n_contexts - n_scored,
+        n_repeated=pairs.n_contexts - len(pairs) - pairs.n_excluded,
+        n_excluded=pairs.n_excluded,
         log_pvalue=log_pvalue,
         log_pvalue_family=log_pvalue,
         key_id=record.key_id,
@@ -118,7 +119,7 @@ def detect_weighted(
         scheme=record.scheme,
         context_width=width,
         law=_law(kept[kept > 0]),
-        decoys=_rank(statistic, contexts, tokens, kept, decoys) if decoys else None,
+        decoys=_rank(statistic, pairs, kept, decoys) if decoys else None,
     )
 
 
@@ -129,53 +130,30 @@ def _law(weights: NDArray[np.float64]) -> NullLaw:
     return NullLaw("hypoexponential", score_mean=float(weights.mean()), score_sd=spread)
 
 
-def _pairs(
-    replies: Sequence[NDArray[np.uint32]],
-    weights: Sequence[NDArray[np.float64]],
-    width: int,
-    excluded: NDArray[np.uint64],
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float64]]:
-    """Return contexts, tokens and weights of the distinct pairs, each as it stands first."""
-    contexts = np.concatenate([context_windows(ids, width) for ids in replies])
-    tokens = np.concatenate([ids[width:] for ids in replies])
-    kept = np.concatenate([part[width:] for part in weights])
-    masks = []
-    for ids in replies:
-        identities = text_identities(context_windows(ids, width))
-        counts = counted(identities, excluded)
-        masks.append(np.ones(len(identities), np.bool_) if counts is None else counts)
-    counts = np.concatenate(masks)
-    contexts, tokens, kept = contexts[counts], tokens[counts], kept[counts]
-    is_first = first_occurrences(pair_values(text_identities(contexts), tokens))
-    return contexts[is_first], tokens[is_first], kept[is_first]
-
-
 def _sums(
     keys: NDArray[np.uint8],
-    contexts: NDArray[np.uint32],
-    tokens: NDArray[np.uint32],
+    pairs: DistinctPairs,
     weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the weighted score sum under every key, shape (k,)."""
     sums = np.empty(len(keys))
-    for rows, scores in key_score_blocks(keys, contexts, tokens):
+    for rows, scores in key_score_blocks(keys, pairs.contexts, pairs.tokens):
         sums[rows] = scores @ weights
     return sums
 
 
 def _rank(
     statistic: float,
-    contexts: NDArray[np.uint32],
-    tokens: NDArray[np.uint32],
+    pairs: DistinctPairs,
     weights: NDArray[np.float64],
     decoys: int,
 ) -> DecoyRank:
     """Return where the key stands among decoy keys that follow from the pairs."""
-    rng = pairs_generator(contexts, tokens)
-    n_decoys = affordable_decoys(decoys, len(tokens))
+    rng = pairs_generator(pairs.contexts, pairs.tokens)
+    n_decoys = affordable_decoys(decoys, len(pairs))
     reached = 0
     for first in range(0, n_decoys, _DECOY_BLOCK):
         keys = decoy_context_keys(min(_DECOY_BLOCK, n_decoys - first), rng)
-        sums = _sums(keys, contexts, tokens, weights)
+        sums = _sums(keys, pairs, weights)
         reached += int(decoys_reached(np.array([statistic]), sums)[0])
     return DecoyRank.of(n_decoys, reached)

@@ -154,6 +154,31 @@ def test_a_short_text_has_no_place(shell: Shell) -> None:
     assert json.loads(line)["localization"] is None
 
 
+@pytest.mark.parametrize("name", ["missing.txt", "empty.txt"])
+@pytest.mark.parametrize("view", ["--plot=m.svg", "--html=m.html", "--highlight"])
+def test_where_nothing_could_be_tested_nothing_is_written(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, view: str
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(shell.folder)
+    shell.key("k")
+    shell.file("empty.txt", "")
+    before = sorted(shell.folder.iterdir())
+    result = shell("detect", name, "--keys", shell.keys, view)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert name in result.stderr
+    assert sorted(shell.folder.iterdir()) == before
+
+
+def test_what_could_be_tested_is_shown_beside_what_could_not(shell: Shell, mixed: Path) -> None:
+    out = shell.folder / "m.html"
+    empty = shell.file("empty.txt", "")
+    result = shell("detect", empty, mixed, "--keys", shell.keys, "--html", out)
+    assert result.exit_code == 1
+    assert "empty.txt: the file is empty" in result.stderr
+    assert "mixed.txt" in out.read_text()
+
+
 def test_every_look_counts(shell: Shell, mixed: Path, plain_text: str) -> None:
     shell.key("other", state="detect")
     plain = shell.file("plain.txt", plain_text)

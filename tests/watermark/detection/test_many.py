@@ -103,6 +103,10 @@ def test_pairs_are_those_of_the_rules(
 
     found = zip(map(tuple, pairs.contexts.tolist()), pairs.tokens.tolist(), strict=True)
     assert sorted(found) == sorted(kept)
+    every = [(tuple(r[i - width : i]), r[i]) for r in replies for i in range(width, len(r))]
+    assert [every[place] for place in pairs.places] == list(
+        zip(map(tuple, pairs.contexts.tolist()), pairs.tokens.tolist(), strict=True)
+    )
     assert pairs.n_excluded == n_excluded
     assert pairs.n_tokens == sum(map(len, replies))
 

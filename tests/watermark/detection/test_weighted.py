@@ -83,6 +83,21 @@ def test_weights_find_a_mark_that_noise_hides() -> None:
     assert detect_weighted(key, [text], [weights], exclude=[text]).log_pvalue == 0.0
 
 
+def test_every_position_is_counted_once_as_what_it_is() -> None:
+    """Scored, repeated, excluded, or of no weight; the first three as without weights."""
+    key, prompt = record(0), as_token_ids(zipf_text(60, 3, 30))
+    replies = [as_token_ids(zipf_text(120, seed, 30)) for seed in (1, 2)]
+    plain = Detector(key).detect_pooled(replies, exclude=[prompt])
+    even = detect_weighted(key, replies, [np.ones(120)] * 2, exclude=[prompt])
+    counts = (plain.n_scored, plain.n_repeated, plain.n_excluded)
+    assert (even.n_scored, even.n_repeated, even.n_excluded) == counts
+    assert min(counts) > 0
+    some = [np.arange(120.0) % 3, np.ones(120)]
+    found = detect_weighted(key, replies, some, exclude=[prompt])
+    assert (found.n_repeated, found.n_excluded) == counts[1:]
+    assert 0 < found.n_scored < plain.n_scored
+
+
 def test_what_cannot_be_weighted_is_refused() -> None:
     ids = as_token_ids([1, 2, 3, 4])
     for key in (foreign_record("vllm-gumbel", [7]), record(0, share=9000)):
