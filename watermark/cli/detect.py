@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from watermark.cli import render
+from watermark.cli.decoys import USUAL_WORK, WEIGHTED_WORK, decoy_count
 from watermark.cli.desk import utc_now
 from watermark.cli.detect_output import Body, Test, body_name, print_tests
 from watermark.cli.options import (
@@ -34,7 +35,6 @@ from watermark.errors import (
     WatermarkError,
 )
 from watermark.keys import load_keys
-from watermark.stats import decoys_for
 from watermark.text import WORDS_V1, TokenizerUnit, Unit, WordsUnit
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from watermark.keys import KeyRecord, KeyRing
 
 DEFAULT_ALPHA: Final = 1e-6
-_MAX_DECOYS: Final = 10**9
 
 _EPILOG: Final = """\
 Examples:
@@ -71,23 +70,6 @@ class _Options:
 
     exclude: tuple[str | list[int], ...]
     decoys: int
-
-
-def decoy_count(given: str | None, alpha: float) -> int:
-    """Return how many decoys an option asks for: a number, or what the level needs.
-
-    Raises:
-        click.BadParameter: It is neither.
-    """
-    if given is None:
-        return 0
-    if given == "auto":
-        return decoys_for(alpha)
-    if not given.isascii() or not given.isdigit() or not 0 < int(given[:19]) <= _MAX_DECOYS:
-        raise click.BadParameter(
-            f"{given!a} is neither auto nor a number of 1 to {_MAX_DECOYS}", param_hint="--decoys"
-        )
-    return int(given)
 
 
 @click.command(epilog=_EPILOG, short_help="Test files for the mark of a key.")
@@ -117,7 +99,8 @@ def decoy_count(given: str | None, alpha: float) -> int:
 @click.option(
     "--decoys",
     metavar="N|auto",
-    help="Rank each test among N random keys too; auto is 3 / alpha, as far as the work allows.",
+    help="Rank each test among N random keys too; auto is 3 / alpha. By default it is that, or "
+    "what a quarter of a second allows; 0 for none.",
 )
 @click.option(
     "--weights-from",
@@ -161,7 +144,9 @@ def detect(
     bodies, errors = read_all(files, as_ids=as_ids)
     if pooled and bodies:
         bodies = [pool(bodies)]
-    options = _Options(_read_excluded(exclude, as_ids=as_ids), decoy_count(decoys, alpha))
+    work = USUAL_WORK if weights_from is None else WEIGHTED_WORK
+    n_decoys = decoy_count(decoys, alpha, bodies, records, work=work)
+    options = _Options(_read_excluded(exclude, as_ids=as_ids), n_decoys)
     if weights_from is None:
         tests, failed = _test_all(bodies, records, units, options)
     else:

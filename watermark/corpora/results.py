@@ -6,12 +6,11 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watermark.detection.result import level_of
+from watermark.detection.result import html_table, level_of
 from watermark.detection.windows import SHORTEST
 from watermark.stats import LN_10, gamma_log_sf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 _SHOWN: Final = 10  # keys and forms of a scan
@@ -65,7 +64,7 @@ class PooledResult:
 
     def _repr_html_(self) -> str:
         """Return the answer as a small table, for notebooks."""
-        return _table([self])
+        return html_table(_HEADINGS, [_cells(self)])
 
     @property
     def log10_pvalue(self) -> float:
@@ -159,7 +158,8 @@ class ScanResult:
         """Return the same as a table, for notebooks; nothing in it is taken for mark-up."""
         rest = len(self.pooled) - _SHOWN
         more = f"; {rest} more keys and forms, all in the family" if rest > 0 else ""
-        return f"{_table(self._strongest())}<p>{html.escape(self._summary() + more)}</p>"
+        table = html_table(_HEADINGS, map(_cells, self._strongest()))
+        return f"{table}<p>{html.escape(self._summary() + more)}</p>"
 
     def _summary(self) -> str:
         broken = f", {self.n_broken} broken" if self.n_broken else ""
@@ -171,16 +171,6 @@ class ScanResult:
 
     def _strongest(self) -> list[PooledResult]:
         return sorted(self.pooled, key=lambda one: one.log_pvalue)[:_SHOWN]
-
-
-def _table(rows: Iterable[PooledResult]) -> str:
-    """Return an HTML table of results; nothing in it is taken for mark-up."""
-    head = "".join(f"<th>{name}</th>" for name in _HEADINGS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
-        for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cells(row: PooledResult) -> tuple[str, ...]:

@@ -205,10 +205,15 @@ _HEADINGS: Final = ("", "key", "units", "scored", "excluded", "log10 p", "family
 
 def results_table(rows: Iterable[tuple[str, DetectionResult]]) -> str:
     """Return an HTML table of named results; nothing in it is taken for mark-up."""
-    head = "".join(f"<th>{name}</th>" for name in _HEADINGS)
+    return html_table(_HEADINGS, (_cells(name, result) for name, result in rows))
+
+
+def html_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return an HTML table of some cells; nothing in it is taken for mark-up."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in headings)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(name, result)) + "</tr>"
-        for name, result in rows
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for cells in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

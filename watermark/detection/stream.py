@@ -6,7 +6,10 @@ pairs that an earlier one held are not bet on again, so that a template sent a t
 counts once.
 
 Rule 1: what is bet is fixed before a document is scored; nothing is bet by its own score.
-Rule 2: one number leaves for each document, and the state holds no score.
+Rule 2: one number leaves for each document, and the state holds no score. It moves on only when 16
+or more pairs were bet on since it last did: of two numbers with fewer between them, the difference
+would tell single scores. To look at an e-process less often than it moves leaves it valid at any
+moment: what is shown is a value that it had.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from watermark.detection.detector import Detector
+from watermark.detection.result import FEWEST_SHOWN, html_table
 from watermark.errors import SchemeParameterError
 from watermark.schemes import NO_CONTEXTS, scores_from_levels
 from watermark.seeding import pair_levels
@@ -38,11 +42,12 @@ class StreamResult:
     """What a stream says after one more document.
 
     Attributes:
-        log_evalue: Natural log of the e-value now.
-        log_pvalue: Natural log of the anytime-valid p-value: 1 over the largest e-value so far.
+        log_evalue: Natural log of the e-value after `n_scored` pairs.
+        log_pvalue: Natural log of the anytime-valid p-value: 1 over the largest e-value until then.
         n_tokens: Units in this document.
         n_new: Pairs of it that no earlier one held, and that were bet on.
-        n_scored: Pairs bet on so far.
+        n_scored: Pairs that the e-value counts: all that were bet on, but for the last where these
+            are fewer than `FEWEST_SHOWN`.
         key_id: The key tested.
     """
 
@@ -60,6 +65,14 @@ class StreamResult:
             f"p=10^{self.log_pvalue / LN_10:z.2f} new={self.n_new} scored={self.n_scored}>"
         )
 
+    def _repr_html_(self) -> str:
+        """Return the answer as a small table, for notebooks."""
+        cells = (
+            *(self.key_id, str(self.n_tokens), str(self.n_new), str(self.n_scored)),
+            *(f"{self.log_evalue / LN_10:z.2f}", f"{self.log_pvalue / LN_10:z.2f}"),
+        )
+        return html_table(("key", "units", "new", "scored", "log10 e", "log10 p"), [cells])
+
 
 class DetectionStream:
     """One key held against documents as they come; any moment is a moment to stop.
@@ -68,7 +81,7 @@ class DetectionStream:
     pairs that are new have independent scores whatever came before.
     """
 
-    __slots__ = ("_bets", "_detector", "_seen")
+    __slots__ = ("_bets", "_detector", "_seen", "_shown")
 
     def __init__(
         self, record: KeyRecord, unit: Unit | None = None, *, bets: BettingEvalue | None = None
@@ -90,7 +103,7 @@ class DetectionStream:
                 "on one by one; use Detector.detect_each for it"
             )
         self._detector = Detector(record, unit)
-        self._bets = BettingEvalue() if bets is None else bets
+        self._bets = self._shown = BettingEvalue() if bets is None else bets
         self._seen = NO_CONTEXTS
 
     def __repr__(self) -> str:
@@ -121,11 +134,13 @@ class DetectionStream:
         new = pairs.identities[is_new]
         self._seen = np.union1d(self._seen, new)
         self._bets = self._bets.update(scores_from_levels(pair_levels(pairs.draws[is_new])))
+        if self._bets.n_scored - self._shown.n_scored >= FEWEST_SHOWN:
+            self._shown = self._bets
         return StreamResult(
-            log_evalue=self._bets.log_evalue,
-            log_pvalue=self._bets.log_pvalue,
+            log_evalue=self._shown.log_evalue,
+            log_pvalue=self._shown.log_pvalue,
             n_tokens=len(ids),
             n_new=len(new),
-            n_scored=self._bets.n_scored,
+            n_scored=self._shown.n_scored,
             key_id=detector.record.key_id,
         )

@@ -13,6 +13,7 @@ import pytest
 
 from tests.watermark.cli.shell import WITNESS, marked_text, marked_token_ids
 from watermark import TokenizerUnit
+from watermark.cli.decoys import USUAL_WORK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,12 @@ def test_the_default_number_follows_the_level(shell: Shell, plain_text: str) -> 
     command: list[str | Path] = ["detect", file, "--keys", shell.keys, "--json", "--decoys"]
     (found,) = rows(shell(*command, "auto", "--alpha", "0.01"))
     assert found["decoys"]["n_decoys"] == 300
-    for bad in ("0", "-1", "few", "1e3", "10000000000", "²"):
+    assert "decoys" not in rows(shell(*command, "0"))[0]
+    usual = rows(shell(*command[:-1]))[0]["decoys"]["n_decoys"]
+    assert 99 <= usual <= USUAL_WORK // 600  # fewer than 3 / alpha, at 1e-6
+    (few,) = rows(shell(*command[:-1], "--alpha", "0.01"))
+    assert few["decoys"]["n_decoys"] == 300
+    for bad in ("-1", "few", "1e3", "10000000000", "²"):
         result = shell(*command, bad)
         assert (result.exit_code, result.stdout) == (2, "")
         assert "neither auto nor a number" in result.stderr

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.drive import make_record
 from tests.support.foreign import foreign_record
 from tests.watermark.detection.test_detector import marked_text, zipf_text
 from tests.watermark.detection.test_many import record
 from watermark.detection import DetectionStream
+from watermark.detection.result import FEWEST_SHOWN
 from watermark.errors import SchemeParameterError
 from watermark.stats import binomial_log_sf
 from watermark.text import WordsUnit
@@ -48,10 +52,31 @@ def test_what_the_writer_had_in_view_is_not_bet_on() -> None:
     assert (excluded.n_new, excluded.log_evalue) == (0, 0.0)
 
 
+@given(st.lists(st.lists(st.integers(0, 40), max_size=25), max_size=12))
+def test_no_two_numbers_differ_by_fewer_than_16_scores(documents: list[list[int]]) -> None:
+    stream = DetectionStream(record(1))
+    results = [stream.observe(document) for document in documents]
+    n_bet = 0
+    for before, after in itertools.pairwise([None, *results]):
+        assert after is not None
+        n_bet += after.n_new
+        last = 0 if before is None else before.n_scored
+        if after.n_scored == last:
+            assert n_bet - last < FEWEST_SHOWN
+            assert before is None or after.log_evalue == before.log_evalue
+        else:
+            assert after.n_scored == n_bet >= last + FEWEST_SHOWN
+
+
+def test_a_result_is_a_table_in_notebooks() -> None:
+    assert DetectionStream(record(0)).observe(zipf_text(60))._repr_html_().count("<td>") == 6
+
+
 def test_words_empty_documents_and_engines_keys() -> None:
     stream = DetectionStream(record(0), WordsUnit())
     assert stream.observe("").n_scored == 0
-    assert stream.observe("one two three four").n_new == 2
-    assert stream.observe(np.zeros(0, np.uint32)).n_scored == 2
+    few = stream.observe("one two three four")
+    assert (few.n_new, few.n_scored, few.log_evalue) == (2, 0, 0.0)
+    assert stream.observe(np.zeros(0, np.uint32)).n_scored == 0
     with pytest.raises(SchemeParameterError, match="detect_each"):
         DetectionStream(foreign_record("vllm-gumbel", [7]))
