@@ -192,7 +192,7 @@ def test_what_cannot_be_tested_is_said_and_the_rest_is_tested(shell: Shell) -> N
         assert result.stderr.count(f"watermark: {name}: {message}") == 1
     assert "hint: `iconv" in result.stderr
     # The family is what could be tested.
-    command = ("detect", *names[:3], good, *names[3:], "--keys", shell.keys, "--json")
+    command = ["detect", *names[:3], str(good), *names[3:], "--keys", str(shell.keys), "--json"]
     alone = shell("detect", good, "--keys", shell.keys, "--json", "--decoys", "0")
     assert rows(shell(*command, "--decoys", "0")) == rows(alone)
 
