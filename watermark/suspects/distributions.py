@@ -7,6 +7,8 @@ which a prefix cache makes bearable.
 Rule 1: only the list of candidates is used, never the token that stands in the text: vLLM adds that
 one to the list where it is not among the first, and it is dropped again.
 Rule 2: the text goes to this server and into no message.
+Rule 3: a text that the model cannot read at once is read in windows that overlap by half: at every
+position it has seen half a context at least. Where the windows lie follows from the length alone.
 
 Source: OpenAI API reference, Completions; vLLM, `prompt_logprobs` in its extra parameters.
 """
@@ -23,7 +25,7 @@ from watermark.detection.weighted import expected_excess
 from watermark.errors import ModelServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,6 +38,7 @@ _REFUSED: Final = frozenset({400, 422})
 
 class _Model(msgspec.Struct):
     id: str
+    max_model_len: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -64,7 +67,7 @@ class _Completion(msgspec.Struct):
 class PromptDistributions:
     """One server and one of its models."""
 
-    __slots__ = ("_client", "_model")
+    __slots__ = ("_client", "_limit", "_model")
 
     def __init__(self, client: httpx2.Client, model: str | None = None) -> None:
         """Ask which model there is, where none is named.
@@ -77,7 +80,9 @@ class PromptDistributions:
             ModelServerError: The server cannot be reached, or lists no model.
         """
         self._client = client
-        self._model = self._first_model() if model is None else model
+        listed = self._listed(is_needed=model is None)
+        self._model = listed[0].id if model is None else model
+        self._limit = next((one.max_model_len for one in listed if one.id == self._model), None)
 
     def __repr__(self) -> str:
         """Show the model."""
@@ -96,12 +101,12 @@ class PromptDistributions:
             ModelServerError: The server cannot be reached, or gives no candidates.
         """
         found = np.zeros(len(ids))
-        if len(ids) < 2:  # noqa: PLR2004 - nothing stands after something
-            return found
-        lists = self._in_one_request(ids)
-        if lists is None:
-            lists = self._by_prefixes(ids)
-        found[1:] = [expected_excess(np.exp(one)) for one in lists]
+        for start, stop, is_new in windows(len(ids), self._limit):
+            lists = self._in_one_request(ids[start:stop])
+            if lists is None:
+                lists = self._by_prefixes(ids[start:stop])
+            seen = [expected_excess(np.exp(one)) for one in lists[is_new - start - 1 :]]
+            found[is_new:stop] = seen
         return found
 
     def _in_one_request(self, ids: Sequence[int]) -> list[NDArray[np.float64]] | None:
@@ -132,7 +137,8 @@ class PromptDistributions:
             tops = [one.logprobs.top_logprobs[:1] for one in choices if one.logprobs is not None]
             if len(tops) != len(prefixes) or not all(top and top[0] for top in tops):
                 raise ModelServerError(
-                    "the model server gives no logprobs; name one that has them in completions"
+                    f"the model server gives no logprobs of {len(ids)} tokens; name one that has "
+                    "them in completions, and whose context is long enough"
                 )
             lists += [np.array(list((top[0] or {}).values())) for top in tops]
         return lists
@@ -143,12 +149,18 @@ class PromptDistributions:
         data = self._send("POST", "/v1/completions", msgspec.json.encode(body))
         return None if data is None else _decode(data, _Completion)
 
-    def _first_model(self) -> str:
-        data = self._send("GET", "/v1/models", b"")
-        models = [] if data is None else _decode(data, _Models).data
-        if not models:
+    def _listed(self, *, is_needed: bool) -> list[_Model]:
+        """Return the server's models; none where the list is not needed and not to be had."""
+        try:
+            data = self._send("GET", "/v1/models", b"")
+            models = [] if data is None else _decode(data, _Models).data
+        except ModelServerError:
+            if is_needed:
+                raise
+            return []
+        if is_needed and not models:
             raise ModelServerError("the model server lists no model; name one that serves one")
-        return models[0].id
+        return models
 
     def _send(self, method: str, path: str, body: bytes) -> bytes | None:
         """Return what the server says, or None where it refuses the request's form."""
@@ -168,6 +180,21 @@ class PromptDistributions:
                 "server with OpenAI's completions"
             )
         return response.content
+
+
+def windows(n: int, limit: int | None) -> Iterator[tuple[int, int, int]]:
+    """Yield where each window of a text starts and ends, and its first position to be taken.
+
+    Args:
+        n: Tokens of the text.
+        limit: Tokens that the model can hold, with the one that it adds; None where not known.
+    """
+    size = n if limit is None else min(n, max(2, limit - 1))
+    start, taken = 0, 1
+    while taken < n:
+        stop = min(n, start + size)
+        yield start, stop, taken
+        start, taken = stop - size // 2, stop
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

@@ -9,10 +9,13 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from watermark.detection.weighted import expected_excess
 from watermark.errors import ModelServerError
 from watermark.suspects import PromptDistributions
+from watermark.suspects.distributions import windows
 
 FLAT, SURE = {"a": math.log(0.5), "b": math.log(0.5)}, {"a": 0.0}
 
@@ -62,6 +65,42 @@ def test_both_ways_of_asking_give_the_same(answer: Any, n: int) -> None:
     flat = expected_excess(np.array([0.5, 0.5]))
     expected = [0.0, *(flat if i % 2 else 0.0 for i in range(1, n))]
     assert found.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(0, 300), st.none() | st.integers(1, 60))
+def test_windows_take_every_position_once_with_half_a_context_before_it(
+    n: int, limit: int | None
+) -> None:
+    found = list(windows(n, limit))
+    taken = [at for start, stop, first in found for at in range(first, stop)]
+    assert taken == list(range(1, n))
+    for start, stop, first in found:
+        size = stop - start
+        assert limit is None or size <= max(2, limit - 1)
+        assert start < first
+        assert start == 0 or first - start >= max(1, (max(2, limit or 0) - 1) // 2)
+
+
+@pytest.mark.parametrize("answer", [by_prefixes, in_one])
+@pytest.mark.parametrize("model", [None, "m"])
+def test_a_text_beyond_the_models_context_is_read_in_windows(
+    answer: Any, model: str | None
+) -> None:
+    longest = 0
+
+    def within(body: dict[str, Any]) -> tuple[int, Any]:
+        nonlocal longest
+        longest = max(longest, *map(len, body["prompt"]))
+        return (400, {}) if longest > 31 else answer(body)
+
+    listed = {"data": [{"id": "m", "max_model_len": 32}]}
+    found = PromptDistributions(server(within, models=listed), model).excesses(list(range(100)))
+    assert (len(found), found[0]) == (100, 0.0)
+    assert 25 <= longest <= 31
+    assert np.count_nonzero(found) == pytest.approx(50, abs=4)
+    short = PromptDistributions(server(within), "m")
+    with pytest.raises(ModelServerError, match=r"no logprobs of 100 tokens.*long enough"):
+        short.excesses(list(range(100)))
 
 
 def test_texts_without_a_second_token_ask_nothing() -> None:
