@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Localizer,
         detect_forms,
         detect_many,
+        detect_weighted,
         text_forms,
     )
     from watermark.keys import KeyRecord, KeyRing, SecretKey, load_keys
@@ -63,6 +64,7 @@ __all__ = [
     "canonical",
     "detect_forms",
     "detect_many",
+    "detect_weighted",
     "load_keys",
     "race",
     "scan",
@@ -75,7 +77,7 @@ _ROOMS: Final = {
     "watermark.corpora": ("scan",),
     "watermark.detection": (
         "DetectionFamily", "DetectionResult", "DetectionStream", "Detector", "Document",
-        "Localization", "Localizer", "detect_forms", "detect_many", "text_forms",
+        "Localization", "Localizer", "detect_forms", "detect_many", "detect_weighted", "text_forms",
     ),
     "watermark.keys": ("KeyRecord", "KeyRing", "SecretKey", "load_keys"),
     "watermark.schemes": ("Candidate", "CopulaSampler", "race"),

@@ -15,6 +15,7 @@ from watermark.detection.many import Document, detect_many
 from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DecoyRank, DetectionResult
 from watermark.detection.stream import DetectionStream, StreamResult
+from watermark.detection.weighted import detect_weighted
 
 __all__ = [
     "CoarseAnswer",
@@ -35,6 +36,7 @@ __all__ = [
     "decoy_context_keys",
     "detect_forms",
     "detect_many",
+    "detect_weighted",
     "key_score_blocks",
     "key_statistics",
     "key_sums",
