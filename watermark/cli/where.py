@@ -17,7 +17,7 @@ import numpy as np
 
 from watermark.cli import plots, render, report
 from watermark.cli.places import Located, Sought, legend, level_runs
-from watermark.detection import Level, Localizer
+from watermark.detection import Level, Localizer, Nulls
 from watermark.errors import InputError, SchemeParameterError, TextTooShortError
 
 if TYPE_CHECKING:
@@ -96,13 +96,14 @@ def locate(sought: Sequence[Sought], n_tests: int) -> list[Located]:
         sought: The tests, in their order.
         n_tests: Tests of the call, counting each form of a text.
     """
-    return [_locate(one, n_tests) for one in sought]
+    nulls = Nulls()
+    return [_locate(one, n_tests, nulls) for one in sought]
 
 
-def _locate(one: Sought, n_tests: int) -> Located:
+def _locate(one: Sought, n_tests: int, nulls: Nulls) -> Located:
     (text,) = one.form.texts
     try:
-        localizer = Localizer(one.record, one.unit)
+        localizer = Localizer(one.record, one.unit, nulls=nulls)
         rng = np.random.default_rng(localizer.seed_for(text))  # noqa: TID251 - see rule 3
         where = localizer.localize(text, rng=rng, n_tests=n_tests, with_decoys=True)
     except (TextTooShortError, SchemeParameterError) as err:

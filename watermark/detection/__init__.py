@@ -16,6 +16,7 @@ from watermark.detection.oracle import CoarseAnswer, Oracle, Verdict
 from watermark.detection.result import DecoyRank, DetectionResult
 from watermark.detection.stream import DetectionStream, StreamResult
 from watermark.detection.weighted import detect_weighted
+from watermark.detection.windows import Nulls
 
 __all__ = [
     "CoarseAnswer",
@@ -29,6 +30,7 @@ __all__ = [
     "Level",
     "Localization",
     "Localizer",
+    "Nulls",
     "Oracle",
     "StreamResult",
     "TextForm",

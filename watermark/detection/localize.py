@@ -25,14 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from watermark.detection.edges import marked_stretches, significant_windows
-from watermark.detection.windows import (
-    SHORTEST,
-    MaximumNull,
-    decoy_null,
-    maximum,
-    samples_for,
-    simulated_null,
-)
+from watermark.detection.windows import SHORTEST, MaximumNull, Nulls, maximum, samples_for
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys import LABEL_CONTEXT
 from watermark.keys.states import KeyState
@@ -159,12 +152,15 @@ class Localizer:
 
     __slots__ = ("_nulls", "_reader", "_unit", "record")
 
-    def __init__(self, record: KeyRecord, unit: Unit | None = None) -> None:
+    def __init__(
+        self, record: KeyRecord, unit: Unit | None = None, *, nulls: Nulls | None = None
+    ) -> None:
         """Derive what the key's scheme needs.
 
         Args:
             record: A key of the scheme `gumbel-copula`.
             unit: How to cut text; None where only token ids will be given.
+            nulls: What was drawn for other keys and may serve this one; None to begin anew.
 
         Raises:
             UnitMismatchError: The unit is not the one that the key was made for.
@@ -184,7 +180,7 @@ class Localizer:
         self.record = record
         self._reader = reader
         self._unit = unit
-        self._nulls: dict[tuple[int, int], MaximumNull] = {}
+        self._nulls = Nulls() if nulls is None else nulls
 
     def __repr__(self) -> str:
         """Show which key and unit, nothing of the secret."""
@@ -241,20 +237,14 @@ class Localizer:
                 f"{SHORTEST}; test the whole document instead"
             )
         count = samples_for(alpha / n_tests)
+        share = self.record.account_share_q16
         null = (
-            decoy_null(found.positions, count, rng, account_share_q16=self.record.account_share_q16)
+            self._nulls.by_decoys(found.positions, count, rng, account_share_q16=share)
             if with_decoys
-            else self._simulated(len(found.places), count, rng)
+            else self._nulls.simulated(len(found.places), count, rng)
         )
         document = _Document(len(ids), offsets, found.places, found.scores)
         return _localization(self.record, document, null, alpha, n_tests)
-
-    def _simulated(self, n_scored: int, count: int, rng: np.random.Generator) -> MaximumNull:
-        """Return the null of every document with so many pairs, drawn once."""
-        key = n_scored, count
-        if key not in self._nulls:
-            self._nulls[key] = simulated_null(n_scored, count, rng)
-        return self._nulls[key]
 
     def _units(self, text: str | TokenIds) -> tuple[NDArray[np.uint32], NDArray[np.int64] | None]:
         if not isinstance(text, str):

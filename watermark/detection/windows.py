@@ -19,8 +19,10 @@ Source: Westfall and Young 1993 (single-step maxT); Phipson and Smyth 2010 (the 
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,7 +34,7 @@ from watermark.errors import SchemeParameterError
 from watermark.stats import gamma_log_sf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -43,6 +45,7 @@ HALF: Final = SHORTEST // 2
 SAMPLES_PER_LEVEL: Final = 3  # samples of the null for each 1/alpha
 _CHUNK: Final = 1 << 21  # scores drawn at a time
 _DIRECT: Final = 1e-280
+_NULLS: Final = 8  # forms, units and context widths of a document; megabytes each for many keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,42 @@ def decoy_null(
     for rows, scores in blocks:
         maxima[rows] = _kept_maxima(scores) if account_share_q16 else maximum(scores)
     return _null(len(positions), maxima, "decoy keys")
+
+
+class Nulls:
+    """The nulls that were drawn last, for whatever keys of one call ask for the same.
+
+    A null is drawn without any key that is tested: of a document's distinct pairs and the account
+    share by decoys, of a number of pairs by simulation. So it is independent of every one of these
+    keys under its null, and one serves them all; each p is valid by itself, which is all that a
+    correction over tests needs.
+    """
+
+    __slots__ = ("_drawn",)
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._drawn: dict[tuple[object, ...], MaximumNull] = {}
+
+    def simulated(self, n_scored: int, count: int, rng: np.random.Generator) -> MaximumNull:
+        """Return what `simulated_null` draws."""
+        return self._kept((n_scored, count), partial(simulated_null, n_scored, count, rng))
+
+    def by_decoys(
+        self, positions: Positions, count: int, rng: np.random.Generator, *, account_share_q16: int
+    ) -> MaximumNull:
+        """Return what `decoy_null` draws."""
+        pairs = hashlib.sha256(np.ascontiguousarray(positions.contexts).tobytes())
+        pairs.update(np.ascontiguousarray(positions.tokens).tobytes())
+        draw = partial(decoy_null, positions, count, rng, account_share_q16=account_share_q16)
+        return self._kept((pairs.digest(), count, account_share_q16), draw)
+
+    def _kept(self, of: tuple[object, ...], draw: Callable[[], MaximumNull]) -> MaximumNull:
+        if of not in self._drawn:
+            if len(self._drawn) >= _NULLS:
+                self._drawn.pop(next(iter(self._drawn)))
+            self._drawn[of] = draw()
+        return self._drawn[of]
 
 
 def _kept_maxima(scores: NDArray[np.float64]) -> list[float]:

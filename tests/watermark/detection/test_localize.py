@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy import stats
 
 from tests.support.drive import make_record
 from tests.watermark.detection.test_detector import marked_text, zipf_text
+from watermark.detection import windows
 from watermark.detection.edges import marked_stretches, significant_windows
 from watermark.detection.localize import (
     Level,
@@ -23,7 +25,13 @@ from watermark.detection.localize import (
     Window,
     _distinct,
 )
-from watermark.detection.windows import MaximumNull, maximum, simulated_null
+from watermark.detection.windows import (
+    MaximumNull,
+    Nulls,
+    decoy_null,
+    maximum,
+    simulated_null,
+)
 from watermark.errors import SchemeParameterError, TextTooShortError, UnitMismatchError
 from watermark.keys.states import KeyState
 from watermark.schemes import CopulaReader, reader_of, scores_from_levels
@@ -40,12 +48,11 @@ def document(seed: int = 0, n: int = 3000, start: int = 1200) -> np.ndarray:
     return ids
 
 
-NULLS: dict[tuple[int, int], MaximumNull] = {}
+NULLS = Nulls()  # one for all documents with as many pairs
 
 
 def find(ids: np.ndarray, seed: int = 0, *, alpha: float = 1e-3, n_tests: int = 1) -> Localization:
-    localizer = Localizer(make_record(seed, width=2))
-    localizer._nulls = NULLS  # one null for all documents with as many pairs
+    localizer = Localizer(make_record(seed, width=2), nulls=NULLS)
     return localizer.localize(
         ids, rng=np.random.default_rng(RNG_SEED), alpha=alpha, n_tests=n_tests
     )
@@ -282,3 +289,28 @@ def test_two_hundred_in_ten_thousand() -> None:
         bool(significant_windows(rng.standard_exponential(9000), threshold)) for _ in range(5000)
     )
     assert clean <= stats.binom.ppf(0.999, 5000, 1.2e-3)
+
+
+def test_keys_of_one_document_share_its_decoys(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def draw(positions: Any, count: int, rng: Any, *, account_share_q16: int = 0) -> MaximumNull:
+        drawn.append(account_share_q16)
+        return decoy_null(positions, count, rng, account_share_q16=account_share_q16)
+
+    monkeypatch.setattr(windows, "decoy_null", draw)
+    nulls, ids = Nulls(), document(n=600, start=100)
+
+    def look(seed: int, share: int = 0) -> Localization:
+        record = make_record(seed, width=2, account_share_q16=share)
+        rng = np.random.default_rng(seed)
+        return Localizer(record, nulls=nulls).localize(ids, rng=rng, alpha=0.05, with_decoys=True)
+
+    found = [look(seed) for seed in range(4)]
+    assert drawn == [0]
+    look(0, share=20_000)  # another share leaves out other places
+    assert drawn == [0, 20_000]
+    ids = document(1, n=600, start=100)
+    look(0)
+    assert drawn == [0, 20_000, 0]
+    assert [len(one.spans) > 0 for one in found] == [True, False, False, False]
