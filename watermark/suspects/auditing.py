@@ -147,10 +147,15 @@ class Audit:
 
         Raises:
             SuspectError: The suspect is down, refuses, or has become another model.
-            AuditRunError: The journal does not hold, or the access is another.
+            AuditRunError: The journal does not hold, the access is another, or another session is
+                at work.
         """
         if self.plan.access.is_open:
             raise AuditRunError("the plan reads weights or distributions; give a suspect to read")
+        with self.folder.session():
+            return self._run(suspect, is_control=is_control, tell=tell)
+
+    def _run(self, suspect: Suspect, *, is_control: bool, tell: Callable[[Look], None]) -> Look:
         self._check_begun()
         journal = self._journal(CONTROL if is_control else ANSWERS)
         prompts = self.folder.prompts()
@@ -171,10 +176,15 @@ class Audit:
 
         Raises:
             SuspectError: The suspect cannot be asked.
-            AuditRunError: The journal does not hold, or the access is another.
+            AuditRunError: The journal does not hold, the access is another, or another session is
+                at work.
         """
         if not self.plan.access.is_open:
             raise AuditRunError("the plan asks for answers; give a suspect to ask")
+        with self.folder.session():
+            return self._read(reader, tell=tell)
+
+    def _read(self, reader: Reader, *, tell: Callable[[Look], None]) -> Look:
         self._check_begun()
         journal = self._readings(ANSWERS)
         passages, units = self.folder.passages(), UnitMap(self._unit)

@@ -79,8 +79,21 @@ def begin(
 
     Raises:
         AuditPlanError: It is not logged, and was not called exploratory.
-        AuditRunError: There are answers already, and nothing says how they came about.
+        AuditRunError: There are answers already, and nothing says how they came about; or another
+            session is at work.
     """
+    with folder.session():
+        return _begun(folder, log, asked, is_control=is_control, is_exploratory=is_exploratory)
+
+
+def _begun(
+    folder: AuditFolder,
+    log: KeyLog | None,
+    asked: str,
+    *,
+    is_control: bool,
+    is_exploratory: bool,
+) -> RunFacts:
     known = folder.facts()
     if known is None and (folder.path / ANSWERS).exists():
         raise AuditRunError(

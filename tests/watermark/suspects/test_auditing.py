@@ -163,6 +163,22 @@ def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) ->
     assert audit.findings().is_complete
 
 
+def test_one_session_at_a_time_writes(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    other = Audit(AuditFolder(tmp_path / "a"), [key()], UNIT)
+
+    def answer(prompts: list[str]) -> list[str]:
+        with pytest.raises(AuditRunError, match="another session"):
+            other.run(speaker([]))
+        with pytest.raises(AuditRunError, match="another session"):
+            begin(other.folder, None, "again", is_exploratory=True)
+        return [plain_text(len(prompts) + i) for i in range(len(prompts))]
+
+    audit.run(CallableSuspect(answer))
+    assert audit.findings().is_complete
+    assert other.run(speaker([])).n_answers == 24
+
+
 def test_another_models_answers_do_not_count(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()])
 
