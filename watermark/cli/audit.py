@@ -251,7 +251,14 @@ def plan(
         has_control=control,
     )
     made, digest = write_plan(
-        out, wishes, records, rows=rows, traffic=traffic, unit=unit, now=desk.now
+        out,
+        wishes,
+        records,
+        rows=rows,
+        traffic=traffic,
+        unit=unit,
+        now=desk.now,
+        log=desk.log(),
     )
     _say(out, made, digest)
     if no_log or desk.log() is None:

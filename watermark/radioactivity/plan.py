@@ -72,7 +72,8 @@ class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         scheme: Its scheme.
         rho: Its correlation.
         account_share_q16: Its account share.
-        commitment: Its log entry, whole; empty where it is not committed to.
+        commitment: Its log entry, whole; empty where no log held it when the plan was made.
+        log_index: Which entry of the log that is; None where there is none.
         marked_from: Since when it marked; empty for always.
     """
 
@@ -83,6 +84,7 @@ class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rho: float
     account_share_q16: int
     commitment: str = ""
+    log_index: int | None = None
     marked_from: str = ""
 
 

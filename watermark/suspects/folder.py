@@ -57,6 +57,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
         suspect: How the suspect was asked.
         control: How the clean model was asked; empty where there was none.
         proof: That the log holds the plan, as `watermark keys prove` has it; empty without log.
+        key_proofs: That it holds each key of the plan, likewise, in their order.
         log_verifier: The log's public key.
     """
 
@@ -65,6 +66,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     suspect: str = ""
     control: str = ""
     proof: str = ""
+    key_proofs: tuple[str, ...] = ()
     log_verifier: str = ""
 
 
