@@ -59,13 +59,15 @@ def read_conversations(path: Path) -> list[Conversation]:
     """Return the conversations of a file.
 
     Raises:
-        AuditPlanError: It cannot be read, or a line is none.
+        AuditPlanError: It cannot be read, a line is none, or two are of one conversation, which
+            would count twice.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as err:
         raise AuditPlanError(f"cannot read {path}; correct the path") from err
-    found = []
+    found: list[Conversation] = []
+    lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         try:
             found.append(msgspec.json.decode(line, type=Conversation))
@@ -73,6 +75,12 @@ def read_conversations(path: Path) -> list[Conversation]:
             raise AuditPlanError(
                 f"{path}:{number} is no conversation; write an object with `messages`"
             ) from None
+        name = found[-1].id
+        if name and lines_of.setdefault(name, number) != number:
+            raise AuditPlanError(
+                f"{path}:{number} has the id {name!a} of line {lines_of[name]}, and a conversation "
+                "counts once; give each in one line, as it stood at its end"
+            )
     return found
 
 

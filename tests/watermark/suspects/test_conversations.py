@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,10 +10,17 @@ import pytest
 from tests.watermark.suspects.test_auditing import UNIT, key, marked_text
 from watermark.errors import AuditPlanError
 from watermark.radioactivity import Design, PairCollector, View, stakes_for, weigh_evidence
-from watermark.suspects.conversations import Conversation, Message, passages, prefixes
+from watermark.suspects.conversations import (
+    Conversation,
+    Message,
+    passages,
+    prefixes,
+    read_conversations,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from watermark.keys import KeyRecord
 
@@ -68,3 +76,14 @@ def test_conversations_that_went_on_count_by_their_first_reply() -> None:
         assert sent.prompt.split() == gone_on.messages[1].content.split()[:9]
     with pytest.raises(AuditPlanError, match="as they stood after their first reply"):
         prefixes([two_replies(key(), 1, "select")], PROBE, UNIT, n_units=9, count=1, seed="1")
+
+
+def test_a_conversation_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "delivered.jsonl"
+    turn = [{"role": "assistant", "content": "one two three"}]
+    rows = [{"id": name, "messages": turn} for name in ("a", "", "", "b", "a")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:4]))
+    assert len(read_conversations(path)) == 4  # who names none is taken at his word
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(AuditPlanError, match=r":5 has the id 'a' of line 1"):
+        read_conversations(path)
