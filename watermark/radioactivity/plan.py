@@ -72,8 +72,8 @@ class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         scheme: Its scheme.
         rho: Its correlation.
         account_share_q16: Its account share.
-        commitment: Its log entry, whole; empty where no log held it when the plan was made.
-        log_index: Which entry of the log that is; None where there is none.
+        commitment: Its log entry, whole; empty where it can have none.
+        log_index: Where the log held that when the plan was made; None where it did not.
         marked_from: Since when it marked; empty for always.
     """
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _LOOKS: Final = 40
 _UNHEARD: Final = 3000
-"""Pairs after which a ledger that holds none of their contexts is another's."""
+"""Pairs after which it is worth a word that none of their contexts was delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,8 @@ class Look:
         log_evalue_peak: Natural log of the bet's largest value.
         is_rejected: Whether it has reached 1 / alpha.
         spent: What it cost, as far as prices are known.
+        is_unheard: Whether the suspect has said much, and nothing at a context that counts: it
+            speaks another language, or the ledger is another deployment's.
     """
 
     n_answers: int
@@ -64,6 +66,7 @@ class Look:
     log_evalue_peak: float
     is_rejected: bool
     spent: float
+    is_unheard: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +315,6 @@ class Audit:
         path = bet_path(self._records, observations, self._design)
         peak = max((value for _, value in path), default=0.0)
         n_scored = path[-1][0] if path else 0
-        self._check_ledger(observations, n_scored)
         return Look(
             n_answers=len(observations),
             n_planned=n_planned,
@@ -320,16 +322,8 @@ class Audit:
             log_evalue_peak=max(0.0, peak),
             is_rejected=peak >= -math.log(self.plan.alpha),
             spent=spent,
+            is_unheard=not n_scored and sum(map(len, observations)) >= _UNHEARD,
         )
-
-    def _check_ledger(self, observations: Sequence[Observation], n_scored: int) -> None:
-        """Refuse a ledger that knows nothing of what is said."""
-        n_pairs = sum(map(len, observations))
-        if not n_scored and n_pairs >= _UNHEARD:
-            raise AuditRunError(
-                f"none of {n_pairs} contexts was ever delivered: the ledger is another "
-                "deployment's, or of another key of that name; plan again with the right one"
-            )
 
     def _observed(self, attempts: Sequence[Attempt]) -> list[Observation]:
         """Return what the answers add, in their order; all prompts of the plan are in view."""

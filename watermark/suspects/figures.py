@@ -157,13 +157,19 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
             "and the ranks among decoys suppose a number of answers fixed beforehand, and count "
             "for nothing here. The e-value holds at any time."
         )
+    if findings.look.is_unheard:
+        found.append(
+            "Nothing that the suspect said stands at a context that was delivered, so that nothing "
+            "was tested: it speaks another language or of other things, or the ledger is another "
+            "deployment's."
+        )
     if plan.weighting is Weighting.ALL_KEYS:
         found.append(
             "Weights come from traffic under the tested keys too: each score keeps its mean, and "
             "clean suspects were measured to reject no more often than alpha; for a proof plan "
             "with weights of other keys, or none."
         )
-    if any(not one.commitment for one in plan.keys):
+    if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")
     if not plan.training_cutoff:
         found.append("The suspect's training cut-off is not known to the plan.")

@@ -140,8 +140,8 @@ def check_commitments(plan: AuditPlan, logged: Mapping[bytes, int]) -> None:
         AuditPlanError: The log says something else of a key that the plan calls committed to.
     """
     for one in plan.keys:
-        found = logged.get(one.commitment.encode()) if one.commitment else None
-        if found != one.log_index:
+        found = logged.get(one.commitment.encode())
+        if one.log_index is not None and found != one.log_index:
             raise AuditPlanError(
                 f"the plan calls key {one.key_id!a} entry {one.log_index} of the log, which has it "
                 f"at {found}; give the KEYS.toml and the log that the plan was made with"

@@ -252,7 +252,6 @@ def _entry(record: KeyRecord) -> bytes:
 def _plan_key(record: KeyRecord, logged: Mapping[bytes, int]) -> PlanKey:
     """Return a key as the log has it: what is in no log is not committed to."""
     entry = _entry(record)
-    index = logged.get(entry)
     return PlanKey(
         key_id=record.key_id,
         unit=record.unit,
@@ -260,8 +259,8 @@ def _plan_key(record: KeyRecord, logged: Mapping[bytes, int]) -> PlanKey:
         scheme=record.scheme,
         rho=record.rho,
         account_share_q16=record.account_share_q16,
-        commitment="" if index is None else entry.decode(),
-        log_index=index,
+        commitment=entry.decode(),
+        log_index=logged.get(entry),
         marked_from="" if record.start == BEGINNING else format_time(record.start),
     )
 

@@ -336,8 +336,12 @@ def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     strange = Traffic.of_conversations([[UNIT.encode("far away from here and now")]], 2, key_id="k")
     budget = Budget(requests=24, max_tokens=400)
     lost = make(tmp_path / "b", [key()], [strange], weighting=Weighting.ALL_KEYS, budget=budget)
-    with pytest.raises(AuditRunError, match="was ever delivered"):
-        lost.run(speaker([plain_text(i, 900) for i in range(24)]))
+    look = lost.run(speaker([plain_text(i, 900) for i in range(24)]))
+    assert (look.n_answers, look.n_scored, look.is_unheard) == (24, 0, True)
+    result = result_of(lost)  # a valid null, which says what it rests on
+    assert not result["is_rejected"]
+    assert any("nothing was tested" in one for one in result["limits"])  # type: ignore[attr-defined]
+    assert not any("nothing was tested" in one for one in result_of(audit)["limits"])  # type: ignore[attr-defined]
 
 
 def test_keyed_fingerprints_need_their_key(tmp_path: Path) -> None:
