@@ -41,7 +41,7 @@ class ApiSettings:
         api_key: Sent as the dialect has it; empty for none.
         concurrency: Requests at a time, >= 1.
         requests_per_minute: At most; 0 for no limit.
-        timeout_s: For one answer.
+        timeout_s: For one whole answer, from the request to its last byte.
         tries: Requests a prompt, >= 1.
         first_wait_s: Before the second try; doubled for each one after.
     """
@@ -159,7 +159,9 @@ class ApiSuspect:
     async def _try(self, client: httpx2.AsyncClient, prompt: Prompt) -> Attempt:
         settings = self._settings
         body = body_of(settings.dialect, settings.model, prompt.prompt, settings.sampling)
-        status, retry_after, data = await _send(client, settings.dialect.path, body)
+        status, retry_after, data = await _send(
+            client, settings.dialect.path, body, settings.timeout_s
+        )
         if status in _FOR_GOOD:
             raise SuspectError(
                 f"the suspect answered with status {status}; correct URL, model, dialect or API key"
@@ -188,11 +190,14 @@ _EMPTY: Final = "empty answers"
 
 
 async def _send(
-    client: httpx2.AsyncClient, path: str, body: bytes
+    client: httpx2.AsyncClient, path: str, body: bytes, timeout_s: float
 ) -> tuple[int, float, bytes | None]:
     """Return status, seconds that the server asks to wait, and the body; None where it is huge."""
     try:
-        async with client.stream("POST", path, content=body) as response:
+        async with (
+            asyncio.timeout(timeout_s),
+            client.stream("POST", path, content=body) as response,
+        ):
             data = bytearray()
             async for part in response.aiter_bytes():
                 data += part
@@ -201,7 +206,7 @@ async def _send(
             retry_after = response.headers.get("retry-after", "")
             wait = float(retry_after) if retry_after.isdigit() else 0.0
             return response.status_code, wait, bytes(data)
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as err:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as err:
         raise _TryAgainError(type(err).__name__) from None
 
 

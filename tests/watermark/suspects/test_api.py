@@ -16,7 +16,7 @@ from watermark.suspects import api as api_module
 from watermark.suspects.answers import count_kinds, is_refusal, script_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 PROMPTS = [Prompt(id=f"p{i}", prompt=f"Tell story {i}") for i in range(6)]
 Answer = httpx2.Response
@@ -129,6 +129,20 @@ def test_what_fails_for_good_ends_at_once_without_the_prompt(status: int) -> Non
     with pytest.raises(SuspectError, match=f"status {status}") as caught:
         ask(lambda _: Answer(status, text="Tell story"))
     assert "Tell" not in str(caught.value)
+
+
+class Trickle(httpx2.AsyncByteStream):
+    """A body that never stays away for long, and never ends."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield b" "
+
+
+def test_an_answer_that_trickles_in_runs_out_of_time() -> None:
+    (kept,) = ask(lambda _: Answer(200, stream=Trickle()), PROMPTS[:1], timeout_s=0.2, tries=2)
+    assert (kept.outcome, kept.detail, kept.tries) == (Outcome.FAILED, "TimeoutError", 2)
 
 
 def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
