@@ -138,7 +138,7 @@ def audit() -> None:
     type=click.FloatRange(0, min_open=True),
     default=DEFAULT_EFFECT,
     show_default=True,
-    help="Supposed excess of a score in standard deviations; sets stakes and power.",
+    help="Supposed excess of a score, in standard deviations, under the key that marked.",
 )
 @click.option(
     "--share-scored",

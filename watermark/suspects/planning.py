@@ -136,6 +136,7 @@ def write_plan(
         prompt_tokens=sum(lengths) // max(1, len(rows)),
         is_open=wishes.access.is_open,
         n_units=sum(lengths),
+        n_keys=len(keys),
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
@@ -177,7 +178,7 @@ def _plan_of(
         system=wishes.system,
         temperature=wishes.temperature,
         alpha=wishes.alpha,
-        lambdas=stakes_for(wishes.effect),
+        lambdas=stakes_for(expected.effect),
         n_decoys=decoys_of(wishes.alpha),
         reference=wishes.reference,
         budget=wishes.budget,

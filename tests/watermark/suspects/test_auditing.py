@@ -321,6 +321,20 @@ def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
     assert found.power > 0.99
 
 
+def test_several_keys_share_what_a_student_shows(tmp_path: Path) -> None:
+    keys = [key(seed, key_id=f"k{seed}") for seed in range(4)]
+    one = make(tmp_path / "one", keys[:1], reference=1.5)
+    four = make(tmp_path / "four", keys, reference=1.5)
+    assert four.plan.forecast.scores_expected == 4 * one.plan.forecast.scores_expected
+    assert four.plan.forecast.scores_needed > 15 * one.plan.forecast.scores_needed
+    one.run(speaker([marked_text(keys[0], i, 40) for i in range(24)]), is_control=False)
+    four.run(speaker([marked_text(keys[i % 4], i, 40) for i in range(24)]))
+    doses = [audit.findings().evidence.dose for audit in (one, four)]
+    for found in doses:  # the marked text itself has a dose of about 1, however many keys
+        assert 0.6 < found.estimate < 1.5
+        assert found.high > 0.8
+
+
 def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     conversations = [[UNIT.encode(marked_text(key(), i))] for i in range(60)]
     own = Traffic.of_conversations(conversations, 2, key_id="k")
