@@ -7,6 +7,7 @@ at most `STEPS` points, each after many scores.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +17,13 @@ import numpy as np
 from watermark.radioactivity import Weighting
 from watermark.stats import LN_10
 from watermark.suspects.answers import Outcome
+from watermark.suspects.folder import RunFacts, encode_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watermark.radioactivity import AuditPlan, Evidence
     from watermark.suspects.auditing import Findings
-    from watermark.suspects.folder import RunFacts
 
 RESULT_FORM: Final = "output-watermark-audit-result/v1"
 STEPS: Final = 60
@@ -66,6 +67,7 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         "form": RESULT_FORM,
         "plan": digest,
         "answers": findings.last,
+        "run": hashlib.sha256(encode_facts(facts)).hexdigest(),
         "is_exploratory": not facts.is_logged,
         "asked": facts.suspect,
         "hypothesis": plan.hypothesis,

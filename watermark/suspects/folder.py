@@ -70,6 +70,11 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     log_verifier: str = ""
 
 
+def encode_facts(facts: RunFacts) -> bytes:
+    """Return the one form of `run.json`."""
+    return msgspec.json.format(msgspec.json.encode(facts, order="sorted"), indent=1) + b"\n"
+
+
 class AuditFolder:
     """A folder with a plan.
 
@@ -164,9 +169,12 @@ class AuditFolder:
         if not path.exists():
             return None
         try:
-            facts = msgspec.json.decode(path.read_bytes(), type=RunFacts)
+            data = path.read_bytes()
+            facts = msgspec.json.decode(data, type=RunFacts)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             raise AuditRunError(f"{path} was changed; restore the file") from None
+        if encode_facts(facts) != data:
+            raise AuditRunError(f"{path} was changed; restore the file")
         if facts.plan != self.digest:
             raise AuditRunError(f"{path} is of plan {facts.plan[:12]!a}, not {self.digest[:12]}")
         return facts

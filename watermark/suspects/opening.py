@@ -15,7 +15,7 @@ from watermark.keys import KeysLoader
 from watermark.keys.keylog import KeyLog
 from watermark.radioactivity.plan import plan_entry
 from watermark.suspects.auditing import Audit
-from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts
+from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts, encode_facts
 from watermark.suspects.planning import check_records
 from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit
 
@@ -125,7 +125,7 @@ def _begun(
             log_verifier=str(log.verifier),
         )
     facts = msgspec.structs.replace(facts, **{"control" if is_control else "suspect": asked})
-    folder.write(RUN, msgspec.json.format(msgspec.json.encode(facts, order="sorted")) + b"\n")
+    folder.write(RUN, encode_facts(facts))
     return facts
 
 

@@ -87,6 +87,12 @@ def test_from_plan_to_replay(shell: Shell, keys: Path) -> None:
         path.write_bytes(bytes(changed))
         assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, name
         path.write_bytes(whole)
+    path = folder / "run.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 1 + len(whole) // 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, place
+    path.write_bytes(whole)
     assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 0
 
 
