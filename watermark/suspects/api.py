@@ -1,9 +1,10 @@
 """A suspect behind a URL: many requests at a time, within a rate, and never more than were agreed.
 
 Rule 1: what fails for a while (429, 5xx, a cut connection, an answer that cannot be read, an empty
-one) is tried again within bounds, later each time; what fails for good (401, 404, 400) ends the
-session at once. Rule 2: after a run of prompts without an answer the suspect counts as down.
-Rule 3: prompts and answers go to this server and into no message.
+one) is tried again within bounds, later each time; what fails for good (401, 404) ends the session
+at once. What fails as one prompt may (400, 413, 422) is put aside until another prompt is answered,
+which shows that it is the prompt; then it is final. Rule 2: after a run of
+prompts without an answer the suspect counts as down. Rule 3: prompts and answers go to this server and into no message.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from watermark.suspects.answers import Prompt
 
 MAX_BYTES: Final = 1 << 22
-_FOR_GOOD: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 422})
+_FOR_GOOD: Final = frozenset({401, 402, 403, 404, 405})
+_OF_A_PROMPT: Final = frozenset({400, 413, 422})
 _DOWN_AFTER: Final = 5  # prompts in a row that nobody answered
 _LONGEST_WAIT_S: Final = 60.0
 
@@ -82,6 +84,8 @@ class ApiSuspect:
         self._transport = transport
         self._next_start = 0.0
         self._failed_in_a_row = 0
+        self._has_answered = False
+        self._aside: list[Attempt] = []
 
     def __repr__(self) -> str:
         """Show where it is."""
@@ -107,18 +111,42 @@ class ApiSuspect:
 
             async def work() -> None:
                 while waiting:
-                    keep(await self._ask(client, waiting.pop()))
+                    for attempt in self._ready(await self._ask(client, waiting.pop())):
+                        keep(attempt)
                     self._check_up()
 
             tasks = [asyncio.create_task(work()) for _ in range(self._settings.concurrency)]
             try:
                 await asyncio.gather(*tasks)
+                self._check_answers()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ready(self, attempt: Attempt) -> list[Attempt]:
+        """Return what may be kept now: what was not taken waits for an answer (rule 1)."""
+        self._has_answered |= attempt.counts
+        if attempt.outcome is not Outcome.UNANSWERABLE:
+            found = [attempt]
+        else:
+            self._aside.append(attempt)
+            found = []
+        if self._has_answered:
+            found, self._aside = [*found, *self._aside], []
+        return found
+
+    def _check_answers(self) -> None:
+        """Refuse to call prompts unanswerable where none was answered."""
+        if self._aside:
+            raise SuspectError(
+                f"the suspect answered with {self._aside[0].detail}, and to nothing; correct URL, "
+                "model, dialect or API key"
+            )
+
     def _check_up(self) -> None:
+        if len(self._aside) >= _DOWN_AFTER:
+            self._check_answers()
         if self._failed_in_a_row >= _DOWN_AFTER:
             raise SuspectError(
                 f"the suspect gave no answer to {self._failed_in_a_row} prompts in a row; run the "
@@ -162,6 +190,10 @@ class ApiSuspect:
         status, retry_after, data = await _send(
             client, settings.dialect.path, body, settings.timeout_s
         )
+        if status in _OF_A_PROMPT:
+            return Attempt(
+                prompt=prompt.id, outcome=Outcome.UNANSWERABLE, detail=f"status {status}"
+            )
         if status in _FOR_GOOD:
             raise SuspectError(
                 f"the suspect answered with status {status}; correct URL, model, dialect or API key"

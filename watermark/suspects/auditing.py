@@ -170,6 +170,7 @@ class Audit:
             had = {one.prompt for one in journal.entries[before:]}  # once a session, failed or not
             waiting = [one for one in _waiting(prompts, journal.entries) if one.id not in had]
             if not waiting or self._is_over(look, is_control=is_control):
+                _check_answered(journal.entries[before:])
                 return look
             self._wave(suspect, waiting[: max(8, len(prompts) // _LOOKS)], journal)
             look = self._look(journal.entries, len(prompts))
@@ -279,18 +280,12 @@ class Audit:
             name = name or attempt.model
             journal.append(attempt)
 
-        before = len(journal.entries)
         suspect.ask(prompts, keep)
         if others:
             raise SuspectError(
                 f"the suspect answered as {name!a} and now answers as {others[0]!a}: another "
                 "model, whose answers do not count; ask for the first by its full name, or plan "
                 "an audit of the other"
-            )
-        if not any(one.is_final for one in journal.entries[before:]):
-            raise SuspectError(
-                f"the suspect answered none of {len(prompts)} prompts; run the command again once "
-                "it is up"
             )
 
     def _is_over(self, look: Look, *, is_control: bool) -> bool:
@@ -374,6 +369,15 @@ class Audit:
 def undelivered(design: Design) -> Design:
     """Return the same design over contexts that nobody was delivered."""
     return replace(design, weights=replace(design.weights, weighting=Weighting.UNDELIVERED))
+
+
+def _check_answered(attempts: Sequence[Attempt]) -> None:
+    """Refuse a session in which nothing came to its end."""
+    if attempts and not any(one.is_final for one in attempts):
+        raise SuspectError(
+            f"the suspect answered none of {len(attempts)} prompts; run the command again once it "
+            "is up"
+        )
 
 
 def _waiting(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:

@@ -447,6 +447,25 @@ def test_what_failed_is_asked_once_a_session(tmp_path: Path) -> None:
     assert audit.findings().is_complete
 
 
+def test_a_wave_without_an_answer_is_not_the_end(tmp_path: Path) -> None:
+    class Late:
+        def __init__(self, n_failing: int) -> None:
+            self.left = n_failing
+
+        def ask(self, prompts: Sequence[Prompt], keep: object) -> None:
+            assert callable(keep)
+            for one in prompts:
+                self.left -= 1
+                outcome = Outcome.FAILED if self.left >= 0 else Outcome.EMPTY
+                keep(Attempt(prompt=one.id, outcome=outcome))
+
+    audit = make(tmp_path / "a", [key()])
+    audit.run(Late(8))
+    assert audit.findings().kinds == {"empty": 16, "failed": 8}
+    with pytest.raises(SuspectError, match="none of 8 prompts"):
+        audit.run(Late(8))
+
+
 def test_beginnings_of_replies_are_cut_where_the_rest_had_no_say() -> None:
     def delivered(path: str, **fields: object) -> Conversation:
         turn = Message("assistant", "one two three four five six")
