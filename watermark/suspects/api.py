@@ -4,7 +4,8 @@ Rule 1: what fails for a while (429, 5xx, a cut connection, an answer that canno
 one) is tried again within bounds, later each time; what fails for good (401, 404) ends the session
 at once. What fails as one prompt may (400, 413, 422) is put aside until another prompt is answered,
 which shows that it is the prompt; then it is final. Rule 2: after a run of
-prompts without an answer the suspect counts as down. Rule 3: prompts and answers go to this server and into no message.
+prompts without an answer the suspect counts as down. Rule 3: prompts and answers go to this server
+and into no message.
 """
 
 from __future__ import annotations
