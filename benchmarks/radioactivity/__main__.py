@@ -8,7 +8,7 @@ OUTPUT_WATERMARK_LABORATORY names, results lie in `benchmarks/radioactivity/resu
 that was stopped goes on where it was. What is there already is not measured again. Figure 1,
 clean suspects, is `benchmarks.radioactivity.clean`; it is run from here too.
 
-Sizes are options: with --device cuda, --teacher, --student, --replies and --tokens it is the same
+Sizes are options: with --device cuda, --teacher, --base, --replies and --tokens it is the same
 laboratory for larger models.
 """
 

@@ -138,7 +138,7 @@ def audit() -> None:
     type=click.FloatRange(0, min_open=True),
     default=DEFAULT_EFFECT,
     show_default=True,
-    help="Supposed excess of a score in standard deviations; sets stakes and power.",
+    help="Supposed excess of a score, in standard deviations, under the key that marked.",
 )
 @click.option(
     "--share-scored",
@@ -251,7 +251,14 @@ def plan(
         has_control=control,
     )
     made, digest = write_plan(
-        out, wishes, records, rows=rows, traffic=traffic, unit=unit, now=desk.now
+        out,
+        wishes,
+        records,
+        rows=rows,
+        traffic=traffic,
+        unit=unit,
+        now=desk.now,
+        log=desk.log(),
     )
     _say(out, made, digest)
     if no_log or desk.log() is None:

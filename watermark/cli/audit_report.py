@@ -21,7 +21,7 @@ from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
 from watermark.suspects.auditing import Audit
 from watermark.suspects.figures import encode_result, figures
 from watermark.suspects.folder import REPORT, RESULT, AuditFolder, RunFacts
-from watermark.suspects.opening import log_of, open_audit, unit_of
+from watermark.suspects.opening import check_commitments, log_of, open_audit, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,9 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
     of keys holds is named.
     """
     audit = open_audit(path, keys_file, tokenizers)
-    result = _figures(audit) | {"plans": _plans(audit, log_of(keys_file))}
+    log = log_of(keys_file)
+    check_commitments(audit.plan, log.read().index if log else {})
+    result = _figures(audit) | {"plans": _plans(audit, log)}
     data = encode_result(result)
     audit.folder.write(RESULT, data)
     audit.folder.write(REPORT, audit_page(audit.plan, msgspec.json.decode(data)).encode())
@@ -195,12 +197,34 @@ def _proof_line(folder: AuditFolder, facts: RunFacts, verifier: str | None) -> s
     if not facts.is_logged:
         return "exploratory: the plan was not in a log before the first query"
     entry = plan_entry(folder.digest, folder.plan.suspect)
+    keys = folder.plan.keys
     try:
         key = NoteVerifier.parse(verifier or facts.log_verifier)
-        shown = verify_tlog_proof(TlogProof.parse(facts.proof.encode()), entry, key.name, [key])
+        index = _shown_index(facts.proof, entry, key)
+        found = [
+            _shown_index(proof, one.commitment.encode(), key)
+            for proof, one in zip(facts.key_proofs, keys, strict=False)
+        ]
     except LogError as err:
-        raise AuditRunError(f"the proof that the plan was logged does not hold: {err}") from err
-    return f"the plan is entry {shown.inclusion.index} of log {key.name}"
+        raise AuditRunError(
+            f"the proof that plan and keys were logged does not hold: {err}"
+        ) from err
+    if found != [one.log_index for one in keys] or max(found, default=index) >= index:
+        raise AuditRunError(
+            "the proofs do not show that the plan's keys were logged before it, at the entries "
+            "that it names; ask for the folder again"
+        )
+    return f"the plan is entry {index} of log {key.name}, its keys are entries before"
+
+
+def _shown_index(proof: str, entry: bytes, key: NoteVerifier) -> int:
+    """Return which entry of a log a proof shows.
+
+    Raises:
+        LogError: It shows none.
+    """
+    shown = verify_tlog_proof(TlogProof.parse(proof.encode()), entry, key.name, [key])
+    return shown.inclusion.index
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -145,6 +145,11 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
         look = audit.run(suspect, is_control=as_control, tell=_tell)  # type: ignore[arg-type]
     if look.is_rejected and not as_control:
         render.write_note("the e-value has reached 1 / alpha: the null hypothesis is rejected")
+    if look.is_unheard:
+        render.write_note(
+            "warning: nothing was said at a context that was delivered; the suspect speaks another "
+            "language, or the ledger is another deployment's; then plan again with the right one"
+        )
     render.write_hints([f"`watermark audit report {audit.folder.path}` writes the report"])
     return render.EXIT_DONE
 

@@ -20,12 +20,13 @@ of `view`, `pairs` and `delivered`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from watermark.detection.result import DecoyRank
+from watermark.radioactivity.delivered import Weighting
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.scoring import Scorer
 from watermark.stats import (
@@ -140,7 +141,7 @@ def weigh_evidence(
         path=tuple(path),
         decoys=DecoyRank.of(len(decoys), int(reached)),
         decoy_statistics=tuple(decoys.tolist()),
-        dose=_dose(pooled, len(observations), design),
+        dose=_dose(pooled, len(observations), design, n_keys=len(records)),
         keys=_key_evidence(records, per_key),
     )
 
@@ -195,16 +196,25 @@ def _effect(part: KeyScores) -> float:
     return float(part.weights @ (part.scores - 1.0)) / spread if spread else 0.0
 
 
-def _dose(pooled: KeyScores, n_answers: int, design: Design) -> Dose:
+def _dose(pooled: KeyScores, n_answers: int, design: Design, *, n_keys: int) -> Dose:
+    """Return the dose. Text is marked under one of several keys, and scored under all of them.
+
+    So the mean over keys of what marked text shows is the reference over their number, where all
+    keys weigh a context alike. Where each leaves out its own traffic they do not, and what its own
+    key would show may have no weight at all: then no interval is given.
+    """
+    is_alike = n_keys == 1 or design.weights.weighting is not Weighting.OTHER_KEYS
+
     def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(pooled.answers, values, minlength=n_answers).astype(np.float64)
 
-    return dose(
+    found = dose(
         sums(pooled.weights * (pooled.scores - 1.0)),
         sums(pooled.weights),
-        reference=design.reference,
+        reference=design.reference / n_keys,
         n_planned=design.n_answers,
     )
+    return found if is_alike else replace(found, low=-math.inf, high=math.inf)
 
 
 def _key_evidence(

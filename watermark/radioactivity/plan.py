@@ -72,7 +72,8 @@ class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         scheme: Its scheme.
         rho: Its correlation.
         account_share_q16: Its account share.
-        commitment: Its log entry, whole; empty where it is not committed to.
+        commitment: Its log entry, whole; empty where it can have none.
+        log_index: Where the log held that when the plan was made; None where it did not.
         marked_from: Since when it marked; empty for always.
     """
 
@@ -83,6 +84,7 @@ class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rho: float
     account_share_q16: int
     commitment: str = ""
+    log_index: int | None = None
     marked_from: str = ""
 
 
@@ -313,23 +315,29 @@ def forecast(
     prompt_tokens: int,
     is_open: bool,
     n_units: int = 0,
+    n_keys: int = 1,
 ) -> Forecast:
     """Return what an audit can expect.
 
+    Every pair is scored under every key, and each text was marked under one of them: so many times
+    the scores have so small a part of the excess each.
+
     Args:
         budget: What it may take.
-        effect: Supposed mean excess of a score, in standard deviations, > 0.
+        effect: Supposed mean excess of a score, in standard deviations, > 0, under the key that
+            marked.
         alpha: Level.
         share_scored: Supposed share of generated units that are scored.
         prompt_tokens: Tokens of an average prompt, for the price.
         is_open: Whether delivered text is read, of which every new context is scored.
         n_units: Units of all passages, where it is.
+        n_keys: Keys that are tested together.
 
     Raises:
         AuditPlanError: It cannot succeed; the message says what would.
     """
     generated = n_units if is_open else budget.requests * budget.max_tokens
-    expected = int(share_scored * generated)
+    expected, effect = int(share_scored * generated * n_keys), effect / n_keys
     needed = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=_PARTS)
     power = power_of_bet(expected, effect, alpha=alpha, n_parts=_PARTS)
     out = 0 if is_open else budget.max_tokens

@@ -33,6 +33,8 @@ class Outcome(enum.StrEnum):
     """Another model's name stands in the answer: it is kept, does not count, and is asked again."""
     TOO_LARGE = "too-large"
     """The answer was given up after too many bytes."""
+    UNANSWERABLE = "unanswerable"
+    """The server takes other prompts, and this one never (status 400, 413, 422)."""
     FAILED = "failed"
     """No answer within the tries; asked again by the next run."""
 

@@ -1,9 +1,11 @@
 """A suspect behind a URL: many requests at a time, within a rate, and never more than were agreed.
 
 Rule 1: what fails for a while (429, 5xx, a cut connection, an answer that cannot be read, an empty
-one) is tried again within bounds, later each time; what fails for good (401, 404, 400) ends the
-session at once. Rule 2: after a run of prompts without an answer the suspect counts as down.
-Rule 3: prompts and answers go to this server and into no message.
+one) is tried again within bounds, later each time; what fails for good (401, 404) ends the session
+at once. What fails as one prompt may (400, 413, 422) is put aside until another prompt is answered,
+which shows that it is the prompt; then it is final. Rule 2: after a run of
+prompts without an answer the suspect counts as down. Rule 3: prompts and answers go to this server
+and into no message.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from watermark.suspects.answers import Prompt
 
 MAX_BYTES: Final = 1 << 22
-_FOR_GOOD: Final = frozenset({400, 401, 402, 403, 404, 405, 413, 422})
+_FOR_GOOD: Final = frozenset({401, 402, 403, 404, 405})
+_OF_A_PROMPT: Final = frozenset({400, 413, 422})
 _DOWN_AFTER: Final = 5  # prompts in a row that nobody answered
 _LONGEST_WAIT_S: Final = 60.0
 
@@ -41,7 +44,7 @@ class ApiSettings:
         api_key: Sent as the dialect has it; empty for none.
         concurrency: Requests at a time, >= 1.
         requests_per_minute: At most; 0 for no limit.
-        timeout_s: For one answer.
+        timeout_s: For one whole answer, from the request to its last byte.
         tries: Requests a prompt, >= 1.
         first_wait_s: Before the second try; doubled for each one after.
     """
@@ -82,6 +85,8 @@ class ApiSuspect:
         self._transport = transport
         self._next_start = 0.0
         self._failed_in_a_row = 0
+        self._has_answered = False
+        self._aside: list[Attempt] = []
 
     def __repr__(self) -> str:
         """Show where it is."""
@@ -107,18 +112,42 @@ class ApiSuspect:
 
             async def work() -> None:
                 while waiting:
-                    keep(await self._ask(client, waiting.pop()))
+                    for attempt in self._ready(await self._ask(client, waiting.pop())):
+                        keep(attempt)
                     self._check_up()
 
             tasks = [asyncio.create_task(work()) for _ in range(self._settings.concurrency)]
             try:
                 await asyncio.gather(*tasks)
+                self._check_answers()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ready(self, attempt: Attempt) -> list[Attempt]:
+        """Return what may be kept now: what was not taken waits for an answer (rule 1)."""
+        self._has_answered |= attempt.counts
+        if attempt.outcome is not Outcome.UNANSWERABLE:
+            found = [attempt]
+        else:
+            self._aside.append(attempt)
+            found = []
+        if self._has_answered:
+            found, self._aside = [*found, *self._aside], []
+        return found
+
+    def _check_answers(self) -> None:
+        """Refuse to call prompts unanswerable where none was answered."""
+        if self._aside:
+            raise SuspectError(
+                f"the suspect answered with {self._aside[0].detail}, and to nothing; correct URL, "
+                "model, dialect or API key"
+            )
+
     def _check_up(self) -> None:
+        if len(self._aside) >= _DOWN_AFTER:
+            self._check_answers()
         if self._failed_in_a_row >= _DOWN_AFTER:
             raise SuspectError(
                 f"the suspect gave no answer to {self._failed_in_a_row} prompts in a row; run the "
@@ -159,7 +188,13 @@ class ApiSuspect:
     async def _try(self, client: httpx2.AsyncClient, prompt: Prompt) -> Attempt:
         settings = self._settings
         body = body_of(settings.dialect, settings.model, prompt.prompt, settings.sampling)
-        status, retry_after, data = await _send(client, settings.dialect.path, body)
+        status, retry_after, data = await _send(
+            client, settings.dialect.path, body, settings.timeout_s
+        )
+        if status in _OF_A_PROMPT:
+            return Attempt(
+                prompt=prompt.id, outcome=Outcome.UNANSWERABLE, detail=f"status {status}"
+            )
         if status in _FOR_GOOD:
             raise SuspectError(
                 f"the suspect answered with status {status}; correct URL, model, dialect or API key"
@@ -188,11 +223,14 @@ _EMPTY: Final = "empty answers"
 
 
 async def _send(
-    client: httpx2.AsyncClient, path: str, body: bytes
+    client: httpx2.AsyncClient, path: str, body: bytes, timeout_s: float
 ) -> tuple[int, float, bytes | None]:
     """Return status, seconds that the server asks to wait, and the body; None where it is huge."""
     try:
-        async with client.stream("POST", path, content=body) as response:
+        async with (
+            asyncio.timeout(timeout_s),
+            client.stream("POST", path, content=body) as response,
+        ):
             data = bytearray()
             async for part in response.aiter_bytes():
                 data += part
@@ -201,7 +239,7 @@ async def _send(
             retry_after = response.headers.get("retry-after", "")
             wait = float(retry_after) if retry_after.isdigit() else 0.0
             return response.status_code, wait, bytes(data)
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as err:
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as err:
         raise _TryAgainError(type(err).__name__) from None
 
 

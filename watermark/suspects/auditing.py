@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _LOOKS: Final = 40
 _UNHEARD: Final = 3000
-"""Pairs after which a ledger that holds none of their contexts is another's."""
+"""Pairs after which it is worth a word that none of their contexts was delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +56,8 @@ class Look:
         log_evalue_peak: Natural log of the bet's largest value.
         is_rejected: Whether it has reached 1 / alpha.
         spent: What it cost, as far as prices are known.
+        is_unheard: Whether the suspect has said much, and nothing at a context that counts: it
+            speaks another language, or the ledger is another deployment's.
     """
 
     n_answers: int
@@ -64,6 +66,7 @@ class Look:
     log_evalue_peak: float
     is_rejected: bool
     spent: float
+    is_unheard: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +150,15 @@ class Audit:
 
         Raises:
             SuspectError: The suspect is down, refuses, or has become another model.
-            AuditRunError: The journal does not hold, or the access is another.
+            AuditRunError: The journal does not hold, the access is another, or another session is
+                at work.
         """
         if self.plan.access.is_open:
             raise AuditRunError("the plan reads weights or distributions; give a suspect to read")
+        with self.folder.session():
+            return self._run(suspect, is_control=is_control, tell=tell)
+
+    def _run(self, suspect: Suspect, *, is_control: bool, tell: Callable[[Look], None]) -> Look:
         self._check_begun()
         journal = self._journal(CONTROL if is_control else ANSWERS)
         prompts = self.folder.prompts()
@@ -162,6 +170,7 @@ class Audit:
             had = {one.prompt for one in journal.entries[before:]}  # once a session, failed or not
             waiting = [one for one in _waiting(prompts, journal.entries) if one.id not in had]
             if not waiting or self._is_over(look, is_control=is_control):
+                _check_answered(journal.entries[before:])
                 return look
             self._wave(suspect, waiting[: max(8, len(prompts) // _LOOKS)], journal)
             look = self._look(journal.entries, len(prompts))
@@ -171,10 +180,15 @@ class Audit:
 
         Raises:
             SuspectError: The suspect cannot be asked.
-            AuditRunError: The journal does not hold, or the access is another.
+            AuditRunError: The journal does not hold, the access is another, or another session is
+                at work.
         """
         if not self.plan.access.is_open:
             raise AuditRunError("the plan asks for answers; give a suspect to ask")
+        with self.folder.session():
+            return self._read(reader, tell=tell)
+
+    def _read(self, reader: Reader, *, tell: Callable[[Look], None]) -> Look:
         self._check_begun()
         journal = self._readings(ANSWERS)
         passages, units = self.folder.passages(), UnitMap(self._unit)
@@ -266,18 +280,12 @@ class Audit:
             name = name or attempt.model
             journal.append(attempt)
 
-        before = len(journal.entries)
         suspect.ask(prompts, keep)
         if others:
             raise SuspectError(
                 f"the suspect answered as {name!a} and now answers as {others[0]!a}: another "
                 "model, whose answers do not count; ask for the first by its full name, or plan "
                 "an audit of the other"
-            )
-        if not any(one.is_final for one in journal.entries[before:]):
-            raise SuspectError(
-                f"the suspect answered none of {len(prompts)} prompts; run the command again once "
-                "it is up"
             )
 
     def _is_over(self, look: Look, *, is_control: bool) -> bool:
@@ -302,7 +310,6 @@ class Audit:
         path = bet_path(self._records, observations, self._design)
         peak = max((value for _, value in path), default=0.0)
         n_scored = path[-1][0] if path else 0
-        self._check_ledger(observations, n_scored)
         return Look(
             n_answers=len(observations),
             n_planned=n_planned,
@@ -310,16 +317,8 @@ class Audit:
             log_evalue_peak=max(0.0, peak),
             is_rejected=peak >= -math.log(self.plan.alpha),
             spent=spent,
+            is_unheard=not n_scored and sum(map(len, observations)) >= _UNHEARD,
         )
-
-    def _check_ledger(self, observations: Sequence[Observation], n_scored: int) -> None:
-        """Refuse a ledger that knows nothing of what is said."""
-        n_pairs = sum(map(len, observations))
-        if not n_scored and n_pairs >= _UNHEARD:
-            raise AuditRunError(
-                f"none of {n_pairs} contexts was ever delivered: the ledger is another "
-                "deployment's, or of another key of that name; plan again with the right one"
-            )
 
     def _observed(self, attempts: Sequence[Attempt]) -> list[Observation]:
         """Return what the answers add, in their order; all prompts of the plan are in view."""
@@ -370,6 +369,15 @@ class Audit:
 def undelivered(design: Design) -> Design:
     """Return the same design over contexts that nobody was delivered."""
     return replace(design, weights=replace(design.weights, weighting=Weighting.UNDELIVERED))
+
+
+def _check_answered(attempts: Sequence[Attempt]) -> None:
+    """Refuse a session in which nothing came to its end."""
+    if attempts and not any(one.is_final for one in attempts):
+        raise SuspectError(
+            f"the suspect answered none of {len(attempts)} prompts; run the command again once it "
+            "is up"
+        )
 
 
 def _waiting(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:

@@ -4,8 +4,9 @@
      "messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}],
      "chunk_ends": [24, 51]}
 
-`messages` is all that must be there. `key_id` is the key that marked, `path` how, and
-`chunk_ends` after how many characters of the last reply each chunk of `select` ended.
+`messages` is all that must be there. `key_id` is the key that marked, `path` how (every reply of
+the conversation), and `chunk_ends` after how many characters of the last reply each chunk of
+`select` ended.
 
 Rule 1: prompts of users go to a stranger, so only those of accounts that agreed
 (`audit_prompts`), and of probe accounts, leave this file; who is not named agreed to nothing.
@@ -58,13 +59,15 @@ def read_conversations(path: Path) -> list[Conversation]:
     """Return the conversations of a file.
 
     Raises:
-        AuditPlanError: It cannot be read, or a line is none.
+        AuditPlanError: It cannot be read, a line is none, or two are of one conversation, which
+            would count twice.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as err:
         raise AuditPlanError(f"cannot read {path}; correct the path") from err
-    found = []
+    found: list[Conversation] = []
+    lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         try:
             found.append(msgspec.json.decode(line, type=Conversation))
@@ -72,6 +75,12 @@ def read_conversations(path: Path) -> list[Conversation]:
             raise AuditPlanError(
                 f"{path}:{number} is no conversation; write an object with `messages`"
             ) from None
+        name = found[-1].id
+        if name and lines_of.setdefault(name, number) != number:
+            raise AuditPlanError(
+                f"{path}:{number} has the id {name!a} of line {lines_of[name]}, and a conversation "
+                "counts once; give each in one line, as it stood at its end"
+            )
     return found
 
 
@@ -176,7 +185,14 @@ def prefixes(
     count: int,
     seed: str,
 ) -> list[Prompt]:
-    """Return beginnings of delivered replies of accounts that agreed (rules 1 and 2).
+    """Return beginnings of first replies of accounts that agreed (rules 1 and 2).
+
+    Of a conversation only the first reply will do: the key chose it after a prompt that knows no
+    key, so that its beginning was made with the key at its own contexts alone, and those are in
+    view of the suspect (`radioactivity.view`). A later reply answers earlier ones: it may say what
+    the key chose there, at contexts that it does not hold itself. Conversations that went on count
+    like others, by their first reply. To leave them out would be to choose by what their users
+    made of the whole reply, and so by the key at contexts after the cut.
 
     Args:
         conversations: What was delivered.
@@ -187,10 +203,11 @@ def prefixes(
         seed: Draws the rows.
 
     Raises:
-        AuditPlanError: There is none.
+        AuditPlanError: There is none, or one of `select` goes on, and nobody knows the chunks of
+            its first reply.
         AuditDesignError: A reply cannot be cut there.
     """
-    agreed = [one for one in conversations if one.account in accounts]
+    agreed = [_up_to_first_reply(one) for one in conversations if one.account in accounts]
     reads = passages(agreed, count=len(agreed), seed=seed)
     texts = [(one.id, _beginning(one, unit, n_units)) for one in reads]
     found = [Prompt(id=name, prompt=text) for name, text in texts if text.strip()][:count]
@@ -200,6 +217,23 @@ def prefixes(
             "within them; plan shorter beginnings"
         )
     return found
+
+
+def _up_to_first_reply(one: Conversation) -> Conversation:
+    """Return a conversation as it stood after its first reply.
+
+    Raises:
+        AuditPlanError: The ends of that reply's chunks are not at hand.
+    """
+    first = next((i for i, turn in enumerate(one.messages) if turn.role == _ASSISTANT), None)
+    if first is None or first + 1 == len(one.messages):
+        return one
+    if one.path == MarkPath.SELECT.value:
+        raise AuditPlanError(
+            f"conversation {one.id!a} goes on after its first reply, and `chunk_ends` are of its "
+            "last one; give conversations of `select` as they stood after their first reply"
+        )
+    return msgspec.structs.replace(one, messages=one.messages[: first + 1])
 
 
 def _beginning(read: ReadText, unit: Unit, n_units: int) -> str:

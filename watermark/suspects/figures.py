@@ -7,6 +7,7 @@ at most `STEPS` points, each after many scores.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +17,13 @@ import numpy as np
 from watermark.radioactivity import Weighting
 from watermark.stats import LN_10
 from watermark.suspects.answers import Outcome
+from watermark.suspects.folder import RunFacts, encode_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watermark.radioactivity import AuditPlan, Evidence
     from watermark.suspects.auditing import Findings
-    from watermark.suspects.folder import RunFacts
 
 RESULT_FORM: Final = "output-watermark-audit-result/v1"
 STEPS: Final = 60
@@ -66,6 +67,7 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         "form": RESULT_FORM,
         "plan": digest,
         "answers": findings.last,
+        "run": hashlib.sha256(encode_facts(facts)).hexdigest(),
         "is_exploratory": not facts.is_logged,
         "asked": facts.suspect,
         "hypothesis": plan.hypothesis,
@@ -157,13 +159,19 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
             "and the ranks among decoys suppose a number of answers fixed beforehand, and count "
             "for nothing here. The e-value holds at any time."
         )
+    if findings.look.is_unheard:
+        found.append(
+            "Nothing that the suspect said stands at a context that was delivered, so that nothing "
+            "was tested: it speaks another language or of other things, or the ledger is another "
+            "deployment's."
+        )
     if plan.weighting is Weighting.ALL_KEYS:
         found.append(
             "Weights come from traffic under the tested keys too: each score keeps its mean, and "
             "clean suspects were measured to reject no more often than alpha; for a proof plan "
             "with weights of other keys, or none."
         )
-    if any(not one.commitment for one in plan.keys):
+    if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")
     if not plan.training_cutoff:
         found.append("The suspect's training cut-off is not known to the plan.")

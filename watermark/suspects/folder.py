@@ -8,14 +8,18 @@
     run.json          under which conditions it ran
     result.json, report.html
 
-Rule 1: nothing is taken from a file before its digest in the plan was checked.
+Rule 1: nothing is taken from a file before its digest in the plan was checked. Rule 2: one session
+at a time writes: two would each put their lines after what they have read, and break the journal.
 
 Source: `watermark/spec/audit.md`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -29,7 +33,7 @@ from watermark.suspects.answers import Prompt
 from watermark.suspects.reading import ReadText
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 PLAN: Final = "plan.json"
@@ -53,6 +57,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
         suspect: How the suspect was asked.
         control: How the clean model was asked; empty where there was none.
         proof: That the log holds the plan, as `watermark keys prove` has it; empty without log.
+        key_proofs: That it holds each key of the plan, likewise, in their order.
         log_verifier: The log's public key.
     """
 
@@ -61,7 +66,13 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     suspect: str = ""
     control: str = ""
     proof: str = ""
+    key_proofs: tuple[str, ...] = ()
     log_verifier: str = ""
+
+
+def encode_facts(facts: RunFacts) -> bytes:
+    """Return the one form of `run.json`."""
+    return msgspec.json.format(msgspec.json.encode(facts, order="sorted"), indent=1) + b"\n"
 
 
 class AuditFolder:
@@ -83,6 +94,28 @@ class AuditFolder:
     def __repr__(self) -> str:
         """Show which plan it is."""
         return f"<AuditFolder of plan {self.digest[:12]}>"
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Keep other sessions out until the block ends, or the process does (rule 2).
+
+        Raises:
+            AuditRunError: Another session is at work.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as err:
+            raise AuditRunError(f"cannot open {self.path}: {err.strerror}; correct it") from err
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise AuditRunError(
+                f"another session runs the audit in {self.path}; wait for its end, or stop it, "
+                "and run the command again"
+            ) from None
+        finally:
+            os.close(descriptor)
 
     def prompts(self) -> list[Prompt]:
         """Return the prompts of a closed audit.
@@ -136,9 +169,12 @@ class AuditFolder:
         if not path.exists():
             return None
         try:
-            facts = msgspec.json.decode(path.read_bytes(), type=RunFacts)
+            data = path.read_bytes()
+            facts = msgspec.json.decode(data, type=RunFacts)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             raise AuditRunError(f"{path} was changed; restore the file") from None
+        if encode_facts(facts) != data:
+            raise AuditRunError(f"{path} was changed; restore the file")
         if facts.plan != self.digest:
             raise AuditRunError(f"{path} is of plan {facts.plan[:12]!a}, not {self.digest[:12]}")
         return facts

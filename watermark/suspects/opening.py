@@ -15,14 +15,15 @@ from watermark.keys import KeysLoader
 from watermark.keys.keylog import KeyLog
 from watermark.radioactivity.plan import plan_entry
 from watermark.suspects.auditing import Audit
-from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts
+from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts, encode_facts
 from watermark.suspects.planning import check_records
 from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from watermark.radioactivity import AuditPlan
     from watermark.text import Unit
 
 
@@ -79,8 +80,21 @@ def begin(
 
     Raises:
         AuditPlanError: It is not logged, and was not called exploratory.
-        AuditRunError: There are answers already, and nothing says how they came about.
+        AuditRunError: There are answers already, and nothing says how they came about; or another
+            session is at work.
     """
+    with folder.session():
+        return _begun(folder, log, asked, is_control=is_control, is_exploratory=is_exploratory)
+
+
+def _begun(
+    folder: AuditFolder,
+    log: KeyLog | None,
+    asked: str,
+    *,
+    is_control: bool,
+    is_exploratory: bool,
+) -> RunFacts:
     known = folder.facts()
     if known is None and (folder.path / ANSWERS).exists():
         raise AuditRunError(
@@ -88,22 +102,54 @@ def begin(
             f"logged before them; restore {RUN}, or plan again"
         )
     entry = plan_entry(folder.digest, folder.plan.suspect)
-    is_logged = log is not None and entry in log.read().index
+    logged = log.read().index if log else {}
+    check_commitments(folder.plan, logged)
+    is_logged = entry in logged and all(
+        one.log_index is not None and one.log_index < logged[entry] for one in folder.plan.keys
+    )
     if not (known or RunFacts(plan="", is_logged=True)).is_logged:
         is_logged = False
     if not is_logged and not is_exploratory:
         raise AuditPlanError(
-            f"plan {folder.digest[:12]} was not in the log before its first query: it was edited, "
-            "or never logged; run the plan that was logged, or say --exploratory, which the report "
+            f"plan {folder.digest[:12]} was not in the log before its first query, with its keys "
+            "before it: it was edited, or it or a key was never logged; run the plan that was "
+            "logged (`watermark keys commit`, then plan), or say --exploratory, which the report "
             "repeats on every page"
         )
     facts = known or RunFacts(plan=folder.digest, is_logged=is_logged)
     if is_logged and log is not None:
-        proof = log.prove(entry).format().decode("utf-8", "replace")
-        facts = msgspec.structs.replace(facts, proof=proof, log_verifier=str(log.verifier))
+        facts = msgspec.structs.replace(
+            facts,
+            proof=_proof(log, entry),
+            key_proofs=tuple(_proof(log, one.commitment.encode()) for one in folder.plan.keys),
+            log_verifier=str(log.verifier),
+        )
     facts = msgspec.structs.replace(facts, **{"control" if is_control else "suspect": asked})
-    folder.write(RUN, msgspec.json.format(msgspec.json.encode(facts, order="sorted")) + b"\n")
+    folder.write(RUN, encode_facts(facts))
     return facts
+
+
+def check_commitments(plan: AuditPlan, logged: Mapping[bytes, int]) -> None:
+    """Hold what a plan says of its keys against the log.
+
+    Args:
+        plan: The plan.
+        logged: Where each entry of the log is.
+
+    Raises:
+        AuditPlanError: The log says something else of a key that the plan calls committed to.
+    """
+    for one in plan.keys:
+        found = logged.get(one.commitment.encode())
+        if one.log_index is not None and found != one.log_index:
+            raise AuditPlanError(
+                f"the plan calls key {one.key_id!a} entry {one.log_index} of the log, which has it "
+                f"at {found}; give the KEYS.toml and the log that the plan was made with"
+            )
+
+
+def _proof(log: KeyLog, entry: bytes) -> str:
+    return log.prove(entry).format().decode("utf-8", "replace")
 
 
 def unit_of(unit_id: str, tokenizers: Sequence[Path]) -> Unit:

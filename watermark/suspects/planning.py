@@ -35,11 +35,12 @@ from watermark.radioactivity.scoring import check_keys
 from watermark.suspects.folder import PLAN, PROMPTS, pack_rows, pack_traffic, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from watermark.keys import KeyRecord
+    from watermark.keys.keylog import KeyLog
     from watermark.radioactivity import Traffic
     from watermark.suspects.answers import Prompt
     from watermark.suspects.reading import ReadText
@@ -102,6 +103,7 @@ def write_plan(
     traffic: Sequence[Traffic],
     unit: Unit,
     now: datetime,
+    log: KeyLog | None = None,
 ) -> tuple[AuditPlan, str]:
     """Write the folder of an audit, and return its plan with the digest.
 
@@ -113,10 +115,12 @@ def write_plan(
         traffic: What was delivered.
         unit: How text is cut.
         now: When the plan is made.
+        log: The log of keys, which says what is committed to; None for none.
 
     Raises:
         AuditPlanError: There is a plan already, or this one cannot succeed.
         AuditDesignError: The keys do not belong together.
+        CommitmentError: The log cannot be used.
     """
     if (folder / PLAN).exists():
         raise AuditPlanError(f"{folder} holds a plan already; give another folder")
@@ -132,13 +136,16 @@ def write_plan(
         prompt_tokens=sum(lengths) // max(1, len(rows)),
         is_open=wishes.access.is_open,
         n_units=sum(lengths),
+        n_keys=len(keys),
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
     data = pack_rows(rows)
     write_file(folder / PROMPTS, data)
     prompts = PlanFile(name=PROMPTS, sha256=_digest(data), rows=len(rows))
-    plan = _plan_of(wishes, keys, prompts, delivered=delivered, expected=expected, now=now)
+    logged = log.read().index if log else {}
+    plan_keys = tuple(_plan_key(one, logged) for one in keys)
+    plan = _plan_of(wishes, plan_keys, prompts, delivered=delivered, expected=expected, now=now)
     encoded = encode_plan(plan)
     write_file(folder / PLAN, encoded)
     return plan, plan_digest(encoded)
@@ -146,7 +153,7 @@ def write_plan(
 
 def _plan_of(
     wishes: Wishes,
-    keys: Sequence[KeyRecord],
+    keys: tuple[PlanKey, ...],
     prompts: PlanFile,
     *,
     delivered: tuple[DeliveredFile, ...],
@@ -160,7 +167,7 @@ def _plan_of(
         access=wishes.access,
         training_cutoff=format_time(wishes.training_cutoff) if wishes.training_cutoff else "",
         created=format_time(now),
-        keys=tuple(_plan_key(one) for one in keys),
+        keys=keys,
         weighting=wishes.weighting,
         full_at=wishes.full_at,
         floor=wishes.floor,
@@ -171,7 +178,7 @@ def _plan_of(
         system=wishes.system,
         temperature=wishes.temperature,
         alpha=wishes.alpha,
-        lambdas=stakes_for(wishes.effect),
+        lambdas=stakes_for(expected.effect),
         n_decoys=decoys_of(wishes.alpha),
         reference=wishes.reference,
         budget=wishes.budget,
@@ -191,10 +198,9 @@ def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyReco
         fitting = [r for r in records if (r.key_id, r.unit) == (one.key_id, one.unit)]
         if not fitting:
             raise AuditPlanError(f"key {one.key_id!a} of the plan is not at hand; give its file")
-        known = _plan_key(fitting[0])
         same = ("context_width", "scheme", "rho", "account_share_q16")
-        is_same = all(getattr(known, name) == getattr(one, name) for name in same)
-        if not is_same or (one.commitment and known.commitment != one.commitment):
+        is_same = all(getattr(fitting[0], name) == getattr(one, name) for name in same)
+        if not is_same or (one.commitment and _entry(fitting[0]) != one.commitment.encode()):
             raise AuditPlanError(
                 f"key {one.key_id!a} is another one than the plan's; give the key that the plan "
                 "was made with"
@@ -236,11 +242,17 @@ def _check_traffic(wishes: Wishes, traffic: Sequence[Traffic]) -> None:
         )
 
 
-def _plan_key(record: KeyRecord) -> PlanKey:
+def _entry(record: KeyRecord) -> bytes:
+    """Return the log entry that commits to a key; empty where it can have none."""
     try:
-        commitment = entry_of(record).decode()
+        return entry_of(record)
     except (KeysError, CommitmentError):
-        commitment = ""
+        return b""
+
+
+def _plan_key(record: KeyRecord, logged: Mapping[bytes, int]) -> PlanKey:
+    """Return a key as the log has it: what is in no log is not committed to."""
+    entry = _entry(record)
     return PlanKey(
         key_id=record.key_id,
         unit=record.unit,
@@ -248,7 +260,8 @@ def _plan_key(record: KeyRecord) -> PlanKey:
         scheme=record.scheme,
         rho=record.rho,
         account_share_q16=record.account_share_q16,
-        commitment=commitment,
+        commitment=entry.decode(),
+        log_index=logged.get(entry),
         marked_from="" if record.start == BEGINNING else format_time(record.start),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +87,12 @@ def test_from_plan_to_replay(shell: Shell, keys: Path) -> None:
         path.write_bytes(bytes(changed))
         assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, name
         path.write_bytes(whole)
+    path = folder / "run.json"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 1 + len(whole) // 25):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, place
+    path.write_bytes(whole)
     assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 0
 
 
@@ -109,6 +116,30 @@ def test_a_plan_that_is_not_logged_runs_as_exploratory_only(shell: Shell, keys: 
     assert "EXPLORATORY" in shell("audit", "report", folder, "--keys", keys).stdout
     page = (folder / "report.html").read_text()
     assert page.count("<strong>Exploratory:") == page.count("<section>")
+
+
+def test_a_key_that_no_log_holds_is_not_committed_to(shell: Shell, keys: Path) -> None:
+    text = keys.read_text()
+    log = text.index("[log]")
+    table = re.search(r"\[log\]\n(?:[^\[\n]+\n)+", text[log:])
+    assert table is not None
+    keys.write_text(text.replace(table[0], ""))
+    folder = plan(shell, keys, "a")
+    keys.write_text(text)  # committed to after the plan was made
+    (found,) = AuditFolder(folder).plan.keys
+    assert found.log_index is None
+    answers = collect(keys, folder, is_marked=False)
+    run = ("audit", "run", folder, "--keys", keys, "--answers", answers)
+    refused = shell(*run)
+    assert refused.exit_code == 1
+    assert "a key was never logged" in refused.stderr
+    assert shell(*run, "--exploratory").exit_code == 0
+    said = shell("audit", "report", folder, "--keys", keys, "--json")
+    result = json.loads(said.stdout)
+    assert result["is_exploratory"]
+    assert any("not committed to in a log" in one for one in result["limits"])
+    committed = plan(shell, keys, "b")
+    assert AuditFolder(committed).plan.keys[0].log_index is not None
 
 
 def test_a_plan_that_was_edited_is_refused(shell: Shell, keys: Path) -> None:

@@ -16,7 +16,7 @@ from watermark.suspects import api as api_module
 from watermark.suspects.answers import count_kinds, is_refusal, script_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 PROMPTS = [Prompt(id=f"p{i}", prompt=f"Tell story {i}") for i in range(6)]
 Answer = httpx2.Response
@@ -124,11 +124,40 @@ def test_a_suspect_that_is_down_ends_the_session_and_keeps_what_came() -> None:
     assert len(kept) == 7
 
 
+@pytest.mark.parametrize("bad", ["Tell story 0", "Tell story 3", "Tell story 5"])
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_one_prompt_that_is_not_taken_is_final_where_others_are(bad: str, status: int) -> None:
+    def handler(request: httpx2.Request) -> Answer:
+        said = json.loads(request.content)["messages"][-1]["content"]
+        return Answer(status) if said == bad else chat("Once")
+
+    kept = ask(handler, concurrency=1)
+    outcomes = {one.prompt: one.outcome for one in kept}
+    assert outcomes.pop(f"p{bad[-1]}") is Outcome.UNANSWERABLE
+    assert set(outcomes.values()) == {Outcome.ANSWER}
+    assert all(one.is_final for one in kept)
+    assert count_kinds(PROMPTS, kept)["unanswerable"] == 1
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_what_fails_for_good_ends_at_once_without_the_prompt(status: int) -> None:
     with pytest.raises(SuspectError, match=f"status {status}") as caught:
         ask(lambda _: Answer(status, text="Tell story"))
     assert "Tell" not in str(caught.value)
+
+
+class Trickle(httpx2.AsyncByteStream):
+    """A body that never stays away for long, and never ends."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield b" "
+
+
+def test_an_answer_that_trickles_in_runs_out_of_time() -> None:
+    (kept,) = ask(lambda _: Answer(200, stream=Trickle()), PROMPTS[:1], timeout_s=0.2, tries=2)
+    assert (kept.outcome, kept.detail, kept.tries) == (Outcome.FAILED, "TimeoutError", 2)
 
 
 def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,22 @@ def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) ->
     assert audit.findings().is_complete
 
 
+def test_one_session_at_a_time_writes(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    other = Audit(AuditFolder(tmp_path / "a"), [key()], UNIT)
+
+    def answer(prompts: list[str]) -> list[str]:
+        with pytest.raises(AuditRunError, match="another session"):
+            other.run(speaker([]))
+        with pytest.raises(AuditRunError, match="another session"):
+            begin(other.folder, None, "again", is_exploratory=True)
+        return [plain_text(len(prompts) + i) for i in range(len(prompts))]
+
+    audit.run(CallableSuspect(answer))
+    assert audit.findings().is_complete
+    assert other.run(speaker([])).n_answers == 24
+
+
 def test_another_models_answers_do_not_count(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()])
 
@@ -305,6 +321,20 @@ def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
     assert found.power > 0.99
 
 
+def test_several_keys_share_what_a_student_shows(tmp_path: Path) -> None:
+    keys = [key(seed, key_id=f"k{seed}") for seed in range(4)]
+    one = make(tmp_path / "one", keys[:1], reference=1.5)
+    four = make(tmp_path / "four", keys, reference=1.5)
+    assert four.plan.forecast.scores_expected == 4 * one.plan.forecast.scores_expected
+    assert four.plan.forecast.scores_needed > 15 * one.plan.forecast.scores_needed
+    one.run(speaker([marked_text(keys[0], i, 40) for i in range(24)]), is_control=False)
+    four.run(speaker([marked_text(keys[i % 4], i, 40) for i in range(24)]))
+    doses = [audit.findings().evidence.dose for audit in (one, four)]
+    for found in doses:  # the marked text itself has a dose of about 1, however many keys
+        assert 0.6 < found.estimate < 1.5
+        assert found.high > 0.8
+
+
 def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     conversations = [[UNIT.encode(marked_text(key(), i))] for i in range(60)]
     own = Traffic.of_conversations(conversations, 2, key_id="k")
@@ -320,8 +350,12 @@ def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     strange = Traffic.of_conversations([[UNIT.encode("far away from here and now")]], 2, key_id="k")
     budget = Budget(requests=24, max_tokens=400)
     lost = make(tmp_path / "b", [key()], [strange], weighting=Weighting.ALL_KEYS, budget=budget)
-    with pytest.raises(AuditRunError, match="was ever delivered"):
-        lost.run(speaker([plain_text(i, 900) for i in range(24)]))
+    look = lost.run(speaker([plain_text(i, 900) for i in range(24)]))
+    assert (look.n_answers, look.n_scored, look.is_unheard) == (24, 0, True)
+    result = result_of(lost)  # a valid null, which says what it rests on
+    assert not result["is_rejected"]
+    assert any("nothing was tested" in one for one in result["limits"])  # type: ignore[attr-defined]
+    assert not any("nothing was tested" in one for one in result_of(audit)["limits"])  # type: ignore[attr-defined]
 
 
 def test_keyed_fingerprints_need_their_key(tmp_path: Path) -> None:
@@ -411,6 +445,25 @@ def test_what_failed_is_asked_once_a_session(tmp_path: Path) -> None:
     assert audit.findings().kinds == {"empty": 22, "failed": 2}
     audit.run(speaker([plain_text(1), plain_text(2)]))
     assert audit.findings().is_complete
+
+
+def test_a_wave_without_an_answer_is_not_the_end(tmp_path: Path) -> None:
+    class Late:
+        def __init__(self, n_failing: int) -> None:
+            self.left = n_failing
+
+        def ask(self, prompts: Sequence[Prompt], keep: object) -> None:
+            assert callable(keep)
+            for one in prompts:
+                self.left -= 1
+                outcome = Outcome.FAILED if self.left >= 0 else Outcome.EMPTY
+                keep(Attempt(prompt=one.id, outcome=outcome))
+
+    audit = make(tmp_path / "a", [key()])
+    audit.run(Late(8))
+    assert audit.findings().kinds == {"empty": 16, "failed": 8}
+    with pytest.raises(SuspectError, match="none of 8 prompts"):
+        audit.run(Late(8))
 
 
 def test_beginnings_of_replies_are_cut_where_the_rest_had_no_say() -> None:
