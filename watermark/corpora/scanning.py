@@ -308,7 +308,7 @@ def _sums(
     tests = sorted(range(len(plan.scorers)), key=plan.layer_of)
     for layer, of_layer in groupby(tests, key=plan.layer_of):
         sums = PooledSums({test: plan.scorers[test] for test in of_layer})
-        for scored, n_bytes in pool_parts(spills[layer], sums):
+        for scored, n_bytes in pool_parts(spills[layer], sums, journal):
             sums.add(scored)
             done += n_bytes
             report(Progress(stage="pool", done=done, total=total, n_broken=0))

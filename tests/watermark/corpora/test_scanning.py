@@ -19,9 +19,11 @@ import pytest
 import watermark
 from tests.watermark.corpora.conftest import key, plain
 from watermark import Detector, WordsUnit
-from watermark.corpora import Progress, blocks, scan, shards
+from watermark.corpora import Progress, blocks, pooling, scan, shards
 from watermark.corpora import journal as journal_module
 from watermark.corpora.journal import Journal
+from watermark.corpora.packing import pack, unpack
+from watermark.corpora.pooling import Spill
 from watermark.corpora.results import shown
 from watermark.errors import CorpusError, ScanJournalError, UnitMismatchError
 from watermark.stats import gamma_log_sf
@@ -248,6 +250,95 @@ def test_a_scan_goes_on_where_it_stopped(
     assert again.pooled == whole.pooled
     assert again.broken == whole.broken
     assert out.read_bytes() == whole.out.read_bytes()
+
+
+def _watch_parts(patch: pytest.MonkeyPatch) -> list[tuple[int, tuple[int, int]]]:
+    """Make the pool of many parts, and return where those that are read will be noted."""
+    read: list[tuple[int, tuple[int, int]]] = []
+    distinct_rows = Spill.distinct_rows
+
+    def note(self: Spill, part: tuple[int, int]) -> object:
+        read.append((self.position, part))
+        return distinct_rows(self, part)
+
+    patch.setattr(pooling, "PART_PAIRS", 700)
+    patch.setattr(Spill, "distinct_rows", note)
+    return read
+
+
+def _die_in_pool(after: int) -> Callable[[Progress], None]:
+    seen: list[Progress] = []
+
+    def die(progress: Progress) -> None:
+        seen.extend([progress] * (progress.stage == "pool"))
+        if len(seen) == after:
+            raise Killed
+
+    return die
+
+
+def _kept_parts(out: Path) -> set[tuple[int, tuple[int, int]]]:
+    names = [path.stem.split("-") for path in Path(f"{out}.scan").glob("*.sums")]
+    return {(int(layer), (int(start), int(stop))) for layer, start, stop in names}
+
+
+@pytest.mark.parametrize("after", [1, 3, 9])
+def test_a_pool_goes_on_at_the_next_part(
+    corpus: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [key(0), key(1), key(2, context_width=1, account_share_q16=9000)]
+    read = _watch_parts(monkeypatch)
+    whole = scan([corpus], keys, out=tmp_path / "whole.parquet", fdr=0.5)
+    parts, out = sorted(read), tmp_path / "h.parquet"
+    assert len(parts) == len(set(parts)) > 9
+    read.clear()
+    with pytest.raises(Killed):
+        scan([corpus], keys, out=out, fdr=0.5, on_progress=_die_in_pool(after))
+    kept = _kept_parts(out)
+    assert after <= len(kept) <= len(read)
+    assert {path.stat().st_mode & 0o777 for path in Path(f"{out}.scan").glob("*.sums")} == {0o600}
+    read.clear()
+    seen: list[Progress] = []
+    again = scan([corpus], keys, out=out, fdr=0.5, on_progress=seen.append)
+    assert sorted(read) == sorted(set(parts) - kept)
+    assert (seen[-1].stage, seen[-1].done) == ("pool", seen[-1].total)
+    assert again.pooled == whole.pooled
+    assert out.read_bytes() == whole.out.read_bytes()
+
+
+def test_kept_sums_are_what_the_result_is_made_of(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: sums that are changed on disk change the result; half ones are said."""
+    _watch_parts(monkeypatch)
+    whole = scan([corpus], [key()], out=tmp_path / "whole.parquet")
+    out = tmp_path / "h.parquet"
+    with pytest.raises(Killed):
+        scan([corpus], [key()], out=out, on_progress=_die_in_pool(2))
+    path = min(Path(f"{out}.scan").glob("*.sums"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(ScanJournalError, match="remove it, and scan again"):
+        scan([corpus], [key()], out=out)
+    header, _ = unpack(data)
+    header["sums"][0][1] += 1.0
+    path.write_bytes(pack(header, []))
+    changed = scan([corpus], [key()], out=out).pooled[0].statistic
+    assert changed == pytest.approx(whole.pooled[0].statistic + 1.0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n_scored", [0, 15, 16])
+def test_no_sum_of_a_part_over_few_pairs_is_kept(
+    tmp_path: Path, jsonl: Callable[..., Path], n_scored: int
+) -> None:
+    """One test that is short is enough: the account channel takes nearly all from the second."""
+    path = jsonl("a.jsonl", [{"text": plain(3, n_scored + 2)}])
+    keys = [key(0), key(1, account_share_q16=60_000)]
+    for n_keys, is_kept in ((1, n_scored >= 16), (2, False)):
+        out = tmp_path / f"{n_keys}.parquet"
+        with pytest.raises(Killed):
+            scan([path], keys[:n_keys], out=out, on_progress=_die_in_pool(1))
+        assert bool(_kept_parts(out)) == is_kept
 
 
 def _half(corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
