@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PART_PAIRS: Final = 1 << 20
 """Pairs of one part, some 100 bytes each while it is worked on."""
 _TOGETHER: Final = 2  # parts in memory
-FIRST_SPILL: Final = 3
+FIRST_SPILL: Final = 4
 """Arrays of a kept block before those of its layers."""
 ARRAYS_OF_A_LAYER: Final = 4
 

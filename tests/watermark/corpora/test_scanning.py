@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +33,8 @@ from watermark.text.canonical import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from watermark.corpora import ScanResult
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,6 +99,7 @@ def test_the_corpus_and_its_documents_are_tested(
     assert summary["n_broken"] == 2
     assert summary["pooled"][0]["statistic"] == result.pooled[0].statistic
     assert [one.reason for one in result.broken] == [summary["broken"][0]["reason"], "not JSON"]
+    assert _broken_lines(result) == summary["broken"]
     done = [one.done for one in seen if one.stage == "scan"]
     assert done == sorted(done)
     assert done[-1] == seen[0].total
@@ -194,6 +199,62 @@ def test_a_result_is_worth_reading(tmp_path: Path, jsonl: Callable[..., Path], m
     assert result.pooled[0]._repr_html_().count("<tr>") == 2
 
 
+def _broken_lines(result: ScanResult) -> list[dict[str, object]]:
+    """Return what the file of broken records says."""
+    assert result.broken_file == result.out.with_name(result.out.name + ".broken.jsonl")
+    return [json.loads(line) for line in result.broken_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_broken_record_is_named(
+    tmp_path: Path, jsonl: Callable[..., Path], processes: int
+) -> None:
+    """More than a result holds, in one block and in many."""
+    path = jsonl("a.jsonl", [{"text": plain(0)}, *[{"body": i} for i in range(999)]])
+    result = scan([path], [key()], out=tmp_path / "h.parquet", processes=processes)
+    lines = _broken_lines(result)
+    offsets = np.cumsum([len(line) for line in path.read_bytes().splitlines(keepends=True)])
+    assert [line["offset"] for line in lines] == offsets[:-1].tolist()
+    assert lines[:100] == [asdict(one) for one in result.broken]
+    assert {(line["file"], line["n_records"]) for line in lines} == {(str(path), 1)}
+    assert len(lines) == result.n_broken == 999
+    assert str(result.broken_file) in repr(result)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_file_names_broken_records_where_there_are_none(
+    tmp_path: Path, jsonl: Callable[..., Path]
+) -> None:
+    out = tmp_path / "h.parquet"
+    result = scan([jsonl("a.jsonl", [{"text": plain(0)}])], [key()], out=out)
+    assert result.broken_file is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "h.parquet"]
+
+
+def test_broken_records_are_written_before_the_hits_or_not_at_all(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "h.parquet"
+    side = tmp_path / "h.parquet.broken.jsonl"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watermark.corpora.broken.os.fsync", fail)
+        patch.setattr(Journal, "_write", lambda _, path, data: path.write_bytes(data))
+        with pytest.raises(CorpusError, match="no space left on device; make room, and run"):
+            scan([corpus], [key()], out=out)
+    assert not out.exists()
+    assert not side.exists()
+    side.write_bytes(b"evidence")
+    with pytest.raises(CorpusError, match=r"broken\.jsonl exists.*or move it away"):
+        scan([corpus], [key()], out=out)
+    assert side.read_bytes() == b"evidence"
+    side.unlink()
+    assert len(_broken_lines(scan([corpus], [key()], out=out))) == 2
+
+
 def _pieces(path: Path) -> list[str]:
     data, pieces, start = path.read_bytes(), [], 0
     while start < len(data):
@@ -249,6 +310,7 @@ def test_a_scan_goes_on_where_it_stopped(
     assert not set(done) & set(cut_again[len(done) :])
     assert again.pooled == whole.pooled
     assert again.broken == whole.broken
+    assert _broken_lines(again) == _broken_lines(whole)
     assert out.read_bytes() == whole.out.read_bytes()
 
 
