@@ -200,6 +200,7 @@ def _fields(pooled: PooledResult, result: ScanResult) -> dict[str, object]:
         "log10_pvalue": pooled.log10_pvalue,
         "log10_pvalue_family": pooled.log10_pvalue_family,
         **{name: getattr(result, name) for name in counts},
+        "broken_file": None if result.broken_file is None else str(result.broken_file),
     }
 
 
@@ -233,5 +234,5 @@ def _report_broken(result: ScanResult) -> int:
     render.write_note(
         f"{result.n_broken} of {result.n_records} records were broken and are not in the result"
     )
-    render.write_hints(["the file of hits names the first 100 of them in its metadata"])
+    render.write_hints([f"{render.printable(str(result.broken_file))} names all of them"])
     return render.EXIT_SKIPPED

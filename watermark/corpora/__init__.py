@@ -11,7 +11,7 @@
 The rooms of this one, in the order of the work: `sources` finds files, `shards` shares them out,
 `readers` and `fields` take records from them, `cutting` cuts texts into positions, `blocks` and
 `workers` (or `cluster`) do that by the shard, `scoring` holds keys against documents, `journal`
-keeps what is done, `pooling` holds keys against the whole, `hits` writes the result.
+keeps what is done, `pooling` holds keys against the whole, `hits` and `broken` write the result.
 """
 
 from watermark.corpora.results import BrokenRecord, PooledResult, Progress, ScanResult

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from watermark.text import Unit
 
 BLOCK_CHARACTERS: Final = 2 << 20
-MAX_SKIPPED: Final = 100
-"""Broken records of a block that are named; all are counted."""
+RECORD_CHARACTERS: Final = 64
+"""What a record counts for beside its text: bounds blocks of broken or of tiny records, too."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,7 +84,7 @@ class Block:
         documents: Shape (n_documents, 3), int64: each one's span in the shard, where it starts in
             its file, and its number among the span's records.
         n_skipped: Broken records.
-        skipped: The first of them.
+        skipped: These, those that were lost together as one.
         cuts: One a layer.
     """
 
@@ -150,12 +150,12 @@ class _Gathered:
     def add(self, position: int, record: Record) -> None:
         """Take a record of the span at a position in the shard."""
         self._reached = max(self._reached, record.stored_bytes)
+        self.characters += RECORD_CHARACTERS
         content = record.content
         if isinstance(content, Skipped):
             self._records[position] += content.n_records
             self._n_skipped += content.n_records
-            if len(self._skipped) < MAX_SKIPPED:
-                self._skipped.append(content)
+            self._skipped.append(content)
             return
         self._records[position] += 1
         self._places.append((position, record.offset, record.index))

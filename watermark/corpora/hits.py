@@ -6,15 +6,15 @@ Source: `watermark/spec/scan.md`, Hits.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
-from watermark.corpora import tables
+from watermark.corpora import broken, tables
 from watermark.corpora.packing import read_rows
-from watermark.corpora.results import BrokenRecord
 from watermark.stats import discoveries
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from watermark.corpora.blocks import Block
     from watermark.corpora.journal import Kept
-    from watermark.corpora.results import PooledResult
+    from watermark.corpora.results import BrokenRecord, PooledResult
     from watermark.corpora.scoring import DocumentScores, Scorer
     from watermark.corpora.shards import Shard
     from watermark.corpora.sources import Source
@@ -43,7 +43,7 @@ SCHEMA: Final = (
     ("log_pvalue_fdr", "double"),
 )
 MAX_BROKEN: Final = 100
-"""Broken records that a result names; all are counted."""
+"""Broken records that a result holds; the file beside the hits names all."""
 _BATCH_ROWS: Final = 1 << 16
 _STATISTICS, _LOG_PVALUES = 1, 2  # arrays of a kept block
 _COLUMNS: Final = 6  # of a kept document: test, span, offset, index, n_tokens, n_scored
@@ -67,7 +67,6 @@ def keep_block(
         "records": block.records,
         "n_documents": len(block.documents),
         "n_skipped": block.n_skipped,
-        "skipped": [astuple(one) for one in block.skipped],
         "n_tokens": [int(block.cuts[layer].n_tokens.sum()) for layer in layers],
         "n_tested": [one.n_tested for one in scores],
     }
@@ -80,6 +79,7 @@ def keep_block(
         np.concatenate([np.zeros((0, _COLUMNS), np.int64), *documents]),
         np.concatenate([one.statistics for one in scores]),
         np.concatenate([one.log_pvalues for one in scores]),
+        broken.packed(block.skipped),
     ]
     for cut in block.cuts:
         arrays += [cut.rows.take(cut.pairs, axis=0), cut.pair_ends, cut.prompts, cut.prompt_ends]
@@ -147,10 +147,8 @@ class Tally:
             self.n_tokens[test] += n_tokens
             self.n_tested[test] += n_tested
         room = MAX_BROKEN - len(self.broken)
-        self.broken += [
-            BrokenRecord(file=self.sources[file].name, offset=offset, reason=reason, n_records=n)
-            for file, offset, reason, n in header["skipped"][:room]
-        ]
+        if header["n_skipped"] and room:
+            self.broken += islice(broken.records(kept, self.sources), room)
         starts = self._starts(header["shard"], header["records"], header["number"])
         if kept.arrays[0].lengths[0]:
             self._blocks.append((kept, starts))
@@ -263,16 +261,14 @@ def describe(fdr: float, tally: Tally, pooled: Sequence[PooledResult]) -> str:
 
 
 def write(
-    out: Path,
+    path: Path,
     found: Discoveries,
     tally: Tally,
     scorers: Sequence[Scorer],
     notes: Mapping[str, str],
 ) -> None:
-    """Write the file of hits, whole or not at all."""
-    temporary = out.with_name(out.name + ".part")
-    tables.write_rows(temporary, SCHEMA, _batches(found, tally, scorers), notes)
-    temporary.replace(out)
+    """Write the hits to a file; it is replaced."""
+    tables.write_rows(path, SCHEMA, _batches(found, tally, scorers), notes)
 
 
 def _batches(

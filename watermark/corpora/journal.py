@@ -1,9 +1,10 @@
 """What a scan has done so far, beside its result, so that a kill costs seconds.
 
-Rule 1: a block is kept whole or not at all: it is written under another name, forced to disk, and
-renamed. Rule 2: what a result depends on (arguments, keys by fingerprint, files by fingerprint,
-version) is written down first, and a scan goes on only where all of it is as it was. Rule 3: one
-process writes. Rule 4: the folder is open to its owner only: it holds the units of the texts.
+Rule 1: a block, or the sums of a part of the pool, is kept whole or not at all: it is written under
+another name, forced to disk, and renamed. Rule 2: what a result depends on (arguments, keys by
+fingerprint, files by fingerprint, version) is written down first, and a scan goes on only where all
+of it is as it was. Rule 3: one process writes. Rule 4: the folder is open to its owner only: it
+holds the units of the texts.
 
 Source: `watermark/spec/scan.md`, Journal.
 """
@@ -114,14 +115,7 @@ class Journal:
         Raises:
             ScanJournalError: It cannot be written.
         """
-        path = self.folder / f"{shard:08}-{number:08}.block"
-        try:
-            self._write(path, pack(header, arrays))
-        except OSError as err:
-            raise ScanJournalError(
-                f"{path}: {(err.strerror or '').lower()}; make room, and run the command again: "
-                "it goes on where it stopped"
-            ) from err
+        self._keep(f"{shard:08}-{number:08}.block", pack(header, arrays))
         if number == self.n_blocks(shard):
             self._progress[shard] = (number + 1, header["is_last"])
 
@@ -133,6 +127,28 @@ class Journal:
         """
         for path in self._blocks():
             yield Kept(path, *read_head(path))
+
+    def keep_sums(self, layer: int, part: tuple[int, int], header: dict[str, Any]) -> None:
+        """Keep what a part of the pool is worth.
+
+        Args:
+            layer: The place of its layer.
+            part: The run of buckets.
+            header: Of 16 positions or more in every test: fewer must not lie on disk.
+
+        Raises:
+            ScanJournalError: It cannot be written.
+        """
+        self._keep(_sums_name(layer, part), pack(header, []))
+
+    def kept_sums(self, layer: int, part: tuple[int, int]) -> dict[str, Any] | None:
+        """Return what was kept of a part of the pool; None for nothing.
+
+        Raises:
+            ScanJournalError: It is damaged.
+        """
+        path = self.folder / _sums_name(layer, part)
+        return read_head(path)[0] if path.exists() else None
 
     def remove(self) -> None:
         """Delete the folder: its scan has its result."""
@@ -167,6 +183,17 @@ class Journal:
                 "arguments, keys and files that it began with, or remove the folder to begin anew"
             )
 
+    def _keep(self, name: str, data: bytes) -> None:
+        """Write a file of the folder, or say what to do."""
+        path = self.folder / name
+        try:
+            self._write(path, data)
+        except OSError as err:
+            raise ScanJournalError(
+                f"{path}: {(err.strerror or '').lower()}; make room, and run the command again: "
+                "it goes on where it stopped"
+            ) from err
+
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(path.name + _TEMPORARY)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -175,6 +202,11 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def _sums_name(layer: int, part: tuple[int, int]) -> str:
+    start, stop = part
+    return f"{layer:08}-{start:08}-{stop:08}.sums"
 
 
 def _difference(before: bytes, after: bytes) -> str:

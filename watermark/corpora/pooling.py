@@ -12,7 +12,8 @@ public 64-bit hashes meet, which leaves one of two pairs out). No key has been l
 of that is settled. So under the null the n scores are independent Exp(1) and their sum is
 Gamma(n, 1); positions of the account channel drop out by route bits, which are independent of
 the scores. The sum does not depend on how the work was shared out: a part is sorted by its hashes
-before it is added up, and the sums of parts are added by `math.fsum`.
+before it is added up, and the sums of parts are added by `math.fsum`. Nor does it depend on how
+often the work stopped: the sums of finished parts are kept as they are, to the last bit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 
 from watermark.corpora.cutting import BUCKETS, context_hashes, pair_hashes
 from watermark.corpora.packing import read_rows
+from watermark.detection.windows import SHORTEST
 from watermark.seeding import first_occurrences
 
 if TYPE_CHECKING:
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from watermark.corpora.blocks import Layer
-    from watermark.corpora.journal import Kept
+    from watermark.corpora.journal import Journal, Kept
     from watermark.corpora.scoring import Scorer
 
 PART_PAIRS: Final = 1 << 20
 """Pairs of one part, some 100 bytes each while it is worked on."""
 _TOGETHER: Final = 2  # parts in memory
-FIRST_SPILL: Final = 3
+FIRST_SPILL: Final = 4
 """Arrays of a kept block before those of its layers."""
 ARRAYS_OF_A_LAYER: Final = 4
 
@@ -56,8 +58,10 @@ class Spill:
             blocks: Every block, in the order of the plan.
 
         Attributes:
+            position: As given.
             n_bytes: What the pairs of all blocks take.
         """
+        self.position = position
         self._layer = layer
         self._first = FIRST_SPILL + ARRAYS_OF_A_LAYER * position
         self._blocks = blocks
@@ -158,19 +162,38 @@ def _summed(scores: NDArray[np.float64]) -> tuple[float, int]:
     return float(scores.sum()), len(scores)
 
 
-def pool_parts(spill: Spill, sums: PooledSums) -> Iterator[tuple[Scored, int]]:
-    """Yield what every part of a spill is worth, and how many bytes it took, in order.
+def pool_parts(spill: Spill, sums: PooledSums, journal: Journal) -> Iterator[tuple[Scored, int]]:
+    """Yield what every part of a spill is worth, and how many bytes its pairs take, in order.
 
-    Parts are worked on in threads, two at a time: sorting, hashing and the cipher leave the
-    interpreter to each other.
+    What the journal keeps is not worked out again. Parts are worked on in threads, two at a time:
+    sorting, hashing and the cipher leave the interpreter to each other.
     """
 
     def work(part: tuple[int, int]) -> tuple[Scored, int]:
+        kept = journal.kept_sums(spill.position, part)
+        if kept is not None:
+            return {test: (value, count) for test, value, count in kept["sums"]}, kept["n_bytes"]
         rows, n_bytes = spill.distinct_rows(part)
-        return sums.scored(rows), n_bytes
+        scored = sums.scored(rows)
+        if _may_be_kept(scored):
+            journal.keep_sums(spill.position, part, _described(scored, n_bytes))
+        return scored, n_bytes
 
     pool = ThreadPoolExecutor(_TOGETHER)
     try:
         yield from pool.map(work, spill.parts)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _may_be_kept(scored: Scored) -> bool:
+    """Return whether sums may lie on disk: one over few positions tells too much of each.
+
+    That depends on the texts and on route bits, which are independent of the scores.
+    """
+    return all(count >= SHORTEST for _, count in scored.values())
+
+
+def _described(scored: Scored, n_bytes: int) -> dict[str, object]:
+    """Return what the journal keeps of a part."""
+    return {"n_bytes": n_bytes, "sums": [[test, *one] for test, one in scored.items()]}

@@ -130,7 +130,8 @@ class ScanResult:
         n_documents: Records that were read.
         n_hits: Documents, keys and forms that are discoveries.
         n_broken: Records that could not be read.
-        broken: The first of them.
+        broken: The first 100 of them.
+        broken_file: The file that names all of them, one JSON object a line; None where none are.
         left_out: Ids of the keys of other schemes, which were not scanned for.
     """
 
@@ -144,6 +145,7 @@ class ScanResult:
     n_hits: int
     n_broken: int
     broken: tuple[BrokenRecord, ...]
+    broken_file: Path | None = None
     left_out: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -162,7 +164,7 @@ class ScanResult:
         return f"{table}<p>{html.escape(self._summary() + more)}</p>"
 
     def _summary(self) -> str:
-        broken = f", {self.n_broken} broken" if self.n_broken else ""
+        broken = f", {self.n_broken} broken (all in {self.broken_file})" if self.n_broken else ""
         left_out = f"; keys left out: {', '.join(self.left_out)}" if self.left_out else ""
         return (
             f"{self.n_hits} hits at fdr {self.fdr:g} among {self.n_documents} documents of "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from watermark.corpora import cluster, hits, results, tables
+from watermark.corpora import broken, cluster, hits, results, tables
 from watermark.corpora.blocks import Cutter
 from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
@@ -111,7 +111,8 @@ def scan(
         paths: Files, folders, globs, or URLs of these: text, JSONL, Parquet; also .gz, .zst.
         records: The keys. They stay in this process. Those of engines' own schemes are left out,
             and named in the result: `detect_many` reads them.
-        out: The file of hits; made, never overwritten. Its form: `watermark/spec/scan.md`.
+        out: The file of hits; made, never overwritten. Its form: `watermark/spec/scan.md`. Where
+            records are broken, a file beside it names all: `out` with `.broken.jsonl` added.
         tokenizers: The `tokenizer.json` of the keys' units, found by their digests.
         field: Where the text of a record stands, names with dots between; None searches for a
             usual one.
@@ -124,7 +125,7 @@ def scan(
         on_progress: Called whenever something is done.
 
     Returns:
-        What was found; broken records are counted, and the first are named.
+        What was found; of broken records the number, the first 100, and the file that names all.
 
     Raises:
         CorpusError: A path leads nowhere, an argument cannot be used, a package is missing.
@@ -173,8 +174,12 @@ def _check(
         )
     if not records:
         raise CorpusError("there is no key to scan for; name one that has marked")
-    if out.exists():
-        raise CorpusError(f"{out} exists, and a result is never overwritten; choose another --out")
+    for path in (out, broken.beside(out)):
+        if path.exists():
+            raise CorpusError(
+                f"{path} exists, and a result is never overwritten; choose another --out, or move "
+                "it away"
+            )
     if not 0.0 < fdr < 1.0:
         raise CorpusError(f"the false discovery rate {fdr} is not between 0 and 1; try 0.01")
     if processes < 1:
@@ -253,7 +258,11 @@ def _finish(
     found = tally.discoveries(plan.fdr)
     pooled = _pooled(plan, journal, tally, found, report)
     notes = {"output-watermark": hits.describe(plan.fdr, tally, pooled)}
-    hits.write(out, found, tally, plan.scorers, notes)
+    temporary = out.with_name(out.name + ".part")
+    hits.write(temporary, found, tally, plan.scorers, notes)
+    # Before the hits: where these are, the scan is over, and nothing is missing.
+    broken_file = broken.write(out, journal.kept(), plan.sources) if tally.n_broken else None
+    temporary.replace(out)
     return ScanResult(
         out=out,
         fdr=plan.fdr,
@@ -265,6 +274,7 @@ def _finish(
         n_hits=sum(found.n_hits),
         n_broken=tally.n_broken,
         broken=tuple(tally.broken),
+        broken_file=broken_file,
     )
 
 
@@ -308,7 +318,7 @@ def _sums(
     tests = sorted(range(len(plan.scorers)), key=plan.layer_of)
     for layer, of_layer in groupby(tests, key=plan.layer_of):
         sums = PooledSums({test: plan.scorers[test] for test in of_layer})
-        for scored, n_bytes in pool_parts(spills[layer], sums):
+        for scored, n_bytes in pool_parts(spills[layer], sums, journal):
             sums.add(scored)
             done += n_bytes
             report(Progress(stage="pool", done=done, total=total, n_broken=0))

@@ -88,6 +88,14 @@ def test_broken_records_are_said_and_change_the_exit_status(shell: Shell, plain_
     assert "no field text, content" in result.stderr
     assert "2 of 4 records were broken" in result.stderr
     assert "1 of 2 tests" in result.stdout
+    side = shell.folder / "hits.parquet.broken.jsonl"
+    assert f"{side} names all of them" in result.stderr
+    assert WITNESS not in side.read_text()
+    first, second = map(json.loads, side.read_text().splitlines())
+    assert first == {"file": str(data), "offset": offset, "reason": "not JSON", "n_records": 1}
+    assert second["offset"] > offset
+    again = shell("scan", data, "--keys", shell.keys, "--out", shell.folder / "2", "--json")
+    assert json.loads(again.stdout)["broken_file"] == str(shell.folder / "2.broken.jsonl")
 
 
 @pytest.mark.parametrize(

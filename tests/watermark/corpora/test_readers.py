@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watermark.corpora import readers
+from watermark.corpora import blocks, readers
 from watermark.corpora.blocks import Cutter, cut_shard
 from watermark.corpora.fields import Document, FieldChoice
 from watermark.corpora.readers import Record, Skipped, read_span
@@ -248,6 +248,23 @@ def test_a_damaged_row_group_is_named_by_its_first_row(tmp_path: Path) -> None:
     assert lost.reason.startswith("50 rows from here cannot be read any further")
     (block,) = cut_shard(shards[0], Cutter(CHOICE, (), {}), {})
     assert (block.records, block.n_skipped, len(block.documents)) == ((50, 50, 50, 50), 50, 150)
+
+
+@pytest.mark.parametrize(
+    ("line", "n_broken"), [("{bad\n", 1000), ('{"text": ""}\n', 1000), ('{"text": "a"}\n', 0)]
+)
+def test_a_block_of_broken_or_tiny_records_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, n_broken: int
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(line * 1000)
+    monkeypatch.setattr(blocks, "BLOCK_CHARACTERS", 100 * blocks.RECORD_CHARACTERS)
+    (shard,) = plan_shards(find_sources([str(path)]))
+    found = list(cut_shard(shard, Cutter(CHOICE, (), {}), {}))
+    assert len(found) >= 10
+    assert max(len(one.documents) + len(one.skipped) for one in found) <= 100
+    assert sum(len(one.documents) + len(one.skipped) for one in found) == 1000
+    assert sum(one.n_skipped for one in found) == n_broken
 
 
 def test_a_file_that_fails_midway_is_named_where_it_failed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +21,11 @@ import pytest
 import watermark
 from tests.watermark.corpora.conftest import key, plain
 from watermark import Detector, WordsUnit
-from watermark.corpora import Progress, blocks, scan, shards
+from watermark.corpora import Progress, blocks, pooling, scan, shards
 from watermark.corpora import journal as journal_module
 from watermark.corpora.journal import Journal
+from watermark.corpora.packing import pack, unpack
+from watermark.corpora.pooling import Spill
 from watermark.corpora.results import shown
 from watermark.errors import CorpusError, ScanJournalError, UnitMismatchError
 from watermark.stats import gamma_log_sf
@@ -29,6 +33,8 @@ from watermark.text.canonical import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from watermark.corpora import ScanResult
 
 ROOT = Path(__file__).parents[3]
 
@@ -93,6 +99,7 @@ def test_the_corpus_and_its_documents_are_tested(
     assert summary["n_broken"] == 2
     assert summary["pooled"][0]["statistic"] == result.pooled[0].statistic
     assert [one.reason for one in result.broken] == [summary["broken"][0]["reason"], "not JSON"]
+    assert _broken_lines(result) == summary["broken"]
     done = [one.done for one in seen if one.stage == "scan"]
     assert done == sorted(done)
     assert done[-1] == seen[0].total
@@ -192,6 +199,62 @@ def test_a_result_is_worth_reading(tmp_path: Path, jsonl: Callable[..., Path], m
     assert result.pooled[0]._repr_html_().count("<tr>") == 2
 
 
+def _broken_lines(result: ScanResult) -> list[dict[str, object]]:
+    """Return what the file of broken records says."""
+    assert result.broken_file == result.out.with_name(result.out.name + ".broken.jsonl")
+    return [json.loads(line) for line in result.broken_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_broken_record_is_named(
+    tmp_path: Path, jsonl: Callable[..., Path], processes: int
+) -> None:
+    """More than a result holds, in one block and in many."""
+    path = jsonl("a.jsonl", [{"text": plain(0)}, *[{"body": i} for i in range(999)]])
+    result = scan([path], [key()], out=tmp_path / "h.parquet", processes=processes)
+    lines = _broken_lines(result)
+    offsets = np.cumsum([len(line) for line in path.read_bytes().splitlines(keepends=True)])
+    assert [line["offset"] for line in lines] == offsets[:-1].tolist()
+    assert lines[:100] == [asdict(one) for one in result.broken]
+    assert {(line["file"], line["n_records"]) for line in lines} == {(str(path), 1)}
+    assert len(lines) == result.n_broken == 999
+    assert str(result.broken_file) in repr(result)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_file_names_broken_records_where_there_are_none(
+    tmp_path: Path, jsonl: Callable[..., Path]
+) -> None:
+    out = tmp_path / "h.parquet"
+    result = scan([jsonl("a.jsonl", [{"text": plain(0)}])], [key()], out=out)
+    assert result.broken_file is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "h.parquet"]
+
+
+def test_broken_records_are_written_before_the_hits_or_not_at_all(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "h.parquet"
+    side = tmp_path / "h.parquet.broken.jsonl"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("watermark.corpora.broken.os.fsync", fail)
+        patch.setattr(Journal, "_write", lambda _, path, data: path.write_bytes(data))
+        with pytest.raises(CorpusError, match="no space left on device; make room, and run"):
+            scan([corpus], [key()], out=out)
+    assert not out.exists()
+    assert not side.exists()
+    side.write_bytes(b"evidence")
+    with pytest.raises(CorpusError, match=r"broken\.jsonl exists.*or move it away"):
+        scan([corpus], [key()], out=out)
+    assert side.read_bytes() == b"evidence"
+    side.unlink()
+    assert len(_broken_lines(scan([corpus], [key()], out=out))) == 2
+
+
 def _pieces(path: Path) -> list[str]:
     data, pieces, start = path.read_bytes(), [], 0
     while start < len(data):
@@ -247,7 +310,97 @@ def test_a_scan_goes_on_where_it_stopped(
     assert not set(done) & set(cut_again[len(done) :])
     assert again.pooled == whole.pooled
     assert again.broken == whole.broken
+    assert _broken_lines(again) == _broken_lines(whole)
     assert out.read_bytes() == whole.out.read_bytes()
+
+
+def _watch_parts(patch: pytest.MonkeyPatch) -> list[tuple[int, tuple[int, int]]]:
+    """Make the pool of many parts, and return where those that are read will be noted."""
+    read: list[tuple[int, tuple[int, int]]] = []
+    distinct_rows = Spill.distinct_rows
+
+    def note(self: Spill, part: tuple[int, int]) -> object:
+        read.append((self.position, part))
+        return distinct_rows(self, part)
+
+    patch.setattr(pooling, "PART_PAIRS", 700)
+    patch.setattr(Spill, "distinct_rows", note)
+    return read
+
+
+def _die_in_pool(after: int) -> Callable[[Progress], None]:
+    seen: list[Progress] = []
+
+    def die(progress: Progress) -> None:
+        seen.extend([progress] * (progress.stage == "pool"))
+        if len(seen) == after:
+            raise Killed
+
+    return die
+
+
+def _kept_parts(out: Path) -> set[tuple[int, tuple[int, int]]]:
+    names = [path.stem.split("-") for path in Path(f"{out}.scan").glob("*.sums")]
+    return {(int(layer), (int(start), int(stop))) for layer, start, stop in names}
+
+
+@pytest.mark.parametrize("after", [1, 3, 9])
+def test_a_pool_goes_on_at_the_next_part(
+    corpus: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [key(0), key(1), key(2, context_width=1, account_share_q16=9000)]
+    read = _watch_parts(monkeypatch)
+    whole = scan([corpus], keys, out=tmp_path / "whole.parquet", fdr=0.5)
+    parts, out = sorted(read), tmp_path / "h.parquet"
+    assert len(parts) == len(set(parts)) > 9
+    read.clear()
+    with pytest.raises(Killed):
+        scan([corpus], keys, out=out, fdr=0.5, on_progress=_die_in_pool(after))
+    kept = _kept_parts(out)
+    assert after <= len(kept) <= len(read)
+    assert {path.stat().st_mode & 0o777 for path in Path(f"{out}.scan").glob("*.sums")} == {0o600}
+    read.clear()
+    seen: list[Progress] = []
+    again = scan([corpus], keys, out=out, fdr=0.5, on_progress=seen.append)
+    assert sorted(read) == sorted(set(parts) - kept)
+    assert (seen[-1].stage, seen[-1].done) == ("pool", seen[-1].total)
+    assert again.pooled == whole.pooled
+    assert out.read_bytes() == whole.out.read_bytes()
+
+
+def test_kept_sums_are_what_the_result_is_made_of(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: sums that are changed on disk change the result; half ones are said."""
+    _watch_parts(monkeypatch)
+    whole = scan([corpus], [key()], out=tmp_path / "whole.parquet")
+    out = tmp_path / "h.parquet"
+    with pytest.raises(Killed):
+        scan([corpus], [key()], out=out, on_progress=_die_in_pool(2))
+    path = min(Path(f"{out}.scan").glob("*.sums"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(ScanJournalError, match="remove it, and scan again"):
+        scan([corpus], [key()], out=out)
+    header, _ = unpack(data)
+    header["sums"][0][1] += 1.0
+    path.write_bytes(pack(header, []))
+    changed = scan([corpus], [key()], out=out).pooled[0].statistic
+    assert changed == pytest.approx(whole.pooled[0].statistic + 1.0)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n_scored", [0, 15, 16])
+def test_no_sum_of_a_part_over_few_pairs_is_kept(
+    tmp_path: Path, jsonl: Callable[..., Path], n_scored: int
+) -> None:
+    """One test that is short is enough: the account channel takes nearly all from the second."""
+    path = jsonl("a.jsonl", [{"text": plain(3, n_scored + 2)}])
+    keys = [key(0), key(1, account_share_q16=60_000)]
+    for n_keys, is_kept in ((1, n_scored >= 16), (2, False)):
+        out = tmp_path / f"{n_keys}.parquet"
+        with pytest.raises(Killed):
+            scan([path], keys[:n_keys], out=out, on_progress=_die_in_pool(1))
+        assert bool(_kept_parts(out)) == is_kept
 
 
 def _half(corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
