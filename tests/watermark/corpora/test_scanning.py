@@ -82,6 +82,7 @@ def test_the_corpus_and_its_documents_are_tested(
         expected = Detector(record, WordsUnit()).detect_pooled(texts + pieces)
         assert pooled.n_scored == expected.n_scored
         assert pooled.n_tokens == expected.n_tokens
+        assert pooled.statistic is not None
         np.testing.assert_allclose(pooled.statistic, expected.statistic, rtol=1e-12)
         np.testing.assert_allclose(pooled.log_pvalue, expected.log_pvalue, rtol=1e-8)
     assert result.pooled[0].log_pvalue_family < -10
