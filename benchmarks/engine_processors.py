@@ -23,7 +23,7 @@ import types
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from transformers import SynthIDTextWatermarkLogitsProcessor, TopKLogitsWarper
 
+from tests.support.engines import VllmParams
 from watermark.engines.huggingface import CopulaLogitsProcessor
 from watermark.engines.llama_cpp import CopulaProcessor
 from watermark.keys import KEYS_HEADER, KeyRecord, SecretKey, format_record, write_key_file
@@ -49,21 +50,6 @@ WARM_UP = 2
 UNIT = "tokenizer:sha256:" + "0f" * 32
 SECRET = SecretKey("bench", bytes(range(32)))
 RECORD = KeyRecord(key_id="bench", unit=UNIT, secret=SECRET)
-
-
-@dataclass(frozen=True)
-class Params:
-    """What of vLLM's `SamplingParams` the plug-ins read."""
-
-    temperature: float = 1.0
-    top_k: int = TOP_K
-    top_p: float = 1.0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    structured_outputs: None = None
-    extra_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,7 +137,7 @@ def vllm_v2_step(batch: Batch, plugin: Any, config: Any) -> Step:
     prompt = types.SimpleNamespace(gpu=torch.full((rows,), PROMPT - 10, device=batch.device))
     processor = plugin(config, types.SimpleNamespace(all_token_ids=buffer, prompt_len=prompt))
     for slot in range(rows):
-        processor.add_request(slot, Params())
+        processor.add_request(slot, VllmParams(top_k=TOP_K))
     slots = torch.arange(rows, device=batch.device)
 
     def step(number: int) -> object:
@@ -172,7 +158,10 @@ def vllm_v1_step(batch: Batch, plugin: Any, config: Any) -> Step:
     processor = plugin(config, batch.device, False)  # noqa: FBT003 - the interface's
     ids = batch.ids.tolist()
     outputs = [row[PROMPT - 10 : PROMPT] for row in ids]
-    added = [(row, Params(), ids[row][: PROMPT - 10], output) for row, output in enumerate(outputs)]
+    added = [
+        (row, VllmParams(top_k=TOP_K), ids[row][: PROMPT - 10], output)
+        for row, output in enumerate(outputs)
+    ]
     processor.update_state(types.SimpleNamespace(removed=[], added=added, moved=[]))
 
     def step(number: int) -> object:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proxy.errors import UpstreamProtocolError
-from proxy.sampling.questions import UNBOUNDED, Continuation, Drafted, Finish, TextPiece
+from proxy.sampling.questions import UNBOUNDED, Continuation, Drafted, Finish
 from proxy.upstream.client import decode_answer
-from proxy.upstream.continuing import read_finish
+from proxy.upstream.continuing import read_finish, text_continuation
 from proxy.upstream.echo import BEGUN, QUESTION, Echo
 from proxy.upstream.headers import with_anthropic_key
 from proxy.upstream.whole_replies import read_replies
@@ -134,13 +134,7 @@ def _continuation(draft: Draft, answer: _Message, text: str) -> Continuation:
         text = text.rstrip()
     told = draft.max_tokens if finish is Finish.LENGTH else max(1, len(text) // 4)
     count = min(draft.max_tokens, max(1, answer.usage.output_tokens or told))
-    is_ended = finish is Finish.STOP
-    return Continuation(
-        tokens=(),
-        finish=finish,
-        pieces=(TextPiece(text, count - is_ended),),
-        generated=count,
-    )
+    return text_continuation(text, finish, count)
 
 
 def _text(answer: _Message) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from proxy.errors import UpstreamProtocolError, UpstreamStatusError
-from proxy.sampling.questions import Finish, TokenLogprobs
+from proxy.sampling.questions import Continuation, Finish, TextPiece, TokenLogprobs
 from proxy.upstream.client import decode_answer
 from watermark.wire.features import TEMPLATE
 from watermark.wire.openai_requests import DialectName
@@ -146,6 +146,22 @@ def check_vocabulary(largest: int, vocab_size: int) -> None:
             f"the upstream names token {largest}, and the model's tokenizer ends at "
             f"{vocab_size - 1}; check that tokenizer is the upstream's own"
         )
+
+
+def text_continuation(text: str, finish: Finish, count: int) -> Continuation:
+    """Return a continuation of text without ids.
+
+    Args:
+        text: What is new.
+        finish: How it ended.
+        count: Tokens that it took, the end included.
+    """
+    return Continuation(
+        tokens=(),
+        finish=finish,
+        pieces=(TextPiece(text, count - (finish is Finish.STOP)),),
+        generated=count,
+    )
 
 
 def read_finish(reason: str | None) -> Finish:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proxy.errors import UpstreamProtocolError
-from proxy.sampling.questions import Continuation, Draft, Drafted, Finish, TextPiece
+from proxy.sampling.questions import Continuation, Draft, Drafted, Finish
 from proxy.upstream.client import decode_answer
-from proxy.upstream.continuing import ContextLimits, read_finish
+from proxy.upstream.continuing import ContextLimits, read_finish, text_continuation
 from proxy.upstream.echo import BEGUN, QUESTION, Echo
 from proxy.upstream.text_labels import LabelReader, Logprobs
 from proxy.upstream.whole_replies import question_of, read_replies
@@ -228,13 +228,7 @@ class TextUpstream:
             text = text.rstrip(_UNFINISHED)
         if draft.logprobs and self._reader is not None:
             return self._reader.read(draft, choice.logprobs, text, finish)
-        is_ended = finish is Finish.STOP
-        return Continuation(
-            tokens=(),
-            finish=finish,
-            pieces=(TextPiece(text, count - is_ended),),
-            generated=count,
-        )
+        return text_continuation(text, finish, count)
 
 
 def _text(choice: _Choice) -> str:

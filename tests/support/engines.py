@@ -13,10 +13,26 @@ import importlib.util
 import os
 import sys
 import types
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "OUTPUT_WATERMARK_ENGINES"
+
+
+@dataclass
+class VllmParams:
+    """What of vLLM's `SamplingParams` matters here, with its defaults."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    structured_outputs: object = None
+    extra_args: dict[str, Any] = field(default_factory=dict)
 
 
 class EngineMissingError(Exception):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from watermark.stats import decoys_for
+from watermark.stats import KEY_PAIRS, decoys_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,6 @@ WEIGHTED_WORK: Final = 2 * 10**8
 _MAX_DECOYS: Final = 10**9
 _FEWEST: Final = 99  # a rank among fewer says nothing
 _CHARACTERS: Final = 4  # of a unit, about
-_KEY_PAIRS: Final = 600  # to set up a key is worth so many pairs
 _ENGINE: Final = (100, 20_000)  # the same for an engine's function: a pair, and a key
 
 
@@ -65,5 +64,5 @@ def _cost(bodies: Iterable[Body], records: Iterable[KeyRecord]) -> int:
     n_engines = sum(not one.is_copula for one in records)
     pair, key = _ENGINE
     return sum(
-        len(kinds) * (length + _KEY_PAIRS) + n_engines * (pair * length + key) for length in lengths
+        len(kinds) * (length + KEY_PAIRS) + n_engines * (pair * length + key) for length in lengths
     )

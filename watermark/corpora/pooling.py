@@ -26,7 +26,7 @@ import numpy as np
 
 from watermark.corpora.cutting import BUCKETS, context_hashes, pair_hashes
 from watermark.corpora.packing import read_rows
-from watermark.detection.windows import SHORTEST
+from watermark.detection.result import FEWEST_SHOWN
 from watermark.seeding import first_occurrences
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _may_be_kept(scored: Scored) -> bool:
 
     That depends on the texts and on route bits, which are independent of the scores.
     """
-    return all(count >= SHORTEST for _, count in scored.values())
+    return all(count >= FEWEST_SHOWN for _, count in scored.values())
 
 
 def _described(scored: Scored, n_bytes: int) -> dict[str, object]:

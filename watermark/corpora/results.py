@@ -6,8 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from watermark.detection.result import html_table, level_of
-from watermark.detection.windows import SHORTEST
+from watermark.detection.result import FEWEST_SHOWN, html_table, level_of
 from watermark.stats import LN_10, gamma_log_sf
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ class PooledResult:
         context_width: Preceding units in a context.
         n_tokens: Units in the texts.
         n_scored: Distinct pairs scored; under the null the statistic is Gamma(n_scored, 1).
-        statistic: Sum of the scores, in nats; None of fewer than `SHORTEST` pairs.
-        log_pvalue: Natural log of the exact p-value of this one test; of fewer than `SHORTEST`
+        statistic: Sum of the scores, in nats; None of fewer than `FEWEST_SHOWN` pairs.
+        log_pvalue: Natural log of the exact p-value of this one test; of fewer than `FEWEST_SHOWN`
             pairs rounded up to 1, 0.01 or 0.0001.
         log_pvalue_family: The same after Holm over the keys and forms of the scan.
         n_tested: Documents that were tested one by one.
@@ -86,7 +85,7 @@ def shown(statistic: float, n_scored: int) -> tuple[float | None, float]:
     """Return what a result may show of a sum of scores: the sum, and its log p-value.
 
     A sum over few positions tells too much of each while the key is secret. Of fewer than
-    `SHORTEST` the sum is left out, and p rounded up to one of three levels. The rounded p is
+    `FEWEST_SHOWN` the sum is left out, and p rounded up to one of three levels. The rounded p is
     valid: it is never below the exact one, so P(rounded <= a) <= P(exact <= a) <= a.
 
     Args:
@@ -94,7 +93,7 @@ def shown(statistic: float, n_scored: int) -> tuple[float | None, float]:
         n_scored: Scores in it.
     """
     log_pvalue = gamma_log_sf(statistic, n_scored)
-    if n_scored >= SHORTEST:
+    if n_scored >= FEWEST_SHOWN:
         return statistic, log_pvalue
     return None, level_of(log_pvalue)
 

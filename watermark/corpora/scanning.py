@@ -19,7 +19,7 @@ from watermark.corpora.fields import FieldChoice
 from watermark.corpora.journal import SUFFIX, Journal
 from watermark.corpora.pooling import PooledSums, Spill, pool_parts
 from watermark.corpora.results import PooledResult, Progress, ScanResult
-from watermark.corpora.scoring import Scorer, is_foreign
+from watermark.corpora.scoring import Scorer
 from watermark.corpora.shards import plan_shards
 from watermark.corpora.sources import find_sources
 from watermark.corpora.workers import Task, cut_here, cut_in_processes
@@ -133,8 +133,8 @@ def scan(
         TokenizerFileError: A tokenizer cannot be loaded.
         UnitMismatchError: No tokenizer has the digest that a key asks for.
     """
-    left_out = tuple(record.key_id for record in records if is_foreign(record))
-    records = [record for record in records if not is_foreign(record)]
+    left_out = tuple(record.key_id for record in records if not record.is_copula)
+    records = [record for record in records if record.is_copula]
     _check(records, left_out, out, fdr, processes)
     tables.need_pyarrow()
     choice = FieldChoice(field, prompt_field)

@@ -2,7 +2,8 @@
 
 A document's p-value is that of `Detector.detect`: the same pairs, the same score, the same tail.
 What differs is the order of work: thousands of documents are scored in one pass. A document with
-fewer than `SHORTEST` scored positions is not tested: its sum would tell too much of single scores.
+fewer than `FEWEST_SHOWN` scored positions is not tested: its sum would tell too much of single
+scores.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 from scipy import special
 
 from watermark.corpora.blocks import Layer
-from watermark.detection.windows import SHORTEST
+from watermark.detection.result import FEWEST_SHOWN
 from watermark.errors import CorpusError
 from watermark.keys import LABEL_CONTEXT
+from watermark.keys.record import DEFAULT_SCHEME
 from watermark.schemes import scores_from_levels
 from watermark.seeding import ContextPRF, is_account_channel, pair_levels, pair_values
 from watermark.stats import gamma_log_sf
@@ -28,13 +30,7 @@ if TYPE_CHECKING:
     from watermark.corpora.cutting import Cut
     from watermark.keys import KeyRecord
 
-SCHEME: Final = "gumbel-copula"
 _MARGIN: Final = 1.000001  # of a quick look at the p-values, before the exact one
-
-
-def is_foreign(record: KeyRecord) -> bool:
-    """Return whether a key's scheme is another than this project's own, which a scan reads."""
-    return record.scheme != SCHEME
 
 
 def refuse_foreign(record: KeyRecord) -> None:
@@ -43,10 +39,10 @@ def refuse_foreign(record: KeyRecord) -> None:
     Raises:
         CorpusError: Its scheme is another than this project's own.
     """
-    if is_foreign(record):
+    if not record.is_copula:
         raise CorpusError(
-            f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads {SCHEME}; "
-            "leave it out with --key-id, and use `watermark detect` for it"
+            f"key {record.key_id!a} is of scheme {record.scheme}, and a scan reads "
+            f"{DEFAULT_SCHEME}; leave it out with --key-id, and use `watermark detect` for it"
         )
 
 
@@ -55,7 +51,7 @@ class DocumentScores:
     """Some documents under one key.
 
     Attributes:
-        n_tested: Documents with at least `SHORTEST` positions scored.
+        n_tested: Documents with at least `FEWEST_SHOWN` positions scored.
         found: Shape (k,): the documents whose p-value is at most the level, in order.
         found_scored: Shape (k,): positions scored in each.
         statistics: Shape (k,): sum of scores of each, in nats.
@@ -113,7 +109,7 @@ class Scorer:
         return scores_from_levels(pair_levels(values[is_epoch])), is_epoch
 
     def documents(self, cut: Cut, log_alpha: float) -> DocumentScores:
-        """Test every document of a cut that has at least `SHORTEST` positions to score.
+        """Test every document of a cut that has at least `FEWEST_SHOWN` positions to score.
 
         Which these are depends on the text and on route bits, which are independent of the scores.
 
@@ -129,7 +125,7 @@ class Scorer:
         filled = np.flatnonzero(counts)
         starts = (np.cumsum(counts) - counts)[filled]
         sums = np.add.reduceat(scores, starts) if len(filled) else np.zeros(0)
-        is_tested = counts[filled] >= SHORTEST
+        is_tested = counts[filled] >= FEWEST_SHOWN
         tested, sums = filled[is_tested], sums[is_tested]
         counts = counts[tested]
         near = special.gammaincc(counts, sums) <= math.exp(log_alpha) * _MARGIN

@@ -2,6 +2,7 @@
 
 from watermark.stats.binomial import binomial_log_sf
 from watermark.stats.decoys import (
+    KEY_PAIRS,
     affordable_decoys,
     decoy_log_pvalue,
     decoys_for,
@@ -22,6 +23,7 @@ from watermark.stats.tilted import tilted_log_growth
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 
 __all__ = [
+    "KEY_PAIRS",
     "LN_10",
     "BettingEvalue",
     "RotationPrice",

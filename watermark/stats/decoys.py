@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 MAX_DECOY_WORK: Final = 10**11
 """Pairs times decoys that are worth their time: some twenty minutes of one core."""
-_KEY_PAIRS: Final = 600  # setting up a key costs as much as scoring so many pairs
+KEY_PAIRS: Final = 600
+"""Pairs that setting up a key is worth."""
 _PER_ALPHA: Final = 3.0  # with 3 / alpha decoys, two may reach the statistic at a p of alpha
 
 
@@ -88,4 +89,4 @@ def affordable_decoys(n_decoys: int, n_pairs: int) -> int:
         The fewer with which the work stays at `MAX_DECOY_WORK`; one at least, if any was asked
         for.
     """
-    return min(n_decoys, max(1, MAX_DECOY_WORK // (n_pairs + _KEY_PAIRS)))
+    return min(n_decoys, max(1, MAX_DECOY_WORK // (n_pairs + KEY_PAIRS)))

@@ -161,6 +161,7 @@ class PieceEncoder:
 
 def pieces_of(text: str) -> list[str]:
     """Return the pieces of a text; the space between two of them belongs to neither."""
+    # Where words stand alone between single spaces, a plain split gives the same, and faster.
     if "  " in text or SPACE_MARK in text or text[:1] == " " or text[-1:] == " ":
         return _PLACE.split(text)
     return text.split(" ")

@@ -34,7 +34,7 @@ def tokenizer_unit_id(data: bytes) -> str:
 class TokenizerUnit:
     """A Hugging Face `tokenizer.json` as a unit."""
 
-    __slots__ = ("_pieces", "_tokenizer", "unit_id")
+    __slots__ = ("_data", "_pieces", "_tokenizer", "unit_id")
 
     def __init__(self, data: bytes, *, name: str) -> None:
         """Load a tokenizer from the bytes of its file.
@@ -55,8 +55,8 @@ class TokenizerUnit:
         self._tokenizer.no_padding()
         # Delivered text holds no special tokens; one spelt out in it is ordinary text.
         self._tokenizer.encode_special_tokens = True
-        starts = piece_starts(data)
-        self._pieces = None if starts is None else PieceEncoder(self._tokenizer, starts)
+        self._data: bytes | None = data  # until many texts come, and its rules are read
+        self._pieces: PieceEncoder | None = None
         self.unit_id = tokenizer_unit_id(data)
 
     @classmethod
@@ -129,12 +129,20 @@ class TokenizerUnit:
         """
         for text in texts:
             check_text(text)
-        if self._pieces is not None:
-            return self._pieces.encode(texts)
+        pieces = self._piece_encoder()
+        if pieces is not None:
+            return pieces.encode(texts)
         # The fast form leaves out character offsets, which nobody asks for here.
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         # An array of C integers is filled faster from a list than numpy fills one.
         return [np.frombuffer(array("I", encoding.ids), np.uint32) for encoding in encodings]
+
+    def _piece_encoder(self) -> PieceEncoder | None:
+        """Return what encodes texts piece by piece; None where they do not fall into pieces."""
+        if self._data is not None:
+            starts, self._data = piece_starts(self._data), None
+            self._pieces = None if starts is None else PieceEncoder(self._tokenizer, starts)
+        return self._pieces
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids, special tokens left out."""

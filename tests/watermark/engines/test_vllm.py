@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import types
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from tests.support.drive import make_record
-from tests.support.engines import EngineMissingError, engine_folder, load_file
+from tests.support.engines import EngineMissingError, VllmParams, engine_folder, load_file
 from watermark.detection import Detector
 from watermark.errors import KeysConfigError
 from watermark.keys import KEYS_HEADER, SecretKey, format_record, write_key_file
@@ -30,21 +29,6 @@ V2 = "v1/worker/gpu/sample/logits_processor/interface.py"
 V1 = "v1/sample/logits_processor/interface.py"
 
 
-@dataclass
-class Params:
-    """What of vLLM's `SamplingParams` matters here, with its defaults."""
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    structured_outputs: object = None
-    extra_args: dict[str, Any] = field(default_factory=dict)
-
-
 @pytest.fixture(scope="module")
 def plugins() -> Iterator[Any]:
     """Return both plug-ins, on the engine's real interface files."""
@@ -60,7 +44,7 @@ def plugins() -> Iterator[Any]:
             package.__path__ = []
             sys.modules.setdefault(package.__name__, package)
         root: Any = sys.modules["vllm"]
-        root.SamplingParams = Params
+        root.SamplingParams = VllmParams
         load_file(".".join(parts), folder / path)
     yield types.SimpleNamespace(
         v2=importlib.import_module("watermark.engines.vllm_v2").CopulaLogitsProcessor,
@@ -108,7 +92,7 @@ class Engine:
         )
         self.plugin = plugins.v2(config, state)
 
-    def add(self, slot: int, prompt: list[int], params: Params) -> bool:
+    def add(self, slot: int, prompt: list[int], params: VllmParams) -> bool:
         self.tokens[slot] = -7  # what a slot held before
         self.tokens[slot, : len(prompt)] = torch.tensor(prompt, dtype=torch.int32)
         self.prompt[slot] = self.total[slot] = len(prompt)
@@ -156,10 +140,10 @@ def is_forced(logits: Any) -> list[bool]:
 def test_v2_marks_a_batch_and_declines_what_is_never_altered(plugins: Any, config: Any) -> None:
     engine = Engine(plugins, config)
     assert issubclass(plugins.v2, engine.interface.LogitsProcessor)
-    plugins.v2.validate_params(Params())
-    assert engine.add(2, [5, 6, 7], Params())
-    assert not engine.add(0, [5, 6, 7], Params(temperature=0.0))
-    assert not engine.add(3, [5, 6, 7], Params(structured_outputs="json"))
+    plugins.v2.validate_params(VllmParams())
+    assert engine.add(2, [5, 6, 7], VllmParams())
+    assert not engine.add(0, [5, 6, 7], VllmParams(temperature=0.0))
+    assert not engine.add(3, [5, 6, 7], VllmParams(structured_outputs="json"))
     generator = torch.Generator().manual_seed(0)
     for _ in range(150):
         slots = [3, 2, 0] if engine.total[2] % 2 else [0, 2, 3]  # rows change place every step
@@ -177,7 +161,7 @@ def test_v2_marks_a_batch_and_declines_what_is_never_altered(plugins: Any, confi
 def test_v2_rows_of_drafts_have_the_contexts_of_their_drafts(plugins: Any, config: Any) -> None:
     """Speculative decoding: the winner after drafts is the winner once they are committed."""
     engine = Engine(plugins, config)
-    engine.add(1, [9, 9], Params())
+    engine.add(1, [9, 9], VllmParams())
     for token in (1, 2):
         engine.commit(1, token)
     drafts = [3, 4, 5]
@@ -195,16 +179,16 @@ def test_v2_does_not_mark_contexts_of_the_prompt_or_of_a_former_request(
     plugins: Any, config: Any
 ) -> None:
     engine = Engine(plugins, config)
-    engine.add(0, [1, 2, 3], Params())
+    engine.add(0, [1, 2, 3], VllmParams())
     assert is_forced(engine.apply([(0, [])])) == [False]
     for token in (1, 2):
         engine.commit(0, token)
         assert is_forced(engine.apply([(0, [])])) == [False]  # too short, then in the prompt
-    engine.add(0, [8, 8, 8], Params())  # the slot is given to another request
+    engine.add(0, [8, 8, 8], VllmParams())  # the slot is given to another request
     for token in (1, 2):
         engine.commit(0, token)
     assert is_forced(engine.apply([(0, [])])) == [True]
-    engine.add(0, [8, 8, 8], Params(temperature=0.0))
+    engine.add(0, [8, 8, 8], VllmParams(temperature=0.0))
     for token in (1, 2):
         engine.commit(0, token)
     assert is_forced(engine.apply([(0, [])])) == [False]
@@ -214,7 +198,7 @@ def test_v2_respects_the_requests_cuts_and_the_grammars_mask(plugins: Any, confi
     engine = Engine(plugins, config, slots=1)
     chosen = set()
     for token in range(3, 120):
-        engine.add(0, [1], Params(top_k=3, temperature=2.0))
+        engine.add(0, [1], VllmParams(top_k=3, temperature=2.0))
         for one in (token, token + 1):
             engine.commit(0, one)
         chosen.add(int(engine.apply([(0, [])])[0].argmax()))
@@ -229,9 +213,10 @@ def test_v1_follows_a_batch_that_moves(plugins: Any, config: Any) -> None:
     update = interface.BatchUpdate
     outputs: dict[str, list[int]] = {name: [] for name in ("one", "two", "greedy", "penalized")}
     places = dict(zip(outputs, range(4), strict=True))
-    params = {"greedy": Params(temperature=0.0), "penalized": Params(presence_penalty=0.5)}
+    params = {"greedy": VllmParams(temperature=0.0), "penalized": VllmParams(presence_penalty=0.5)}
     added = [
-        (place, params.get(name, Params()), [5, 6], outputs[name]) for name, place in places.items()
+        (place, params.get(name, VllmParams()), [5, 6], outputs[name])
+        for name, place in places.items()
     ]
     plugin.update_state(update(batch_size=4, removed=[], added=added, moved=[]))
     generator = torch.Generator().manual_seed(0)
@@ -258,7 +243,7 @@ def test_v1_leaves_placeholders_alone(plugins: Any, config: Any) -> None:
     interface = plugins.interface_v1
     plugin = plugins.v1(config, torch.device("cpu"), False)  # noqa: FBT003
     output = [1, -1]
-    added = [(0, Params(), None, output)]
+    added = [(0, VllmParams(), None, output)]
     plugin.update_state(interface.BatchUpdate(1, [], added, []))
     assert is_forced(plugin.apply(LOGITS.repeat(1, 1))) == [False]
     output[1] = 2
