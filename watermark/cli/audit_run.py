@@ -13,8 +13,9 @@ from watermark.cli import render
 from watermark.cli.options import keys_option, tokenizer_option
 from watermark.errors import AuditPlanError
 from watermark.stats import LN_10
-from watermark.suspects.api import ApiSettings, ApiSuspect
+from watermark.suspects.api import ApiSuspect
 from watermark.suspects.callables import CollectedSuspect
+from watermark.suspects.client import ApiSettings
 from watermark.suspects.dialects import Dialect, Sampling
 from watermark.suspects.gguf import load_gguf
 from watermark.suspects.http_reading import HttpReader
@@ -109,7 +110,7 @@ def run(
         if not plan.model:
             raise AuditPlanError("the plan names no model to ask for; plan with --model")
         is_open = plan.access.is_open
-        suspect = HttpReader(url, plan.model, api_key=api_key) if is_open else ApiSuspect(settings)
+        suspect = HttpReader(settings) if is_open else ApiSuspect(settings)
         asked = f"{urlsplit(url).netloc.rpartition('@')[2]} {dialect}"
     elif weights is not None:
         suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)

@@ -1,9 +1,10 @@
 """Other people's models: asked over the network or by their weights, and audited."""
 
 from watermark.suspects.answers import Attempt, Outcome, Prompt, Suspect
-from watermark.suspects.api import ApiSettings, ApiSuspect
+from watermark.suspects.api import ApiSuspect
 from watermark.suspects.auditing import Audit, Findings, Look
 from watermark.suspects.callables import CallableSuspect, CollectedSuspect
+from watermark.suspects.client import ApiSettings
 from watermark.suspects.dialects import Dialect, Sampling
 from watermark.suspects.distributions import PromptDistributions
 from watermark.suspects.folder import AuditFolder

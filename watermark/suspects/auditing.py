@@ -28,7 +28,7 @@ from watermark.radioactivity import (
 from watermark.suspects.answers import Attempt, Outcome, count_kinds
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
-from watermark.suspects.reading import Reading, UnitMap, cut, read_passage
+from watermark.suspects.reading import Reading, ToRead, UnitMap, cut, read_passages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -193,16 +193,23 @@ class Audit:
         journal = self._readings(ANSWERS)
         passages, units = self.folder.passages(), UnitMap(self._unit)
         view, look = View(self._records[0].context_width), self._look_open(journal.entries)
-        step = max(4, len(passages) // _LOOKS)
-        for number, read in enumerate(passages):
+        step, at_once = max(4, len(passages) // _LOOKS), getattr(reader, "at_once", 1)
+        waiting: list[ToRead] = []
+        had = len(journal.entries)
+        for number, read in enumerate(passages, start=1):
             cut_text = cut(read, self._unit)
             places = view.read(cut_text.passage).tolist()
-            if number < len(journal.entries):
+            if number <= had:
                 continue
             if look.is_rejected:
                 break
-            journal.append(read_passage(reader, read, cut_text, places, units))
-            if number % step == step - 1 or number == len(passages) - 1:
+            waiting.append(ToRead(read, cut_text, places))
+            is_look = number % step == 0 or number == len(passages)
+            if len(waiting) == at_once or is_look:
+                for one in read_passages(reader, waiting, units):
+                    journal.append(one)
+                waiting = []
+            if is_look:
                 look = self._look_open(journal.entries)
                 tell(look)
         return look

@@ -1,69 +1,107 @@
 """Reading mode over HTTP: any server with OpenAI's completions and `logprobs`.
 
-Each prefix is asked for one token with its list of candidates, many prefixes a request, which a
-prefix cache makes bearable. Prefixes go as text: the suspect's tokenizer is its own business.
+What the server can do is found out with the first text, the cheapest way first: the text echoed
+with its candidates at every position, one request a text (`echo`; vLLM's `prompt_logprobs`);
+else each prefix is asked for one token, many prefixes a request, which a prefix cache makes
+bearable. Texts go as text: the suspect's tokenizer is its own business.
 
-Source: OpenAI API reference, Completions.
+Rule 1: a server adds the token that stands in the text to the list of a position where it is not
+among the first, and that token knows the key. So only candidates above the last place of the
+shortest list count (`told_apart`), which are the same whatever stands there. Rule 2: requests go
+through the same line as questions: tries, rate, time and number at once are those of closed access.
+
+Source: OpenAI API reference, Completions; vLLM, `prompt_logprobs` in its extra parameters.
 """
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import httpx2
 import msgspec
 
 from watermark.errors import SuspectError
-from watermark.suspects.dialects import Dialect, headers_of
+from watermark.suspects.client import OF_A_PROMPT, ApiSettings, Line, TryAgainError
+from watermark.suspects.dialects import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    import httpx2
 
     from watermark.suspects.reading import Candidates
 
 _PREFIXES: Final = 32
-_LISTED: Final = 20
-_TRIES: Final = 3
+_ECHO: Final = "echo"
+_PROMPT_LOGPROBS: Final = "prompt_logprobs"
+_BY_PREFIXES: Final = "prefixes"
+_WAYS: Final = (  # with the length of a list; OpenAI gives 5 at most
+    (_ECHO, 20),
+    (_PROMPT_LOGPROBS, 20),
+    (_ECHO, 5),
+    (_BY_PREFIXES, 20),
+    (_BY_PREFIXES, 5),
+)
+_LEAST_MET: Final = 0.5
+"""Of an echo's tokens, the share that must stand in the text where the server says."""
+
+Lists = list[tuple[int, dict[str, float]]]
+"""Positions in a text, in characters, and how likely each string comes there, as logarithms."""
 
 
 class _Logprobs(msgspec.Struct):
     top_logprobs: list[dict[str, float] | None]
+    tokens: list[str] = []
+    text_offset: list[int] = []
+
+
+class _Candidate(msgspec.Struct):
+    logprob: float
+    decoded_token: str | None = None
 
 
 class _Choice(msgspec.Struct):
     index: int = 0
     logprobs: _Logprobs | None = None
+    prompt_logprobs: list[dict[str, _Candidate] | None] | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
+    model: str | None = None
+    usage: _Usage | None = None
 
 
 class HttpReader:
     """One model of one server.
 
     Args:
-        url: The server's base, ending before `/v1`.
-        model: The model's name.
-        api_key: Empty for none.
+        settings: How it is asked; of the dialects it must speak completions.
         transport: What carries requests; None for the network.
+
+    Attributes:
+        model: The name that its last answer bears; empty where it bears none.
+        billed: Tokens so far, of prompts and of answers.
+        at_once: Texts that it is worth giving together.
     """
 
     def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        api_key: str = "",
-        transport: httpx2.BaseTransport | None = None,
-        timeout_s: float = 120.0,
+        self, settings: ApiSettings, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
-        headers = headers_of(Dialect.COMPLETIONS, api_key)
-        self._client = httpx2.Client(
-            base_url=url, headers=headers, timeout=timeout_s, transport=transport
-        )
-        self._model = model
+        self._line = Line(replace(settings, dialect=Dialect.COMPLETIONS), transport)
+        self._ways = list(_WAYS)
+        self._works = False
+        self.model = ""
+        self.billed = (0, 0)
+        self.at_once = settings.concurrency
 
     def next_tokens(self, text: str, places: Sequence[int]) -> list[Candidates | None]:
         """Return what may come after the first characters of a text (see `reading.Reader`).
@@ -71,53 +109,226 @@ class HttpReader:
         Raises:
             SuspectError: The server cannot be reached, or gives no candidates.
         """
-        found: list[Candidates | None] = []
-        for first in range(0, len(places), _PREFIXES):
-            # A space at the end would be a token of its own, and the next word another one.
-            prefixes = [text[:place].rstrip(" ") for place in places[first : first + _PREFIXES]]
-            found += self._ask(prefixes)
-        return found
+        return self.next_tokens_of([(text, places)])[0]
 
-    def close(self) -> None:
-        """Close connections."""
-        self._client.close()
+    def next_tokens_of(
+        self, texts: Sequence[tuple[str, Sequence[int]]]
+    ) -> list[list[Candidates | None]]:
+        """Return the same of several texts, which are asked together.
 
-    def _ask(self, prefixes: list[str]) -> list[Candidates | None]:
-        body = {
-            "model": self._model,
-            "prompt": prefixes,
-            "max_tokens": 1,
-            "temperature": 1,
-            "logprobs": _LISTED,
-        }
-        choices = sorted(self._send(msgspec.json.encode(body)), key=lambda one: one.index)
-        if len(choices) != len(prefixes):
-            raise SuspectError("the suspect answered another number of prefixes than were asked")
-        return [_candidates(one) for one in choices]
+        Raises:
+            SuspectError: The server cannot be reached, or gives no candidates.
+        """
+        return asyncio.run(self._of_all(texts))
 
-    def _send(self, body: bytes) -> list[_Choice]:
-        reason = ""
-        for _ in range(_TRIES):
-            try:
-                response = self._client.post("/v1/completions", content=body)
-            except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as err:
-                reason = type(err).__name__
-                continue
-            if response.status_code != httpx2.codes.OK:
-                reason = f"status {response.status_code}"
-                continue
-            try:
-                return msgspec.json.decode(response.content, type=_Completion).choices
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                reason = "an answer that is not of OpenAI's form"
+    async def _of_all(
+        self, texts: Sequence[tuple[str, Sequence[int]]]
+    ) -> list[list[Candidates | None]]:
+        free = asyncio.Semaphore(self._line.settings.concurrency)
+        first = 0 if self._works else 1  # it shows what the server can do
+        async with self._line.client() as client:
+            found = [await self._of_one(client, free, *one) for one in texts[:first]]
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(_held(self._of_one(client, free, *one)))
+                    for one in texts[first:]
+                ]
+        results = [one.result() for one in tasks]
+        for one in results:
+            if isinstance(one, SuspectError):
+                raise one
+        return [*found, *(one for one in results if not isinstance(one, SuspectError))]
+
+    async def _of_one(
+        self,
+        client: httpx2.AsyncClient,
+        free: asyncio.Semaphore,
+        text: str,
+        places: Sequence[int],
+    ) -> list[Candidates | None]:
+        for way, n_listed in tuple(self._ways):
+            asked = _Asked(self, client, free, n_listed)
+            if way == _BY_PREFIXES:
+                found = await asked.by_prefixes(text, places)
+            else:
+                lists = await asked.echoed(text, way)
+                found = None if lists is None else _at(text, places, lists)
+            if found is not None:
+                self._works = True
+                return found
+            if not self._works:  # else it is this text alone
+                self._ways.remove((way, n_listed))
         raise SuspectError(
-            f"the suspect gives no distributions ({reason}); it must have completions with "
-            "logprobs, or audit it closed"
+            "the suspect gives no distributions; it must have completions with logprobs, and room "
+            "for the texts, or audit it closed"
         )
 
+    async def complete(
+        self, client: httpx2.AsyncClient, prompt: str | list[str], extra: Mapping[str, object]
+    ) -> _Completion | None:
+        """Return an answer; None where the server refuses the form, or says far too much.
 
-def _candidates(choice: _Choice) -> Candidates | None:
-    top = choice.logprobs.top_logprobs[:1] if choice.logprobs else []
-    if not top or not top[0]:
+        Raises:
+            SuspectError: There is none within the tries, or the server refuses for good.
+        """
+        settings, reasons = self._line.settings, [""]
+        body = {"model": settings.model, "prompt": prompt, "max_tokens": 1, "temperature": 1}
+        encoded = msgspec.json.encode(body | dict(extra))
+
+        async def once() -> list[_Completion]:
+            reply = await self._line.send(client, settings.dialect.path, encoded)
+            if reply.status in OF_A_PROMPT or reply.data is None:
+                return []
+            return [_decode(reply.data)]
+
+        found, _ = await self._line.persist(once, lambda err: reasons.append(str(err)))
+        if found is None:
+            raise SuspectError(
+                f"the suspect gives no distributions ({reasons[-1]}); it must have completions "
+                "with logprobs, or audit it closed"
+            )
+        for one in found:
+            usage = one.usage or _Usage()
+            self.model = one.model or ""
+            self.billed = (
+                self.billed[0] + (usage.prompt_tokens or 0),
+                self.billed[1] + (usage.completion_tokens or 0),
+            )
+        return found[0] if found else None
+
+
+class _Asked:
+    """One text that is being asked, with lists of one length."""
+
+    def __init__(
+        self,
+        reader: HttpReader,
+        client: httpx2.AsyncClient,
+        free: asyncio.Semaphore,
+        n_listed: int,
+    ) -> None:
+        self._reader, self._client, self._free = reader, client, free
+        self._n_listed = n_listed
+
+    async def _complete(
+        self, prompt: str | list[str], extra: Mapping[str, object]
+    ) -> _Completion | None:
+        async with self._free:
+            return await self._reader.complete(self._client, prompt, extra)
+
+    async def echoed(self, text: str, way: str) -> Lists | None:
+        """Return candidates at every position from one request; None if that is not supported."""
+        is_echo = way == _ECHO
+        extra = {"logprobs": self._n_listed} if is_echo else {way: self._n_listed}
+        answer = await self._complete(text, extra | ({"echo": True} if is_echo else {}))
+        if answer is None or not answer.choices:
+            return None
+        choice = answer.choices[0]
+        lists = _of_echo(text, choice) if is_echo else _of_prompt_logprobs(text, choice)
+        return told_apart(lists, self._n_listed)
+
+    async def by_prefixes(self, text: str, places: Sequence[int]) -> list[Candidates | None] | None:
+        """Return candidates at some places, each prefix asked by itself; None if refused."""
+        # A space at the end would be a token of its own, and the next word another one.
+        prefixes = [text[:place].rstrip(" ") for place in places]
+        parts = [prefixes[i : i + _PREFIXES] for i in range(0, len(prefixes), _PREFIXES)]
+        answers = await asyncio.gather(
+            *(self._complete(part, {"logprobs": self._n_listed}) for part in parts)
+        )
+        found: list[Candidates | None] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if answer is None:
+                return None
+            if len(answer.choices) != len(part):
+                raise SuspectError("the suspect answered another number of prefixes than asked")
+            found += [_first(one) for one in sorted(answer.choices, key=lambda one: one.index)]
+        return found if any(one is not None for one in found) or not found else None
+
+
+async def _held(
+    asking: Awaitable[list[Candidates | None]],
+) -> list[Candidates | None] | SuspectError:
+    """Return what asking came to, so that one failure does not hide behind a group's."""
+    try:
+        return await asking
+    except SuspectError as err:
+        return err
+
+
+def told_apart(lists: Lists, n_listed: int) -> Lists | None:
+    """Return lists without what may be there because it stands in the text (rule 1).
+
+    A list is the first N candidates, and the text's own token where that is not among them; N is
+    what was asked for, or less where the server gives less. Whatever stands above the N-th place
+    is a function of the distribution alone.
+
+    Returns:
+        None where there is nothing to tell apart.
+    """
+    sizes = [len(one) for _, one in lists if one]
+    if not sizes:
         return None
-    return [(text, math.exp(min(0.0, value))) for text, value in top[0].items()]
+    n_sure = min(n_listed, *sizes)
+    found = []
+    for place, one in lists:
+        last = sorted(one.values(), reverse=True)[n_sure - 1] if one else 0.0
+        found.append((place, {text: value for text, value in one.items() if value > last}))
+    return found if any(one for _, one in found) else None
+
+
+def _of_echo(text: str, choice: _Choice) -> Lists:
+    """Return the lists of an echo, where its tokens stand in the text as it says."""
+    one = choice.logprobs
+    if one is None or not len(one.tokens) == len(one.text_offset) == len(one.top_logprobs):
+        return []
+    # A token that begins texts, and is none of this one, moves all others.
+    moved = 0 if not one.tokens or text.startswith(one.tokens[0]) else len(one.tokens[0])
+    rows = zip(one.tokens, one.text_offset, one.top_logprobs, strict=True)
+    placed = [
+        (offset - one.text_offset[0] - moved, token, top) for token, offset, top in rows if token
+    ]
+    met = [
+        (place, top or {})
+        for place, token, top in placed
+        if 0 <= place < len(text) and text.startswith(token, place)
+    ]
+    covered = [place for place, _ in met]
+    is_of_text = len(covered) > _LEAST_MET * len(placed) and len(placed) > 1
+    return met if is_of_text else []
+
+
+def _of_prompt_logprobs(text: str, choice: _Choice) -> Lists:
+    """Return vLLM's lists, in each of which the text's own token stands first."""
+    positions = [one for one in choice.prompt_logprobs or [] if one]
+    tokens = [next(iter(one.values())).decoded_token or "" for one in positions]
+    said = "".join(tokens)
+    if not said or not text.endswith(said):
+        return []
+    places = itertools.accumulate(map(len, tokens[:-1]), initial=len(text) - len(said))
+    return [
+        (place, {each.decoded_token or "": each.logprob for each in one.values()})
+        for place, one in zip(places, positions, strict=True)
+    ]
+
+
+def _at(text: str, places: Sequence[int], lists: Lists) -> list[Candidates | None]:
+    """Return the lists where units begin; None where the suspect's tokens do not."""
+    known = {place: one for place, one in lists if one}
+    ends = [len(text[:place].rstrip(" ")) for place in places]
+    return [_probable(known[end]) if end in known else None for end in ends]
+
+
+def _first(choice: _Choice) -> Candidates | None:
+    top = choice.logprobs.top_logprobs[:1] if choice.logprobs else []
+    return _probable(top[0]) if top and top[0] else None
+
+
+def _probable(top: Mapping[str, float]) -> Candidates:
+    return [(text, math.exp(min(0.0, value))) for text, value in top.items()]
+
+
+def _decode(data: bytes) -> _Completion:
+    try:
+        return msgspec.json.decode(data, type=_Completion)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise TryAgainError("an answer that is not of OpenAI's form") from None

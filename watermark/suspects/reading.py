@@ -10,7 +10,7 @@ unit is scored was decided without the key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -58,6 +58,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         tokens: At each, units that it may say.
         probabilities: At each, how likely it says them.
         model: The suspect's name, where it tells it.
+        prompt_tokens: Tokens that were billed for what was sent.
+        completion_tokens: Tokens that were billed for what came back.
     """
 
     passage: str
@@ -65,6 +67,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[tuple[int, ...], ...]
     probabilities: tuple[tuple[float, ...], ...]
     model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
     def choices(self, n_units: int) -> list[Choices | None]:
         """Return one entry a position of the passage, None where nothing is known.
@@ -182,6 +186,26 @@ def _spellings(unit: Unit) -> dict[str, int | None]:
     return found
 
 
+class ToRead(NamedTuple):
+    """A passage that a suspect is to read.
+
+    Attributes:
+        read: The passage.
+        cut_text: The same in units.
+        places: Positions that count, ascending.
+    """
+
+    read: ReadText
+    cut_text: CutPassage
+    places: Sequence[int]
+
+    def asked(self) -> tuple[str, list[int]]:
+        """Return the text with all turns before it, and the places in characters."""
+        head = "".join(f"{turn}\n" for turn in self.read.before)
+        starts = [len(head) + self.cut_text.starts[place] for place in self.places]
+        return head + self.read.text, starts
+
+
 def read_passage(
     reader: Reader, read: ReadText, cut_text: CutPassage, places: Sequence[int], units: UnitMap
 ) -> Reading:
@@ -197,18 +221,58 @@ def read_passage(
     Raises:
         SuspectError: The suspect cannot be asked.
     """
-    head = "".join(f"{turn}\n" for turn in read.before)
-    offsets = [len(head) + cut_text.starts[place] for place in places]
-    asked = reader.next_tokens(head + read.text, offsets) if places else []
+    return read_passages(reader, [ToRead(read, cut_text, places)], units)[0]
+
+
+def read_passages(reader: Reader, passages: Sequence[ToRead], units: UnitMap) -> list[Reading]:
+    """Ask a suspect about some passages, together where it takes several texts at once.
+
+    Args:
+        reader: The suspect; `next_tokens_of`, where it has that, takes several texts.
+        passages: With their positions.
+        units: Of the key.
+
+    Returns:
+        One entry a passage. Tokens that were billed stand with the first.
+
+    Raises:
+        SuspectError: The suspect cannot be asked.
+    """
+    together = getattr(reader, "next_tokens_of", None)
+    before: tuple[int, int] = getattr(reader, "billed", (0, 0))
+    texts = [one.asked() for one in passages]
+    some = [one for one in texts if one[1]]
+    answers = iter(together(some) if together else [reader.next_tokens(*one) for one in some])
+    found = [next(answers) if places else [] for _, places in texts]
+    after: tuple[int, int] = getattr(reader, "billed", (0, 0))
+    model = getattr(reader, "model", "")
+    billed = [(after[0] - before[0], after[1] - before[1]), *[(0, 0)] * len(passages)]
+    return [
+        _reading(one, asked, units, model=model if one.places else "", billed=cost)
+        for one, asked, cost in zip(passages, found, billed, strict=False)
+    ]
+
+
+def _reading(
+    to_read: ToRead,
+    asked: Sequence[Candidates | None],
+    units: UnitMap,
+    *,
+    model: str,
+    billed: tuple[int, int],
+) -> Reading:
     kept = [
         (place, units.choices(one))
-        for place, one in zip(places, asked, strict=True)
+        for place, one in zip(to_read.places, asked, strict=True)
         if one is not None
     ]
     known = [(place, said) for place, said in kept if said and sum(said.values()) <= MOST_MASS]
     return Reading(
-        passage=read.id,
+        passage=to_read.read.id,
         places=tuple(place for place, _ in known),
         tokens=tuple(tuple(said) for _, said in known),
         probabilities=tuple(tuple(round(p, 6) for p in said.values()) for _, said in known),
+        model=model,
+        prompt_tokens=billed[0],
+        completion_tokens=billed[1],
     )

@@ -12,7 +12,7 @@ import pytest
 
 from watermark.errors import SuspectError
 from watermark.suspects import ApiSettings, ApiSuspect, Attempt, Dialect, Outcome, Prompt, Sampling
-from watermark.suspects import api as api_module
+from watermark.suspects import client as client_module
 from watermark.suspects.answers import count_kinds, is_refusal, script_of
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def test_empty_answers_are_asked_again_in_bounds_and_paid_for() -> None:
 
 
 def test_an_enormous_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "MAX_BYTES", 1000)
+    monkeypatch.setattr(client_module, "MAX_BYTES", 1000)
     (kept,) = ask(lambda _: chat("word " * 1000), PROMPTS[:1])
     assert (kept.outcome, kept.text, kept.counts) == (Outcome.TOO_LARGE, "", False)
 
@@ -170,7 +170,7 @@ def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         else:
             slept.append(seconds)
 
-    monkeypatch.setattr("watermark.suspects.api.asyncio.sleep", sleep)
+    monkeypatch.setattr("watermark.suspects.client.asyncio.sleep", sleep)
     ask(lambda _: chat("Once"), requests_per_minute=60.0, concurrency=2)
     assert len(slept) == len(PROMPTS)
     assert max(slept) == pytest.approx(5.0, abs=0.5)

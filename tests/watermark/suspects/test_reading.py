@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -14,8 +15,9 @@ import pytest
 
 from watermark.errors import AuditDesignError, SuspectError
 from watermark.radioactivity import View
-from watermark.suspects import HttpReader, Prompt, ReadText, Sampling
+from watermark.suspects import ApiSettings, HttpReader, Prompt, ReadText, Sampling
 from watermark.suspects.gguf import GgufSuspect, load_gguf
+from watermark.suspects.http_reading import told_apart
 from watermark.suspects.huggingface import FolderSuspect
 from watermark.suspects.reading import UnitMap, cut, read_passage
 from watermark.text import TokenizerUnit, WordsUnit
@@ -36,7 +38,127 @@ def test_only_units_of_the_key_count_and_little_ones_are_left_to_chance() -> Non
 
 
 def server(handler: Any, **fields: Any) -> HttpReader:
-    return HttpReader("http://s", "m", transport=httpx2.MockTransport(handler), **fields)
+    settings = ApiSettings(url="http://s", model="m", **{"first_wait_s": 0.0} | fields)
+    return HttpReader(settings, httpx2.MockTransport(handler))
+
+
+WORDS = ["<s>", "Tell", " me", "\n", "the", " cat", " sat", " on", " the", " mat"]
+TEXT = "Tell me\nthe cat sat on the mat"
+LIKELY = {f" w{i}": -0.1 * i - 1 for i in range(20)}
+
+
+def echo(body: dict[str, Any], *, has_bos: bool = True) -> dict[str, Any]:
+    """Answer as vLLM does: the text's own token is added to the list of the others."""
+    tokens = [*WORDS[not has_bos :], " more"]
+    offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
+    tops = [None, *(LIKELY | {token: -3.5} for token in tokens[1:])]
+    assert body["echo"]
+    logprobs = {"tokens": tokens, "text_offset": offsets, "top_logprobs": tops}
+    usage = {"prompt_tokens": len(tokens) - 1, "completion_tokens": 1}
+    return {"model": "m-1", "choices": [{"logprobs": logprobs}], "usage": usage}
+
+
+def prompt_logprobs(body: dict[str, Any]) -> dict[str, Any]:
+    """Answer as vLLM does to its own parameter."""
+    assert body["prompt_logprobs"] == 20
+    rows: list[Any] = [None]
+    for number, token in enumerate(WORDS[1:]):
+        own = {str(number): {"logprob": -3.5, "rank": 40, "decoded_token": token}}
+        others = {
+            str(100 + i): {"logprob": value, "decoded_token": text}
+            for i, (text, value) in enumerate(LIKELY.items())
+        }
+        rows.append(own | others)
+    return {"model": "m-1", "choices": [{"prompt_logprobs": rows}]}
+
+
+def read_with(reader: HttpReader) -> Any:
+    return reader.next_tokens(TEXT, [TEXT.index(word) for word in ("the", "cat", "mat")])
+
+
+@pytest.mark.parametrize("way", ["echo", "echo-without-bos", "prompt_logprobs"])
+def test_a_server_that_reads_is_asked_once_and_the_texts_own_token_is_dropped(way: str) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        bodies.append(body)
+        if way == "prompt_logprobs":
+            if "echo" in body:
+                return httpx2.Response(400)
+            return httpx2.Response(200, json=prompt_logprobs(body))
+        return httpx2.Response(200, json=echo(body, has_bos=way == "echo"))
+
+    reader = server(handler)
+    expected = {text: math.exp(value) for text, value in list(LIKELY.items())[:19]}
+    for found in (read_with(reader), read_with(reader)):
+        assert [dict(one) for one in found] == [pytest.approx(expected)] * 3
+    assert reader.model == "m-1"
+    assert len(bodies) == 2 + (way == "prompt_logprobs")  # what is refused is not asked again
+    n_tokens = {"echo": 10, "echo-without-bos": 9, "prompt_logprobs": 0}[way]
+    assert reader.billed == (2 * n_tokens, 2 if n_tokens else 0)
+
+
+def test_a_token_is_kept_by_the_distribution_alone() -> None:
+    """Whatever stands in the text, the same candidates are left: the rule that keeps p valid."""
+    for own in (" w3", " w19", " new"):
+        ((_, found),) = told_apart([(0, LIKELY | {own: LIKELY.get(own, -3.0)})], 20) or []
+        assert set(found) == set(list(LIKELY)[:19])
+    capped = [(0, dict(list(LIKELY.items())[:5])), (1, dict(list(LIKELY.items())[:5]) | {" x": -9})]
+    assert [len(one) for _, one in told_apart(capped, 20) or []] == [4, 4]
+    assert told_apart([], 20) is None
+
+
+def test_an_echo_that_is_no_echo_falls_back_to_prefixes() -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        prompts = body["prompt"] if isinstance(body["prompt"], list) else [body["prompt"]]
+        top = {"tokens": [" x"], "text_offset": [0], "top_logprobs": [{" x": -0.5}]}
+        return httpx2.Response(
+            200, json={"choices": [{"index": i, "logprobs": top} for i in range(len(prompts))]}
+        )
+
+    assert read_with(server(handler)) == [[(" x", math.exp(-0.5))]] * 3
+
+
+def test_lists_of_five_are_taken_where_a_server_gives_no_longer_ones() -> None:
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        body = json.loads(request.content)
+        if body.get("logprobs", 20) > 5:
+            return httpx2.Response(400)
+        answer = echo(body)
+        for one in answer["choices"][0]["logprobs"]["top_logprobs"][1:]:
+            for text in list(LIKELY)[5:]:
+                del one[text]
+        return httpx2.Response(200, json=answer)
+
+    assert [len(one) for one in read_with(server(handler))] == [
+        4,
+        4,
+        4,
+    ]  # the last might be there for the text
+
+
+def test_texts_are_read_together_in_the_rate_and_tried_again() -> None:
+    now = most = calls = 0
+
+    async def handler(request: httpx2.Request) -> httpx2.Response:
+        nonlocal now, most, calls
+        calls += 1
+        if calls == 3:
+            return httpx2.Response(429, headers={"retry-after": "0"})
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return httpx2.Response(200, json=echo(json.loads(request.content)))
+
+    reader = server(handler, concurrency=3)
+    found = reader.next_tokens_of([(TEXT, [TEXT.index("cat")])] * 7)
+    assert [len(one) for one in found] == [1] * 7
+    assert (most, calls) == (3, 8)
+    with pytest.raises(SuspectError, match="status 401"):
+        server(lambda _: httpx2.Response(401)).next_tokens_of([(TEXT, [5])] * 3)
 
 
 def test_prefixes_are_asked_and_the_text_at_the_place_is_never_sent() -> None:
@@ -44,6 +166,8 @@ def test_prefixes_are_asked_and_the_text_at_the_place_is_never_sent() -> None:
 
     def handler(request: httpx2.Request) -> httpx2.Response:
         prompts = json.loads(request.content)["prompt"]
+        if isinstance(prompts, str):
+            return httpx2.Response(400)
         asked.extend(prompts)
         top = {" cat": math.log(0.5), " dog": math.log(0.25)}
         choices = [{"index": i, "logprobs": {"top_logprobs": [top]}} for i in range(len(prompts))]
@@ -76,10 +200,19 @@ def test_a_server_without_distributions_is_refused(answer: httpx2.Response) -> N
         server(lambda _: answer).next_tokens("a b", [1])
 
 
-def test_a_choice_without_a_list_is_left_out() -> None:
-    reader = server(lambda _: httpx2.Response(200, json={"choices": [{"index": 0}]}))
-    assert reader.next_tokens("a b", [1]) == [None]
-    reader.close()
+def test_a_choice_without_a_list_is_left_out_and_a_server_without_any_is_refused() -> None:
+    has_list = True
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        if isinstance(json.loads(request.content)["prompt"], str):
+            return httpx2.Response(400)
+        top = {"top_logprobs": [{" b": -0.5}]} if has_list else None
+        return httpx2.Response(200, json={"choices": [{"index": 0}, {"index": 1, "logprobs": top}]})
+
+    assert server(handler).next_tokens("a b", [0, 1]) == [None, [(" b", math.exp(-0.5))]]
+    has_list = False
+    with pytest.raises(SuspectError, match="no distributions"):
+        server(handler).next_tokens("a b", [0, 1])
 
 
 def test_a_path_that_nobody_knows_is_refused() -> None:
