@@ -72,7 +72,8 @@ def audit() -> None:
 @key_id_option
 @tokenizer_option
 @click.option("--suspect", required=True, help="How reports call the suspect.")
-@click.option("--model", default="", help="The name it is asked by.")
+@click.option("--model", default="", help="The name it is asked by, and answers by.")
+@click.option("--answers-as", default="", help="The name it answers by, where that is another.")
 @click.option(
     "--access",
     type=click.Choice([one.value for one in Access]),
@@ -168,6 +169,7 @@ def plan(
     tokenizers: tuple[Path, ...],
     suspect: str,
     model: str,
+    answers_as: str,
     access: str,
     training_cutoff: datetime | None,
     prompts_file: Path | None,
@@ -228,6 +230,7 @@ def plan(
     wishes = Wishes(
         suspect=suspect,
         model=model,
+        answers_as=answers_as,
         access=kind,
         alpha=alpha,
         effect=effect,

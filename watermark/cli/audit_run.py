@@ -21,6 +21,7 @@ from watermark.suspects.gguf import load_gguf
 from watermark.suspects.http_reading import HttpReader
 from watermark.suspects.huggingface import FolderSuspect
 from watermark.suspects.opening import begin, log_of, open_audit
+from watermark.suspects.weights import weights_digest
 
 if TYPE_CHECKING:
     from watermark.radioactivity import AuditPlan
@@ -111,12 +112,12 @@ def run(
             raise AuditPlanError("the plan names no model to ask for; plan with --model")
         is_open = plan.access.is_open
         suspect = HttpReader(settings) if is_open else ApiSuspect(settings)
-        asked = f"{urlsplit(url).netloc.rpartition('@')[2]} {dialect}"
+        asked = f"{_address(url)} {dialect}"
     elif weights is not None:
         suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)
-        asked = f"folder {weights.name}"
+        asked = f"folder {weights.name} {weights_digest(weights)}"
     elif gguf is not None:
-        suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name}"
+        suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
         suspect, asked = _collected(audit, collected), "answers collected before"
     begin(
@@ -127,6 +128,12 @@ def run(
         is_exploratory=exploratory,
     )
     return _execute(audit, suspect, as_control=as_control)
+
+
+def _address(url: str) -> str:
+    """Return where a server is, without a password or a query that may hold one."""
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def _api_key(name: str | None) -> str:

@@ -172,7 +172,9 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         form: `PLAN_FORM`.
         suspect: How reports call the suspect.
-        model: The name it is asked by, and that its answers must bear; empty for any.
+        model: The name it is asked by, and that its answers bear, or a longer one that begins
+            with it (`m-2026-01-31` for `m`); empty for any.
+        answers_as: The name that its answers bear, where that is another; empty for `model`.
         access: What it lets one see.
         training_cutoff: When it stopped learning, as far as one knows; empty for unknown.
         created: When the plan was made.
@@ -199,6 +201,7 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     form: str = PLAN_FORM
     suspect: str
     model: str = ""
+    answers_as: str = ""
     access: Access = Access.CLOSED
     training_cutoff: str = ""
     created: str

@@ -125,6 +125,11 @@ def script_of(text: str) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
+def last_of_each(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the last attempt of each prompt."""
+    return list({one.prompt: one for one in attempts}.values())
+
+
 def count_kinds(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> dict[str, int]:
     """Return how many attempts were of which kind: outcomes, and kinds of text among answers.
 

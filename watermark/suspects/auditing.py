@@ -25,9 +25,10 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
-from watermark.suspects.answers import Attempt, Outcome, count_kinds
+from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
+from watermark.suspects.naming import NameWatch
 from watermark.suspects.reading import Reading, ToRead, UnitMap, cut, read_passages
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class Audit:
             if not waiting or self._is_over(look, is_control=is_control):
                 _check_answered(journal.entries[before:])
                 return look
-            self._wave(suspect, waiting[: max(8, len(prompts) // _LOOKS)], journal)
+            wave = waiting[: max(8, len(prompts) // _LOOKS)]
+            self._wave(suspect, wave, journal, is_control=is_control)
             look = self._look(journal.entries, len(prompts))
 
     def read(self, reader: Reader, *, tell: Callable[[Look], None] = lambda _look: None) -> Look:
@@ -196,6 +198,9 @@ class Audit:
         step, at_once = max(4, len(passages) // _LOOKS), getattr(reader, "at_once", 1)
         waiting: list[ToRead] = []
         had = len(journal.entries)
+        watch = NameWatch.of(
+            self.plan, next((one.model for one in journal.entries if one.model), "")
+        )
         for number, read in enumerate(passages, start=1):
             cut_text = cut(read, self._unit)
             places = view.read(cut_text.passage).tolist()
@@ -207,6 +212,8 @@ class Audit:
             is_look = number % step == 0 or number == len(passages)
             if len(waiting) == at_once or is_look:
                 for one in read_passages(reader, waiting, units):
+                    if not watch.accepts(one.model):  # not kept, and so read again
+                        raise watch.refusal(one.model)
                     journal.append(one)
                 waiting = []
             if is_look:
@@ -242,7 +249,7 @@ class Audit:
             journal,
             self._observed(journal.entries),
             self._look(journal.entries, len(prompts)),
-            count_kinds(prompts, _last_of_each(journal.entries)),
+            count_kinds(prompts, last_of_each(journal.entries)),
             is_complete=not _waiting(prompts, journal.entries),
         )
 
@@ -274,26 +281,27 @@ class Audit:
         had = {one.prompt for one in self._journal(ANSWERS).entries}
         return [one for one in prompts if one.id in had]
 
-    def _wave(self, suspect: Suspect, prompts: Sequence[Prompt], journal: Journal[Attempt]) -> None:
+    def _wave(
+        self,
+        suspect: Suspect,
+        prompts: Sequence[Prompt],
+        journal: Journal[Attempt],
+        *,
+        is_control: bool,
+    ) -> None:
         """Ask some prompts and keep what comes (rule 3)."""
-        name = next((one.model for one in journal.entries if one.counts and one.model), "")
-        others: list[str] = []
+        first = next((one.model for one in journal.entries if one.counts and one.model), "")
+        watch, others = NameWatch.of(self.plan, first, is_control=is_control), list[str]()
 
         def keep(attempt: Attempt) -> None:
-            nonlocal name
-            if attempt.counts and name and attempt.model not in {name, ""}:
+            if attempt.counts and not watch.accepts(attempt.model):
                 others.append(attempt.model)
                 attempt = msgspec.structs.replace(attempt, outcome=Outcome.OTHER_MODEL)
-            name = name or attempt.model
             journal.append(attempt)
 
         suspect.ask(prompts, keep)
         if others:
-            raise SuspectError(
-                f"the suspect answered as {name!a} and now answers as {others[0]!a}: another "
-                "model, whose answers do not count; ask for the first by its full name, or plan "
-                "an audit of the other"
-            )
+            raise watch.refusal(others[0])
 
     def _is_over(self, look: Look, *, is_control: bool) -> bool:
         if is_control:
@@ -364,7 +372,7 @@ class Audit:
             return None, {}
         journal.check_whole()
         observations = self._observed(journal.entries)
-        kinds = count_kinds(self.folder.prompts(), _last_of_each(journal.entries))
+        kinds = count_kinds(self.folder.prompts(), last_of_each(journal.entries))
         return weigh_evidence(self._records, observations, self._design), kinds
 
     def _undelivered(self, observations: Sequence[Observation]) -> Evidence | None:
@@ -390,7 +398,3 @@ def _check_answered(attempts: Sequence[Attempt]) -> None:
 def _waiting(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:
     done = {one.prompt for one in attempts if one.is_final}
     return [one for one in prompts if one.id not in done]
-
-
-def _last_of_each(attempts: Sequence[Attempt]) -> list[Attempt]:
-    return list({one.prompt: one for one in attempts}.values())

@@ -26,6 +26,7 @@ import msgspec
 from watermark.errors import SuspectError
 from watermark.suspects.client import OF_A_PROMPT, ApiSettings, Line, TryAgainError
 from watermark.suspects.dialects import Dialect
+from watermark.suspects.naming import NameWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -88,7 +89,7 @@ class HttpReader:
         transport: What carries requests; None for the network.
 
     Attributes:
-        model: The name that its last answer bears; empty where it bears none.
+        model: The name that its answers bear; empty where they bear none.
         billed: Tokens so far, of prompts and of answers.
         at_once: Texts that it is worth giving together.
     """
@@ -99,6 +100,7 @@ class HttpReader:
         self._line = Line(replace(settings, dialect=Dialect.COMPLETIONS), transport)
         self._ways = list(_WAYS)
         self._works = False
+        self._watch = NameWatch()
         self.model = ""
         self.billed = (0, 0)
         self.at_once = settings.concurrency
@@ -189,7 +191,9 @@ class HttpReader:
             )
         for one in found:
             usage = one.usage or _Usage()
-            self.model = one.model or ""
+            if not self._watch.accepts(one.model or ""):
+                raise self._watch.refusal(one.model or "")
+            self.model = self._watch.first
             self.billed = (
                 self.billed[0] + (usage.prompt_tokens or 0),
                 self.billed[1] + (usage.completion_tokens or 0),

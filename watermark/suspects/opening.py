@@ -80,8 +80,8 @@ def begin(
 
     Raises:
         AuditPlanError: It is not logged, and was not called exploratory.
-        AuditRunError: There are answers already, and nothing says how they came about; or another
-            session is at work.
+        AuditRunError: There are answers already, and nothing says how they came about; it began
+            with another suspect; or another session is at work.
     """
     with folder.session():
         return _begun(folder, log, asked, is_control=is_control, is_exploratory=is_exploratory)
@@ -124,9 +124,24 @@ def _begun(
             key_proofs=tuple(_proof(log, one.commitment.encode()) for one in folder.plan.keys),
             log_verifier=str(log.verifier),
         )
-    facts = msgspec.structs.replace(facts, **{"control" if is_control else "suspect": asked})
+    role = "control" if is_control else "suspect"
+    _check_same(folder, role, getattr(facts, role), asked)
+    facts = msgspec.structs.replace(facts, **{role: asked})
     folder.write(RUN, encode_facts(facts))
     return facts
+
+
+def _check_same(folder: AuditFolder, role: str, before: str, asked: str) -> None:
+    """Refuse to go on with another suspect: its answers would stand among those of the first.
+
+    Raises:
+        AuditRunError: The audit began with another, or asked it in another way.
+    """
+    if before and before != asked:
+        raise AuditRunError(
+            f"the audit in {folder.path} began with {role} {before!a}, and goes on with none but "
+            f"that; {asked!a} needs a plan of its own (`watermark audit plan` with another --out)"
+        )
 
 
 def check_commitments(plan: AuditPlan, logged: Mapping[bytes, int]) -> None:

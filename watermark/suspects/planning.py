@@ -58,6 +58,7 @@ class Wishes:
     Attributes:
         suspect: How reports call the suspect.
         model: The name it is asked by.
+        answers_as: The name that its answers bear, where `AuditPlan.model` does not say it.
         access: What it lets one see.
         alpha: Level.
         effect: Supposed mean excess of a score, in standard deviations.
@@ -77,6 +78,7 @@ class Wishes:
 
     suspect: str
     model: str = ""
+    answers_as: str = ""
     access: Access = Access.CLOSED
     alpha: float
     effect: float
@@ -164,6 +166,7 @@ def _plan_of(
     return AuditPlan(
         suspect=wishes.suspect,
         model=wishes.model,
+        answers_as=wishes.answers_as,
         access=wishes.access,
         training_cutoff=format_time(wishes.training_cutoff) if wishes.training_cutoff else "",
         created=format_time(now),
