@@ -120,6 +120,9 @@ def run(
         suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
         suspect, asked = _collected(audit, collected), "answers collected before"
+    device = getattr(suspect, "device", "")
+    if device:
+        render.write_note(f"the weights run on: {device}")
     begin(
         audit.folder,
         log_of(keys_file),

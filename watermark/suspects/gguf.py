@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,21 +21,30 @@ if TYPE_CHECKING:
     from watermark.suspects.dialects import Sampling
     from watermark.suspects.reading import Candidates
 
+_ALL_LAYERS: Final = -1
+"""To a GPU as many layers as there are."""
+
 
 def load_gguf(file: Path, sampling: Sampling, *, seed: int = 0) -> GgufSuspect:
-    """Return the suspect in a GGUF file.
+    """Return the suspect in a GGUF file, on a GPU where the package was built for one.
 
     Raises:
         SuspectError: llama-cpp-python is not installed, or the file cannot be loaded.
     """
     package = load_extra("llama_cpp", "llama-cpp", "a GGUF file needs", SuspectError)
+    has_gpu = bool(package.llama_supports_gpu_offload())
     try:
         model = package.Llama(
-            model_path=str(file), logits_all=True, n_ctx=0, seed=seed, verbose=False
+            model_path=str(file),
+            n_gpu_layers=_ALL_LAYERS if has_gpu else 0,
+            logits_all=True,
+            n_ctx=0,
+            seed=seed,
+            verbose=False,
         )
     except Exception as err:  # the package raises whatever comes up
         raise SuspectError(f"{file} cannot be loaded as GGUF; give the model's own file") from err
-    return GgufSuspect(model, sampling)
+    return GgufSuspect(model, sampling, device="gpu" if has_gpu else "cpu")
 
 
 class GgufSuspect:
@@ -44,10 +53,18 @@ class GgufSuspect:
     Args:
         model: A `llama_cpp.Llama` with all logits kept.
         sampling: How it is to answer.
+        device: Where it runs, in a word.
     """
 
-    def __init__(self, model: Any, sampling: Sampling) -> None:  # noqa: ANN401 - no types
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - no types
+        sampling: Sampling,
+        *,
+        device: str = "cpu",
+    ) -> None:
         self._model = model
+        self.device = device
         self._sampling = sampling
 
     def ask(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:

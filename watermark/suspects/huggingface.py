@@ -34,6 +34,9 @@ class FolderSuspect:
         seed: Of its sampling.
         trust_remote_code: Run Python code that the folder brings along.
 
+    Attributes:
+        device: Where it runs: `cuda` where there is a GPU, else `cpu`.
+
     Raises:
         SuspectError: torch or transformers is not installed, or the folder cannot be loaded.
     """
@@ -53,8 +56,8 @@ class FolderSuspect:
                 f"{folder} cannot be loaded ({type(err).__name__}); give a folder with "
                 "config.json, weights and tokenizer, and allow its code where it brings some"
             ) from err
-        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
-        self._network = network.to(self._device).eval()
+        self.device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        self._network = network.to(self.device).eval()
         self._sampling = sampling
         self._torch.manual_seed(seed)
         config = self._network.config
@@ -105,7 +108,7 @@ class FolderSuspect:
     def _top(self, ids: Sequence[int], rows: Sequence[int]) -> list[Candidates]:
         torch = self._torch
         with torch.inference_mode():
-            batch = torch.tensor([list(ids)], device=self._device)
+            batch = torch.tensor([list(ids)], device=self.device)
             logits = self._network(input_ids=batch).logits[0, list(rows)].double()
             best = torch.softmax(logits, dim=-1).topk(min(CANDIDATES, logits.shape[-1]), dim=-1)
         return [
@@ -143,7 +146,7 @@ class FolderSuspect:
 
     def _generate(self, ids: Sequence[int]) -> list[int]:
         torch, temperature = self._torch, self._sampling.temperature
-        batch = torch.tensor([list(ids)], device=self._device)
+        batch = torch.tensor([list(ids)], device=self.device)
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         how: dict[str, Any] = drawn if temperature else {"do_sample": False}
         with torch.inference_mode():

@@ -280,12 +280,38 @@ def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Package:
         @staticmethod
+        def llama_supports_gpu_offload() -> bool:
+            return False
+
+        @staticmethod
         def Llama(**_options: object) -> None:  # noqa: N802 - the package's name
             raise ValueError("failed to load model")
 
     monkeypatch.setattr("watermark.suspects.gguf.load_extra", lambda *_: Package)
     with pytest.raises(SuspectError, match="cannot be loaded"):
         load_gguf(tmp_path / "x.gguf", Sampling())
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_gguf_file_goes_to_a_gpu_where_the_package_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_gpu: bool
+) -> None:
+    seen: dict[str, object] = {}
+
+    class Package:
+        @staticmethod
+        def llama_supports_gpu_offload() -> bool:
+            return has_gpu
+
+        @staticmethod
+        def Llama(**options: object) -> FakeLlama:  # noqa: N802 - the package's name
+            seen.update(options)
+            return FakeLlama()
+
+    monkeypatch.setattr("watermark.suspects.gguf.load_extra", lambda *_: Package)
+    suspect = load_gguf(tmp_path / "x.gguf", Sampling())
+    assert seen["n_gpu_layers"] == (-1 if has_gpu else 0)
+    assert suspect.device == ("gpu" if has_gpu else "cpu")
 
 
 @pytest.mark.shared
