@@ -33,7 +33,7 @@ from watermark.suspects.conversations import (
     seed_prompts,
     traffic_of,
 )
-from watermark.suspects.planning import DEFAULT_REFERENCE, Wishes, write_plan
+from watermark.suspects.planning import DEFAULT_REFERENCE, Wishes, can_have_marked, write_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -203,7 +203,7 @@ def plan(
     """
     desk = Desk(keys_file)
     ring = desk.ring()
-    records = _records(ring, key_ids, keys_file)
+    records = _records(desk, ring, key_ids, training_cutoff)
     unit = _unit(records, tokenizers)
     conversations = read_conversations(delivered) if delivered else []
     traffic = traffic_of(conversations, unit, records[0].context_width)
@@ -271,10 +271,15 @@ def plan(
     return render.EXIT_DONE
 
 
-def _records(ring: KeyRing, key_ids: tuple[str, ...], keys_file: Path) -> Sequence[KeyRecord]:
+def _records(
+    desk: Desk, ring: KeyRing, key_ids: tuple[str, ...], cutoff: datetime | None
+) -> Sequence[KeyRecord]:
     """Return the keys that are named; of all, those that an audit can test."""
-    found = select_records(ring, key_ids, keys_file)
-    return found if key_ids else [one for one in found if one.is_copula] or found
+    found = select_records(ring, key_ids, desk.path)
+    if key_ids:
+        return found
+    able = [one for one in found if one.is_copula] or found
+    return [one for one in able if can_have_marked(one, desk.now, cutoff)] or able
 
 
 def _unit(records: Sequence[KeyRecord], tokenizers: tuple[Path, ...]) -> Unit:

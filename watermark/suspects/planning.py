@@ -127,7 +127,8 @@ def write_plan(
     if (folder / PLAN).exists():
         raise AuditPlanError(f"{folder} holds a plan already; give another folder")
     check_keys(records)
-    keys = _marked_before(records, wishes.training_cutoff)
+    _check_marked(records, now, wishes.training_cutoff)
+    _check_repeats(wishes, rows)
     _check_traffic(wishes, traffic)
     lengths = [len(unit.encode(_text(one))) for one in rows]
     expected = forecast(
@@ -138,7 +139,7 @@ def write_plan(
         prompt_tokens=sum(lengths) // max(1, len(rows)),
         is_open=wishes.access.is_open,
         n_units=sum(lengths),
-        n_keys=len(keys),
+        n_keys=len(records),
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
@@ -146,7 +147,7 @@ def write_plan(
     write_file(folder / PROMPTS, data)
     prompts = PlanFile(name=PROMPTS, sha256=_digest(data), rows=len(rows))
     logged = log.read().index if log else {}
-    plan_keys = tuple(_plan_key(one, logged) for one in keys)
+    plan_keys = tuple(_plan_key(one, logged) for one in records)
     plan = _plan_of(wishes, plan_keys, prompts, delivered=delivered, expected=expected, now=now)
     encoded = encode_plan(plan)
     write_file(folder / PLAN, encoded)
@@ -217,23 +218,55 @@ def _text(one: Prompt | ReadText) -> str:
     return text
 
 
-def _marked_before(records: Sequence[KeyRecord], cutoff: datetime | None) -> Sequence[KeyRecord]:
-    """Return the keys that can have marked what a suspect learned from.
+def can_have_marked(record: KeyRecord, now: datetime, cutoff: datetime | None) -> bool:
+    """Return whether a suspect can have learned from what a key marked.
+
+    Args:
+        record: The key.
+        now: When that is asked.
+        cutoff: When the suspect stopped learning; None for unknown.
+    """
+    return record.start <= now and (cutoff is None or record.start < cutoff)
+
+
+def _check_marked(records: Sequence[KeyRecord], now: datetime, cutoff: datetime | None) -> None:
+    """Refuse keys that cannot be in the suspect: they would only dilute those that can.
 
     Raises:
-        AuditPlanError: There is none.
+        AuditPlanError: There is one.
     """
-    if cutoff is None:
-        return records
-    found = [one for one in records if one.start < cutoff]
-    if not found:
-        first = min(one.start for one in records)
+    late = [one for one in records if not can_have_marked(one, now, cutoff)]
+    if not late:
+        return
+    first = min(late, key=lambda one: one.start)
+    is_future = first.start > now
+    before = "now" if cutoff is None or is_future else "the suspect's training cut-off"
+    when = now if cutoff is None or is_future else cutoff
+    what = (
+        f"key {first.key_id!a} marks from {format_time(first.start)} on, not before {before}, "
+        f"{format_time(when)}"
+    )
+    if len(late) == len(records):
         raise AuditPlanError(
-            f"this cannot succeed: no key marked before the suspect's training cut-off "
-            f"{format_time(cutoff)}, the first one from {format_time(first)} on; audit a model "
-            "that was trained later"
+            f"this cannot succeed: no key marked before {before}: {what}; audit a model that was "
+            "trained later"
         )
-    return found
+    raise AuditPlanError(f"{what}; leave it out (--key-id names the others)")
+
+
+def _check_repeats(wishes: Wishes, rows: Sequence[Prompt] | Sequence[ReadText]) -> None:
+    """Refuse prompts that are asked again at temperature 0: the same answer scores nothing more.
+
+    Raises:
+        AuditPlanError: There are some.
+    """
+    n_distinct = len({_text(one) for one in rows})
+    if wishes.temperature == 0 and not wishes.access.is_open and n_distinct < len(rows):
+        raise AuditPlanError(
+            f"at temperature 0 a prompt that is asked again has the same answer, and only "
+            f"{n_distinct} of {len(rows)} prompts differ; plan {n_distinct} requests, or give more "
+            "prompts, or another --temperature"
+        )
 
 
 def _check_traffic(wishes: Wishes, traffic: Sequence[Traffic]) -> None:

@@ -303,12 +303,33 @@ def test_what_cannot_succeed_is_refused_with_what_would(tmp_path: Path) -> None:
     late = dataclasses.replace(key(), not_before=datetime(2026, 6, 1, tzinfo=UTC))
     with pytest.raises(AuditPlanError, match="no key marked before"):
         make(tmp_path / "a", [late], training_cutoff=datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(AuditPlanError, match=r"'k' marks from 2026-06-01.*leave it out"):
+        make(
+            tmp_path / "a", [late, key(2, key_id="old")],
+            training_cutoff=datetime(2026, 1, 1, tzinfo=UTC),
+        )  # fmt: skip
+    future = dataclasses.replace(key(), not_before=datetime(2027, 1, 1, tzinfo=UTC))
+    for cutoff in (None, datetime(2028, 1, 1, tzinfo=UTC)):
+        with pytest.raises(AuditPlanError, match="not before now"):
+            make(tmp_path / "a", [future, key(2, key_id="old")], training_cutoff=cutoff)
     with pytest.raises(AuditPlanError, match="need what was delivered"):
         make(tmp_path / "a", [key()], weighting=Weighting.ALL_KEYS)
     make(tmp_path / "a", [late, key(2, key_id="old")], training_cutoff=NOW)
     assert len(AuditFolder(tmp_path / "a").plan.keys) == 2
     with pytest.raises(AuditPlanError, match="holds a plan already"):
         make(tmp_path / "a", [key()])
+
+
+def test_prompts_that_are_repeated_at_temperature_0_count_for_nothing(tmp_path: Path) -> None:
+    prompts = [Prompt(id=f"p{i}", prompt=f"Please write text number {i % 8}") for i in range(24)]
+
+    def plan(rows: Sequence[Prompt], **changes: object) -> None:
+        asked = wishes(**changes)
+        write_plan(tmp_path / "a", asked, [key()], rows=rows, traffic=(), unit=UNIT, now=NOW)
+
+    with pytest.raises(AuditPlanError, match="only 8 of 24 prompts differ; plan 8 requests"):
+        plan(prompts, temperature=0.0)
+    plan(prompts[:8], temperature=0.0, budget=Budget(requests=8, max_tokens=200))
 
 
 def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
