@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,10 +23,11 @@ from watermark.radioactivity import (
     PromptSource,
     Weighting,
 )
-from watermark.radioactivity.plan import plan_entry
+from watermark.radioactivity.plan import PlanFile, TokensField, plan_entry
 from watermark.suspects.conversations import (
     agreeing_accounts,
     first_turns,
+    origin_of,
     passages,
     prefixes,
     read_conversations,
@@ -59,6 +61,26 @@ Examples:
   watermark audit plan -o audit --keys KEYS.toml --suspect "Example 7B" \\
     --access open-argmax --delivered delivered.jsonl --requests 300
 """
+
+
+class Temperature(click.ParamType[float | None]):
+    """A temperature, >= 0, or `none`."""
+
+    name = "float|none"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """Return the number, None for `none`."""
+        if value == "none":
+            return None
+        try:
+            found = float(str(value))
+        except ValueError:
+            found = -1.0
+        if not 0 <= found < math.inf:
+            self.fail(f"{value!a} is no temperature; write a number from 0 on, or none", param, ctx)
+        return found
 
 
 @click.group()
@@ -131,7 +153,20 @@ def audit() -> None:
 @click.option(
     "--max-tokens", type=click.IntRange(1), default=400, show_default=True, help="Of an answer."
 )
-@click.option("--temperature", type=float, default=1.0, show_default=True, help="Of answers.")
+@click.option(
+    "--max-tokens-as",
+    type=click.Choice([one.value for one in TokensField]),
+    default=TokensField.MAX_TOKENS.value,
+    show_default=True,
+    help="The field that says so to a server; none for one that takes neither.",
+)
+@click.option(
+    "--temperature",
+    type=Temperature(),
+    default="1",
+    show_default=True,
+    help="Of answers; none for a server that does not take it.",
+)
 @click.option("--system", default="", help="A system prompt.")
 @click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, callback=check_share)
 @click.option(
@@ -183,7 +218,8 @@ def plan(
     full_at: int,
     requests: int,
     max_tokens: int,
-    temperature: float,
+    max_tokens_as: str,
+    temperature: float | None,
     system: str,
     alpha: float,
     effect: float,
@@ -213,11 +249,11 @@ def plan(
     kind = Access(access)
     if prefix_units is not None and (accounts is None or kind.is_open):
         raise click.UsageError("--prefix-units goes with --accounts, and with closed access")
-    source, rows = _rows(
+    source, origin, rows = _rows(
         kind, conversations, prompts_file, accounts=accounts, count=requests, seed=seed
     )
     if prefix_units is not None and accounts is not None:
-        source = PromptSource.PREFIXES
+        source, origin = PromptSource.PREFIXES, None
         begun = prefixes(
             conversations,
             agreeing_accounts(accounts),
@@ -248,8 +284,10 @@ def plan(
         ),
         system=system,
         temperature=temperature,
+        max_tokens_as=TokensField(max_tokens_as),
         prompt_source=source,
         prompt_seed=seed,
+        prompt_origin=origin,
         training_cutoff=training_cutoff,
         has_control=control,
     )
@@ -299,20 +337,22 @@ def _rows(
     accounts: Path | None,
     count: int,
     seed: str,
-) -> tuple[PromptSource, list[Prompt] | list[ReadText]]:
-    """Return what will be sent, and why it is free of the key."""
+) -> tuple[PromptSource, PlanFile | None, list[Prompt] | list[ReadText]]:
+    """Return why what will be sent is free of the key, the file it is of, and what it is."""
     if access.is_open:
-        return PromptSource.PASSAGES, passages(conversations, count=count, seed=seed)
+        return PromptSource.PASSAGES, None, passages(conversations, count=count, seed=seed)
     if accounts is not None:
         agreed = agreeing_accounts(accounts)
         turns = first_turns(conversations, agreed, count=count, seed=seed)
-        return PromptSource.FIRST_TURNS, repeated(turns, count)
+        return PromptSource.FIRST_TURNS, None, repeated(turns, count)
     if prompts_file is None:
         raise AuditPlanError(
             "nothing to ask; give --prompts, such as seeds/probe-prompts.jsonl, or --accounts "
             "with --delivered"
         )
-    return PromptSource.SEEDS, repeated(seed_prompts(prompts_file, count=count, seed=seed), count)
+    source, origin = origin_of(prompts_file)
+    drawn = seed_prompts(prompts_file, count=count, seed=seed)
+    return source, origin, repeated(drawn, count)
 
 
 def _log(desk: Desk, made: AuditPlan, digest: str) -> None:

@@ -156,6 +156,11 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
         look = audit.run(suspect, is_control=as_control, tell=_tell)  # type: ignore[arg-type]
     if look.is_rejected and not as_control:
         render.write_note("the e-value has reached 1 / alpha: the null hypothesis is rejected")
+    if audit.plan.budget.price and look.n_answers < look.n_planned and not look.is_rejected:
+        render.write_note(
+            f"{look.spent:.2f} of {audit.plan.budget.price:.2f} is spent; a further request might "
+            "pass the limit, and those without an answer wait for it"
+        )
     if look.is_unheard:
         render.write_note(
             "warning: nothing was said at a context that was delivered; the suspect speaks another "
@@ -167,7 +172,10 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
 
 def _sampling(plan: AuditPlan) -> Sampling:
     return Sampling(
-        temperature=plan.temperature, max_tokens=plan.budget.max_tokens, system=plan.system
+        temperature=plan.temperature,
+        max_tokens=plan.budget.max_tokens,
+        max_tokens_as=plan.max_tokens_as,
+        system=plan.system,
     )
 
 

@@ -53,13 +53,25 @@ class PromptSource(enum.StrEnum):
     """Where prompts come from, and so why they are free of the key."""
 
     SEEDS = "seeds"
-    """Written for the purpose, and no one's."""
+    """This project's own, recognized by their digest: written for the purpose, and no one's."""
+    GIVEN = "given"
+    """Of a file that somebody gave: fixed before the plan, and whoever gave it vouches for it."""
     FIRST_TURNS = "first-turns"
     """First-turn user prompts, rows drawn by a committed seed."""
     PREFIXES = "prefixes"
     """Beginnings of delivered replies, cut where what comes after had no say in them."""
     PASSAGES = "passages"
     """Delivered replies, to be read (open access)."""
+
+
+class TokensField(enum.StrEnum):
+    """How a server is told the length of an answer."""
+
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    """What OpenAI's later models take."""
+    NONE = "none"
+    """Not at all."""
 
 
 class PlanKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,9 +197,11 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         delivered: What was delivered.
         prompt_source: Where prompts come from.
         prompt_seed: By which rows were drawn.
+        prompt_origin: The file of prompts that they were drawn from; None where it was none.
         prompts: The file of prompts, or of passages.
         system: A system prompt that goes with every prompt; empty for none.
         temperature: Of answers; None leaves it to the suspect.
+        max_tokens_as: The field by which a server is told the length of an answer.
         alpha: Level of the anytime-valid test.
         lambdas: Stakes of the bet.
         n_decoys: Decoy keys.
@@ -212,9 +226,11 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     delivered: tuple[DeliveredFile, ...] = ()
     prompt_source: PromptSource = PromptSource.SEEDS
     prompt_seed: str = ""
+    prompt_origin: PlanFile | None = None
     prompts: PlanFile
     system: str = ""
     temperature: float | None = 1.0
+    max_tokens_as: TokensField = TokensField.MAX_TOKENS
     alpha: float
     lambdas: tuple[float, ...]
     n_decoys: int
@@ -339,6 +355,11 @@ def forecast(
     Raises:
         AuditPlanError: It cannot succeed; the message says what would.
     """
+    if budget.price and not (budget.price_in or budget.price_out):
+        raise AuditPlanError(
+            f"a price limit of {budget.price:g} never holds where tokens cost nothing; give "
+            "--price-in and --price-out, or no --price"
+        )
     generated = n_units if is_open else budget.requests * budget.max_tokens
     expected, effect = int(share_scored * generated * n_keys), effect / n_keys
     needed = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=_PARTS)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from watermark.errors import SuspectError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -62,6 +64,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens: Tokens that were billed for the prompt, over all tries.
         completion_tokens: Tokens that were billed for answers, over all tries.
         tries: Requests that it took.
+        is_estimated: Whether the server did not say what it billed, so that tokens are a guess.
         detail: What went wrong, without any text of the suspect's.
     """
 
@@ -72,6 +75,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     tries: int = 1
+    is_estimated: bool = False
     detail: str = ""
 
     @property
@@ -125,6 +129,19 @@ def script_of(text: str) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 
 
+def check_answered(attempts: Sequence[Attempt]) -> None:
+    """Refuse a session in which nothing came to its end.
+
+    Raises:
+        SuspectError: It is one.
+    """
+    if attempts and not any(one.is_final for one in attempts):
+        raise SuspectError(
+            f"the suspect answered none of {len(attempts)} prompts; run the command again once it "
+            "is up"
+        )
+
+
 def last_of_each(attempts: Sequence[Attempt]) -> list[Attempt]:
     """Return the last attempt of each prompt."""
     return list({one.prompt: one for one in attempts}.values())
@@ -146,4 +163,5 @@ def count_kinds(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> dict[
             counts["refusal"] += is_refusal(one.text)
             counts["other-script"] += script_of(one.text) != scripts.get(one.prompt, "")
         counts["retried"] += one.tries > 1
+        counts["tokens-estimated"] += one.is_estimated
     return {name: number for name, number in sorted(counts.items()) if number}

@@ -17,6 +17,7 @@ from watermark.errors import SuspectError
 from watermark.suspects.answers import Attempt, Outcome, answered
 from watermark.suspects.client import MAX_BYTES, OF_A_PROMPT, ApiSettings, Line, TryAgainError
 from watermark.suspects.dialects import body_of, read_said
+from watermark.suspects.spending import estimated_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,12 +140,17 @@ class ApiSuspect:
             raise TryAgainError(str(err)) from None
         if not said.text.strip():
             raise TryAgainError(_EMPTY, tokens=(said.prompt_tokens, said.completion_tokens))
+        tokens = said.prompt_tokens, said.completion_tokens
+        if not said.has_usage:
+            system = settings.sampling.system
+            tokens = estimated_tokens(system + prompt.prompt), estimated_tokens(said.text)
         return answered(
             prompt,
             said.text,
             model=said.model,
-            prompt_tokens=said.prompt_tokens,
-            completion_tokens=said.completion_tokens,
+            prompt_tokens=tokens[0],
+            completion_tokens=tokens[1],
+            is_estimated=not said.has_usage,
         )
 
 
@@ -157,5 +163,6 @@ def _billed(attempt: Attempt, spent: Sequence[int], tries: int) -> Attempt:
         prompt_tokens=attempt.prompt_tokens + spent[0],
         completion_tokens=attempt.completion_tokens + spent[1],
         tries=tries,
+        is_estimated=attempt.is_estimated,
         detail=attempt.detail,
     )

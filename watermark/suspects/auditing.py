@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from watermark.errors import AuditRunError, SuspectError
+from watermark.errors import AuditRunError
 from watermark.keys import LABEL_CONTEXT
 from watermark.radioactivity import (
     Access,
@@ -25,11 +25,12 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
-from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
+from watermark.suspects.answers import Attempt, Outcome, check_answered, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
 from watermark.suspects.naming import NameWatch
 from watermark.suspects.reading import Reading, ToRead, UnitMap, cut, read_passages
+from watermark.suspects.spending import affordable, readable, spent_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -170,10 +171,14 @@ class Audit:
             tell(look)
             had = {one.prompt for one in journal.entries[before:]}  # once a session, failed or not
             waiting = [one for one in _waiting(prompts, journal.entries) if one.id not in had]
-            if not waiting or self._is_over(look, is_control=is_control):
-                _check_answered(journal.entries[before:])
+            if not waiting or (look.is_rejected and not is_control):
+                check_answered(journal.entries[before:])
                 return look
             wave = waiting[: max(8, len(prompts) // _LOOKS)]
+            if not is_control:
+                wave = affordable(self.plan, look.spent, wave, self._unit)
+            if not wave:
+                return look
             self._wave(suspect, wave, journal, is_control=is_control)
             look = self._look(journal.entries, len(prompts))
 
@@ -198,9 +203,6 @@ class Audit:
         step, at_once = max(4, len(passages) // _LOOKS), getattr(reader, "at_once", 1)
         waiting: list[ToRead] = []
         had = len(journal.entries)
-        watch = NameWatch.of(
-            self.plan, next((one.model for one in journal.entries if one.model), "")
-        )
         for number, read in enumerate(passages, start=1):
             cut_text = cut(read, self._unit)
             places = view.read(cut_text.passage).tolist()
@@ -210,16 +212,32 @@ class Audit:
                 break
             waiting.append(ToRead(read, cut_text, places))
             is_look = number % step == 0 or number == len(passages)
-            if len(waiting) == at_once or is_look:
-                for one in read_passages(reader, waiting, units):
-                    if not watch.accepts(one.model):  # not kept, and so read again
-                        raise watch.refusal(one.model)
-                    journal.append(one)
-                waiting = []
-            if is_look:
+            if len(waiting) < at_once and not is_look:
+                continue
+            fitting = readable(self.plan.budget, journal.entries, waiting)
+            self._read_some(reader, fitting, journal, units)
+            if is_look or fitting != waiting:
                 look = self._look_open(journal.entries)
                 tell(look)
+            if fitting != waiting:
+                break
+            waiting = []
         return look
+
+    def _read_some(
+        self,
+        reader: Reader,
+        passages: Sequence[ToRead],
+        journal: Journal[Reading],
+        units: UnitMap,
+    ) -> None:
+        """Have some passages read and keep what comes (rule 3)."""
+        first = next((one.model for one in journal.entries if one.model), "")
+        watch = NameWatch.of(self.plan, first)
+        for one in read_passages(reader, passages, units):
+            if not watch.accepts(one.model):  # not kept, and so read again
+                raise watch.refusal(one.model)
+            journal.append(one)
 
     def findings(self) -> Findings:
         """Return what the folder says (rule 1).
@@ -303,23 +321,13 @@ class Audit:
         if others:
             raise watch.refusal(others[0])
 
-    def _is_over(self, look: Look, *, is_control: bool) -> bool:
-        if is_control:
-            return False
-        budget = self.plan.budget.price
-        return look.is_rejected or bool(budget and look.spent >= budget)
-
     def _look(self, attempts: Sequence[Attempt], n_planned: int) -> Look:
         observations = self._observed(attempts)
-        budget = self.plan.budget
-        spent = budget.spent(
-            sum(one.prompt_tokens for one in attempts),
-            sum(one.completion_tokens for one in attempts),
-        )
-        return self._looked(observations, n_planned, spent)
+        return self._looked(observations, n_planned, spent_on(self.plan.budget, attempts))
 
     def _look_open(self, readings: Sequence[Reading]) -> Look:
-        return self._looked(self._observed_open(readings), self.plan.prompts.rows, 0.0)
+        spent = spent_on(self.plan.budget, readings)
+        return self._looked(self._observed_open(readings), self.plan.prompts.rows, spent)
 
     def _looked(self, observations: Sequence[Observation], n_planned: int, spent: float) -> Look:
         path = bet_path(self._records, observations, self._design)
@@ -384,15 +392,6 @@ class Audit:
 def undelivered(design: Design) -> Design:
     """Return the same design over contexts that nobody was delivered."""
     return replace(design, weights=replace(design.weights, weighting=Weighting.UNDELIVERED))
-
-
-def _check_answered(attempts: Sequence[Attempt]) -> None:
-    """Refuse a session in which nothing came to its end."""
-    if attempts and not any(one.is_final for one in attempts):
-        raise SuspectError(
-            f"the suspect answered none of {len(attempts)} prompts; run the command again once it "
-            "is up"
-        )
 
 
 def _waiting(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:

@@ -15,6 +15,7 @@ Rule 2: which rows are drawn follows from a seed that was fixed, never from what
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,8 @@ import numpy as np
 
 from watermark.errors import AuditPlanError
 from watermark.radioactivity import Path as MarkPath
-from watermark.radioactivity import Traffic
+from watermark.radioactivity import PromptSource, Traffic
+from watermark.radioactivity.plan import PlanFile
 from watermark.suspects.answers import Prompt
 from watermark.suspects.reading import ReadText, cut
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 _ASSISTANT: Final = "assistant"
 _USER: Final = "user"
+SEEDS: Final = frozenset({"a6bdf5f77e623c50e9e2676a8e7835260c830a4a35b10c9d601c7a335af56ca3"})
+"""Digests of this project's files of prompts, `seeds/probe-prompts.jsonl`."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -276,6 +280,21 @@ def seed_prompts(path: Path, *, count: int, seed: str) -> list[Prompt]:
     if not rows:
         raise AuditPlanError(f"{path} holds no prompts; write some")
     return [rows[i] for i in drawn(len(rows), count, seed)]
+
+
+def origin_of(path: Path) -> tuple[PromptSource, PlanFile]:
+    """Return which file of prompts that is, and what speaks for it.
+
+    Raises:
+        AuditPlanError: It cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise AuditPlanError(f"cannot read {path}; correct the path") from err
+    sha256 = hashlib.sha256(data).hexdigest()
+    source = PromptSource.SEEDS if sha256 in SEEDS else PromptSource.GIVEN
+    return source, PlanFile(name=path.name, sha256=sha256, rows=len(data.splitlines()))
 
 
 def repeated(prompts: Sequence[Prompt], count: int) -> list[Prompt]:

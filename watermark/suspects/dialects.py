@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from watermark.errors import SuspectError
+from watermark.radioactivity.plan import TokensField
 
 _ANTHROPIC_VERSION: Final = "2023-06-01"
 T = TypeVar("T")
@@ -43,11 +44,13 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         temperature: As the API has it, >= 0; None leaves the field out.
         max_tokens: Tokens of an answer, >= 1.
+        max_tokens_as: The field that says so; `none` leaves it out.
         system: A system prompt; empty for none. It is in view of every answer.
     """
 
     temperature: float | None = 1.0
     max_tokens: int = 400
+    max_tokens_as: TokensField = TokensField.MAX_TOKENS
     system: str = ""
 
 
@@ -60,12 +63,14 @@ class Said:
         model: Its name.
         prompt_tokens: Tokens billed for the prompt.
         completion_tokens: Tokens billed for the text.
+        has_usage: Whether the answer says what was billed.
     """
 
     text: str
     model: str
     prompt_tokens: int
     completion_tokens: int
+    has_usage: bool
 
 
 class _Usage(msgspec.Struct):
@@ -114,8 +119,11 @@ def headers_of(dialect: Dialect, api_key: str) -> dict[str, str]:
 
 
 def body_of(dialect: Dialect, model: str, prompt: str, sampling: Sampling) -> bytes:
-    """Return the body that asks one prompt."""
-    body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_tokens}
+    """Return the body that asks one prompt; Anthropic's always says `max_tokens`."""
+    body: dict[str, Any] = {"model": model}
+    field = TokensField.MAX_TOKENS if dialect is Dialect.MESSAGES else sampling.max_tokens_as
+    if field is not TokensField.NONE:
+        body[field.value] = sampling.max_tokens
     if sampling.temperature is not None:
         body["temperature"] = sampling.temperature
     if dialect is Dialect.COMPLETIONS:
@@ -148,12 +156,14 @@ def read_said(dialect: Dialect, data: bytes) -> Said:
 
 
 def _said(text: str, model: str | None, usage: _Usage | None) -> Said:
+    has_usage = usage is not None
     usage = usage or _Usage()
     return Said(
         text=text,
         model=model or "",
         prompt_tokens=usage.prompt_tokens or usage.input_tokens or 0,
         completion_tokens=usage.completion_tokens or usage.output_tokens or 0,
+        has_usage=has_usage,
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from watermark.radioactivity import Weighting
+from watermark.radioactivity import PromptSource, Weighting
 from watermark.stats import LN_10
 from watermark.suspects.answers import Outcome
 from watermark.suspects.folder import RunFacts, encode_facts
@@ -171,12 +171,31 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
             "clean suspects were measured to reject no more often than alpha; for a proof plan "
             "with weights of other keys, or none."
         )
+    found += _vouched_for(plan, findings)
     if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")
     if not plan.training_cutoff:
         found.append("The suspect's training cut-off is not known to the plan.")
     if findings.kinds.get(Outcome.OTHER_MODEL):
         found.append("Some answers bore another model's name, and were not scored.")
+    return found
+
+
+def _vouched_for(plan: AuditPlan, findings: Findings) -> list[str]:
+    """Return what stands on somebody's word."""
+    found: list[str] = []
+    if plan.prompt_source is PromptSource.GIVEN and plan.prompt_origin is not None:
+        found.append(
+            f"The prompts are of a file {plan.prompt_origin.name!a}, SHA-256 "
+            f"{plan.prompt_origin.sha256}. They were fixed before the first query, and all they "
+            "hold is taken out of the test; that they were not chosen by the key, whoever gave "
+            "the file vouches for."
+        )
+    if findings.kinds.get("tokens-estimated"):
+        found.append(
+            "The suspect did not say what it billed for some answers: what was spent is partly an "
+            "estimate, of a token for every two bytes."
+        )
     return found
 
 

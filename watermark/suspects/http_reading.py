@@ -27,6 +27,7 @@ from watermark.errors import SuspectError
 from watermark.suspects.client import OF_A_PROMPT, ApiSettings, Line, TryAgainError
 from watermark.suspects.dialects import Dialect
 from watermark.suspects.naming import NameWatch
+from watermark.suspects.spending import estimated_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
@@ -190,7 +191,7 @@ class HttpReader:
                 "with logprobs, or audit it closed"
             )
         for one in found:
-            usage = one.usage or _Usage()
+            usage = one.usage or _Usage(prompt_tokens=estimated_tokens("".join(prompt)))
             if not self._watch.accepts(one.model or ""):
                 raise self._watch.refusal(one.model or "")
             self.model = self._watch.first

@@ -146,6 +146,7 @@ class FolderSuspect:
 
     def _generate(self, ids: Sequence[int]) -> list[int]:
         torch, temperature = self._torch, self._sampling.temperature
+        temperature = 1.0 if temperature is None else temperature
         batch = torch.tensor([list(ids)], device=self.device)
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         how: dict[str, Any] = drawn if temperature else {"do_sample": False}

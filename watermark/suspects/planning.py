@@ -27,6 +27,7 @@ from watermark.radioactivity.plan import (
     Forecast,
     PlanFile,
     PlanKey,
+    TokensField,
     encode_plan,
     forecast,
     plan_digest,
@@ -69,9 +70,11 @@ class Wishes:
         floor: Likewise.
         budget: What it may take.
         system: A system prompt.
-        temperature: Of answers.
+        temperature: Of answers; None leaves it to the suspect.
+        max_tokens_as: The field by which a server is told the length of an answer.
         prompt_source: Where prompts come from.
         prompt_seed: By which rows were drawn.
+        prompt_origin: The file of prompts they were drawn from; None where it was none.
         training_cutoff: When the suspect stopped learning; None for unknown.
         has_control: Whether a clean model will be asked the same.
     """
@@ -90,8 +93,10 @@ class Wishes:
     budget: Budget
     system: str = ""
     temperature: float | None = 1.0
+    max_tokens_as: TokensField = TokensField.MAX_TOKENS
     prompt_source: PromptSource = PromptSource.SEEDS
     prompt_seed: str = ""
+    prompt_origin: PlanFile | None = None
     training_cutoff: datetime | None = None
     has_control: bool = False
 
@@ -136,7 +141,7 @@ def write_plan(
         effect=wishes.effect,
         alpha=wishes.alpha,
         share_scored=wishes.share_scored,
-        prompt_tokens=sum(lengths) // max(1, len(rows)),
+        prompt_tokens=len(unit.encode(wishes.system)) + -(-sum(lengths) // max(1, len(rows))),
         is_open=wishes.access.is_open,
         n_units=sum(lengths),
         n_keys=len(records),
@@ -178,9 +183,11 @@ def _plan_of(
         delivered=delivered,
         prompt_source=wishes.prompt_source,
         prompt_seed=wishes.prompt_seed,
+        prompt_origin=wishes.prompt_origin,
         prompts=prompts,
         system=wishes.system,
         temperature=wishes.temperature,
+        max_tokens_as=wishes.max_tokens_as,
         alpha=wishes.alpha,
         lambdas=stakes_for(expected.effect),
         n_decoys=decoys_of(wishes.alpha),

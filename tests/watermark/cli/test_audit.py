@@ -68,6 +68,7 @@ def test_from_plan_to_replay(shell: Shell, keys: Path) -> None:
     result = json.loads(said.stdout)
     assert result["is_rejected"]
     assert not result["is_exploratory"]
+    assert any("'prompts.jsonl'" in one and "vouches" in one for one in result["limits"])
     assert [one["is_this"] for one in result["plans"]] == [True, False]
     page = (folder / "report.html").read_text()
     assert "Every plan for this suspect" in page
@@ -219,6 +220,35 @@ def test_a_ledgers_contexts_are_those_of_a_key_at_hand(shell: Shell, keys: Path)
         )  # fmt: skip
         assert refused.exit_code == 1
         assert message in refused.stderr
+
+
+def test_what_a_hosted_model_refuses_is_left_out_by_the_plan(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a", "--temperature", "none", "--max-tokens-as",
+                  "max_completion_tokens", "--answers-as", "full-name")  # fmt: skip
+    made = AuditFolder(folder).plan
+    assert (made.temperature, made.max_tokens_as, made.answers_as) == (
+        None, "max_completion_tokens", "full-name",
+    )  # fmt: skip
+    assert made.prompt_source == "given"
+    for bad in ("hot", "-1", "nan", "inf"):
+        refused = shell("audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",
+                        "--requests", "30", "--temperature", bad)  # fmt: skip
+        assert refused.exit_code == 2
+        assert "is no temperature" in refused.stderr
+
+
+def test_a_run_goes_on_with_the_server_it_began_with(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    answers = collect(keys, folder, is_marked=False)
+    run = ("audit", "run", folder, "--keys", keys)
+    assert shell(*run, "--answers", answers).exit_code == 0
+    before = {one.name: one.read_bytes() for one in folder.iterdir()}
+    refused = shell(*run, "--url", "http://u:secret@127.0.0.1:9/b")
+    assert refused.exit_code == 1
+    assert "needs a plan of its own" in refused.stderr
+    assert "127.0.0.1:9/b chat" in refused.stderr
+    assert "secret" not in refused.stderr
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
 
 
 def test_usage(shell: Shell, keys: Path) -> None:

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from watermark.errors import SuspectError
+from watermark.radioactivity.plan import TokensField
 from watermark.suspects import ApiSettings, ApiSuspect, Attempt, Dialect, Outcome, Prompt, Sampling
 from watermark.suspects import client as client_module
 from watermark.suspects.answers import count_kinds, is_refusal, script_of
@@ -68,6 +69,33 @@ def test_every_dialect_is_asked_in_its_own_way(dialect: Dialect) -> None:
     header = "x-api-key" if dialect is Dialect.MESSAGES else "authorization"
     assert seen[0].headers[header].endswith("secret")
     assert seen[0].url.path == dialect.path
+
+
+@pytest.mark.parametrize("field", list(TokensField))
+@pytest.mark.parametrize("dialect", [Dialect.CHAT, Dialect.COMPLETIONS])
+def test_fields_that_a_server_refuses_are_left_out_or_renamed(
+    field: TokensField, dialect: Dialect
+) -> None:
+    seen: list[dict[str, object]] = []
+
+    def handler(request: httpx2.Request) -> Answer:
+        seen.append(json.loads(request.content))
+        return chat("Once")
+
+    sampling = Sampling(temperature=None, max_tokens=9, max_tokens_as=field)
+    ask(handler, PROMPTS[:1], dialect=dialect, sampling=sampling)
+    expected = {} if field is TokensField.NONE else {field.value: 9}
+    assert {name: seen[0][name] for name in seen[0] if "max" in name} == expected
+    assert "temperature" not in seen[0]
+
+
+def test_tokens_are_estimated_where_the_server_is_silent() -> None:
+    silent = {"choices": [{"message": {"content": "Once upon"}}]}
+    (kept,) = ask(lambda _: Answer(200, json=silent), PROMPTS[:1])
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (6, 5, True)
+    assert count_kinds(PROMPTS, [kept])["tokens-estimated"] == 1
+    (kept,) = ask(lambda _: chat("Once upon"), PROMPTS[:1])
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (3, 5, False)
 
 
 def test_what_fails_for_a_while_is_tried_again_and_billed() -> None:

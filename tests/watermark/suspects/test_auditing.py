@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ from watermark.suspects.planning import check_records
 from watermark.text import WordsUnit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 UNIT = WordsUnit()
@@ -340,6 +341,53 @@ def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
     assert found.days == pytest.approx(24 / 1440, abs=1e-4)
     assert found.price == pytest.approx(24 * (6 * 2 + 1000 * 10) / 1e6, abs=1e-3)
     assert found.power > 0.99
+
+
+def test_a_price_limit_holds_before_every_request(tmp_path: Path) -> None:
+    unpriced = Budget(requests=24, max_tokens=60, price=5.0)
+    with pytest.raises(AuditPlanError, match="never holds where tokens cost nothing"):
+        make(tmp_path / "a", [key()], budget=unpriced)
+    budget = Budget(requests=24, max_tokens=60, price=0.0016, price_in=0.5, price_out=1.0)
+    audit = make(tmp_path / "a", [key()], budget=budget)
+
+    class Dear:
+        """Bills all that may be billed, and more for the prompt than was thought."""
+
+        n_asked = 0
+
+        def ask(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:
+            for i, one in enumerate(prompts):
+                self.n_asked += 1
+                said = {"text": plain_text(i), "prompt_tokens": 40, "completion_tokens": 60}
+                keep(msgspec.convert({"prompt": one.id, "outcome": "answer"} | said, Attempt))
+
+    suspect = Dear()
+    looks = [audit.run(suspect) for _ in range(3)]
+    assert 1 < suspect.n_asked < 24
+    assert looks[0].spent <= 0.0016 + 8 * 40 * 0.5 / 1e6  # of one wave the prompts were dearer
+    assert looks[0].spent + 80 / 1e6 > 0.0016
+    assert {one.n_answers for one in looks} == {suspect.n_asked}
+
+
+def test_a_price_limit_ends_reading_too(tmp_path: Path) -> None:
+    rows = [ReadText(id=f"r{i}", text=plain_text(i), path="splice") for i in range(24)]
+
+    class Dear(Parrot):
+        billed = (0, 0)
+
+        def next_tokens(self, text: str, places: Sequence[int]) -> list[Any]:
+            self.billed = (self.billed[0] + 200, self.billed[1])
+            return super().next_tokens(text, places)
+
+    budget = Budget(requests=24, max_tokens=60, price=0.0021, price_in=1.0)
+    asked = wishes(access=Access.ARGMAX, prompt_source=PromptSource.PASSAGES, budget=budget)
+    write_plan(tmp_path / "a", asked, [key()], rows=rows, traffic=(), unit=UNIT, now=NOW)
+    begin(AuditFolder(tmp_path / "a"), None, "http://s", is_exploratory=True)
+    audit = Audit(AuditFolder(tmp_path / "a"), [key()], UNIT)
+    audit.read(Dear([]))
+    findings = audit.findings()
+    assert not findings.is_complete
+    assert 0.0018 <= findings.look.spent <= 0.0021
 
 
 def test_several_keys_share_what_a_student_shows(tmp_path: Path) -> None:

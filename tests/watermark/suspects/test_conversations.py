@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.watermark.suspects.test_auditing import UNIT, key, marked_text
 from watermark.errors import AuditPlanError
-from watermark.radioactivity import Design, PairCollector, View, stakes_for, weigh_evidence
+from watermark.radioactivity import (
+    Design,
+    PairCollector,
+    PromptSource,
+    View,
+    stakes_for,
+    weigh_evidence,
+)
 from watermark.suspects.conversations import (
+    SEEDS,
     Conversation,
     Message,
+    origin_of,
     passages,
     prefixes,
     read_conversations,
@@ -76,6 +86,20 @@ def test_conversations_that_went_on_count_by_their_first_reply() -> None:
         assert sent.prompt.split() == gone_on.messages[1].content.split()[:9]
     with pytest.raises(AuditPlanError, match="as they stood after their first reply"):
         prefixes([two_replies(key(), 1, "select")], PROBE, UNIT, n_units=9, count=1, seed="1")
+
+
+def test_prompts_are_called_seeds_by_their_digest_alone(tmp_path: Path) -> None:
+    seeds = FilePath(__file__).parents[3] / "seeds"
+    rows = (line.split() for line in (seeds / "SHA256SUMS").read_text().splitlines())
+    sums = {name: digest for digest, name in rows}
+    assert {sums["probe-prompts.jsonl"]} == SEEDS
+    source, origin = origin_of(seeds / "probe-prompts.jsonl")
+    assert (source, origin.sha256) == (PromptSource.SEEDS, sums["probe-prompts.jsonl"])
+    other = tmp_path / "probe-prompts.jsonl"
+    other.write_bytes((seeds / "probe-prompts.jsonl").read_bytes() + b"\n")
+    assert origin_of(other)[0] is PromptSource.GIVEN
+    with pytest.raises(AuditPlanError, match="correct the path"):
+        origin_of(tmp_path / "none")
 
 
 def test_a_conversation_counts_once(tmp_path: Path) -> None:
