@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = 1000
 _HEIGHT: Final = 240
+_MOST_TICKS: Final = 10
+_LEAST_TOKENS: Final = 100.0
 _EXPLORATORY: Final = (
     '<p class="warning"><strong>Exploratory:</strong> this plan was not in a log before the first '
     "query. Nothing shows that it was fixed beforehand.</p>\n"
@@ -81,18 +83,18 @@ def _result(result: dict[str, Any]) -> str:
 
 
 def _path_figure(result: dict[str, Any]) -> str:
-    """Return log10 of the bet against scores, with the level, and the controls beside."""
-    series = [("suspect", result["suspect"]["path"])]
+    """Return log10 of the bet against what was said, with the level, and the controls beside."""
+    series = [("suspect", _points(result["suspect"]))]
     series += [
-        (name.replace("_", " "), one["path"])
+        (name.replace("_", " "), _points(one))
         for name, one in result["controls"].items()
         if one is not None
     ]
     level = -math.log10(result["alpha"])
     points = [point for _, path in series for point in path]
-    right = max([float(x) for x, _ in points], default=1.0)
-    top = max([level, *(float(y) for _, y in points)]) * 1.05
-    bottom = min([0.0, *(float(y) for _, y in points)])
+    right = max([_LEAST_TOKENS, *(x for x, _ in points)])
+    top = max([level, *(y for _, y in points)]) * 1.05
+    bottom = min([0.0, *(y for _, y in points)])
     lines = "".join(
         f'<polyline class="line{i}" points="{_polyline(path, right, bottom, top)}"/>'
         for i, (_, path) in enumerate(series)
@@ -100,18 +102,33 @@ def _path_figure(result: dict[str, Any]) -> str:
     y = _y(level, bottom, top)
     labels = ", ".join(f"{name} ({_STROKES[i]})" for i, (name, _) in enumerate(series))
     return _figure(
-        f'{lines}<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f"log10 of the e-value, {bottom:.1f} to {top:.1f}, against scores, 0 to {right:.0f}. "
-        f"Lines: {labels}. Dashed: 1 / alpha, 10^{level:.1f}.",
+        f'{lines}<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>{_ticks(right)}',
+        f"log10 of the e-value, {bottom:.1f} to {top:.1f}, against tokens that the suspect said or "
+        f"read, 0 to {right:.0f}, in the units of the key. Lines: {labels}. Dashed: 1 / alpha, "
+        f"10^{level:.1f}.",
+    )
+
+
+def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
+    """Return where the bet began, and its points: units so far, and log10 of its value."""
+    return [(0.0, 0.0), *((at["n_units"], at["log10_evalue"]) for at in one["path"])]
+
+
+def _ticks(right: float) -> str:
+    """Return a few numbers of tokens along the lower edge."""
+    step = 10.0 ** math.floor(math.log10(right))
+    step *= next(part for part in (0.1, 0.2, 0.5, 1.0) if right / (part * step) <= _MOST_TICKS)
+    return "".join(
+        f'<text x="{at * step / right * _WIDTH:.1f}" y="{_HEIGHT - 4}">{at * step:,.0f}</text>'
+        for at in range(1, int(right / step) + 1)
     )
 
 
 _STROKES: Final = ("thick", "thin", "dotted")
 
 
-def _polyline(path: Sequence[Sequence[float]], right: float, bottom: float, top: float) -> str:
-    points = [(0.0, 0.0), *((float(x), float(y)) for x, y in path)]
-    return " ".join(f"{x / right * _WIDTH:.1f},{_y(y, bottom, top):.1f}" for x, y in points)
+def _polyline(path: Sequence[tuple[float, float]], right: float, bottom: float, top: float) -> str:
+    return " ".join(f"{x / right * _WIDTH:.1f},{_y(y, bottom, top):.1f}" for x, y in path)
 
 
 def _y(value: float, bottom: float, top: float) -> float:
@@ -244,6 +261,6 @@ def _list(sentences: Sequence[str]) -> str:
 def _figure(drawn: str, caption: str) -> str:
     return (
         f'<figure class="chart">\n<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'preserveAspectRatio="none" role="img" aria-label="{escaped(caption)}">{drawn}</svg>\n'
+        f'role="img" aria-label="{escaped(caption)}">{drawn}</svg>\n'
         f"<figcaption>{escaped(caption)}</figcaption>\n</figure>\n"
     )

@@ -81,6 +81,7 @@ class Evidence:
         log_evalue_peak: Of its largest value, which decides.
         peak_after: Answers after which the largest value was reached.
         path: Of each answer: scores so far, and natural log of the bet's value after it.
+        answer_units: Of each answer: units in it.
         decoys: Rank among decoy keys.
         decoy_statistics: The statistic under each decoy, shape (n_decoys,).
         dose: How much.
@@ -97,6 +98,7 @@ class Evidence:
     log_evalue_peak: float
     peak_after: int
     path: tuple[tuple[int, float], ...]
+    answer_units: tuple[int, ...]
     decoys: DecoyRank
     decoy_statistics: tuple[float, ...]
     dose: Dose
@@ -139,6 +141,7 @@ def weigh_evidence(
         log_evalue_peak=max(log_evalues),
         peak_after=int(np.argmax(log_evalues)),
         path=tuple(path),
+        answer_units=tuple(one.n_units for one in observations),
         decoys=DecoyRank.of(len(decoys), int(reached)),
         decoy_statistics=tuple(decoys.tolist()),
         dose=_dose(pooled, len(observations), design, n_keys=len(records)),

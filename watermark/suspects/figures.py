@@ -1,8 +1,6 @@
 """The figures of an audit, as they stand in `result.json`: the same for everyone who computes them.
 
-Numbers are rounded to nine digits, so that machines whose logarithms differ in the last one agree.
-Rule 1: while a key is secret no figure tells the score of a single pair: the path of the bet has
-at most `STEPS` points, each after many scores.
+What they may tell of the scores, `shown` decides.
 """
 
 from __future__ import annotations
@@ -12,25 +10,17 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 
 from watermark.radioactivity import PromptSource, Weighting
-from watermark.stats import LN_10
 from watermark.suspects.answers import Outcome
 from watermark.suspects.folder import RunFacts, encode_facts
+from watermark.suspects.shown import evidence_fields, rounded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from watermark.radioactivity import AuditPlan, Evidence
+    from watermark.radioactivity import AuditPlan
     from watermark.suspects.auditing import Findings
 
 RESULT_FORM: Final = "output-watermark-audit-result/v1"
-STEPS: Final = 60
-LEAST_SCORES: Final = 64
-"""Scores between two points of the path, at least."""
-_BINS: Final = 40
-_DIGITS: Final = 9
 
 
 _ALWAYS: Final = (
@@ -75,7 +65,7 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         "is_rejected": look.is_rejected,
         "is_complete": findings.is_complete,
         "validity": _validity(plan.weighting),
-        "spent": _rounded(look.spent),
+        "spent": rounded(look.spent),
         "kinds": findings.kinds,
         "suspect": evidence_fields(evidence),
         "controls": {
@@ -88,39 +78,6 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         },
         "claim": claim(plan, findings),
         "limits": limits(plan, findings),
-    }
-
-
-def evidence_fields(one: Evidence) -> dict[str, Any]:
-    """Return the figures of one body of evidence."""
-    return {
-        "n_answers": one.n_answers,
-        "n_units": one.n_units,
-        "n_scored": one.n_scored,
-        "statistic": _rounded(one.statistic),
-        "effect": _rounded(one.effect),
-        "log10_evalue": _rounded(one.log_evalue / LN_10),
-        "log10_evalue_peak": _rounded(one.log_evalue_peak / LN_10),
-        "peak_after": one.peak_after,
-        "log10_pvalue_fixed_n": _rounded(one.log_pvalue / LN_10),
-        "decoys": {
-            "n": one.decoys.n_decoys,
-            "n_reached": one.decoys.n_reached,
-            "log10_pvalue": _rounded(one.decoys.log_pvalue / LN_10),
-            "histogram": _histogram(one),
-        },
-        "dose": {name: _rounded(value) for name, value in _dose_fields(one).items()},
-        "path": _path(one.path),
-        "keys": [
-            {
-                "key_id": key.key_id,
-                "n_scored": key.n_scored,
-                "log10_pvalue": _rounded(key.log_pvalue / LN_10),
-                "log10_pvalue_family": _rounded(key.log_pvalue_family / LN_10),
-                "effect": _rounded(key.effect),
-            }
-            for key in one.keys
-        ],
     }
 
 
@@ -201,36 +158,3 @@ def _vouched_for(plan: AuditPlan, findings: Findings) -> list[str]:
 
 def _validity(weighting: Weighting) -> str:
     return "measured" if weighting is Weighting.ALL_KEYS else "exact"
-
-
-def _dose_fields(one: Evidence) -> dict[str, float]:
-    return {"estimate": one.dose.estimate, "low": one.dose.low, "high": one.dose.high}
-
-
-def _path(path: Sequence[tuple[int, float]]) -> list[list[float | None]]:
-    """Return some points of the bet: scores so far, and log10 of its value (rule 1)."""
-    if not path:
-        return []
-    step = max(LEAST_SCORES, path[-1][0] // STEPS)
-    found: list[list[float | None]] = []
-    last = 0
-    for n_scored, log_evalue in path:
-        if n_scored - last >= step:
-            found.append([n_scored, _rounded(log_evalue / LN_10)])
-            last = n_scored
-    return found
-
-
-def _histogram(one: Evidence) -> dict[str, Any]:
-    """Return how the statistic falls under decoys, in its standard deviations."""
-    spread = one.statistic / (one.effect * math.sqrt(one.n_scored)) if one.effect else 1.0
-    z = np.array(one.decoy_statistics) / spread
-    edge = max(4.0, float(np.ceil(np.abs(z).max(initial=0.0))))
-    counts, _ = np.histogram(z, _BINS, (-edge, edge))
-    own = one.statistic / spread
-    return {"edge": edge, "counts": counts.tolist(), "own": _rounded(own)}
-
-
-def _rounded(value: float) -> float | None:
-    """Return nine digits; None for what is not finite, which JSON cannot say."""
-    return float(f"{value:.{_DIGITS}g}") + 0.0 if math.isfinite(value) else None

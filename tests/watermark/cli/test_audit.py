@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.watermark.suspects.test_auditing import marked_text, plain_text
+from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
 from watermark.suspects import AuditFolder
 

@@ -1,0 +1,116 @@
+"""What was planned and said is kept, and no byte of it can be changed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from watermark.errors import AuditPlanError, AuditRunError
+from watermark.radioactivity.plan import encode_plan, parse_plan
+from watermark.suspects import (
+    AuditFolder,
+    CallableSuspect,
+    CollectedSuspect,
+    begin,
+)
+from watermark.suspects.figures import encode_result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+from tests.watermark.suspects.audits import key, make, marked_text, plain_text, result_of, speaker
+
+
+def test_answers_collected_before_are_of_this_plan(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    path = tmp_path / "collected.jsonl"
+
+    def write(plan: str) -> None:
+        rows = [{"id": f"p{i}", "answer": marked_text(key(), i), "plan": plan} for i in range(20)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write("0" * 64)
+    with pytest.raises(AuditRunError, match="another plan"):
+        CollectedSuspect(path, audit.folder.digest)
+    write(audit.folder.digest)
+    assert audit.run(CollectedSuspect(path, audit.folder.digest)).is_rejected
+
+
+def test_a_journal_of_another_plan_is_refused(tmp_path: Path) -> None:
+    first = make(tmp_path / "a", [key()])
+    first.run(speaker([plain_text(i) for i in range(24)]))
+    second = make(tmp_path / "b", [key()], suspect="Another")
+    (tmp_path / "b/answers.jsonl").write_bytes((tmp_path / "a/answers.jsonl").read_bytes())
+    with pytest.raises(AuditRunError, match="another plan"):
+        second.findings()
+
+
+def test_every_changed_byte_of_the_journal_is_seen(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    audit.run(speaker([marked_text(key(), i) for i in range(24)]))
+    before = result_of(audit)
+    path = tmp_path / "a/answers.jsonl"
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        path.write_bytes(bytes(changed))
+        try:
+            after = result_of(audit)
+        except AuditRunError:
+            continue
+        assert encode_result(after) != encode_result(before)
+
+
+def test_a_plan_or_its_files_that_were_changed_are_refused(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    plan = tmp_path / "a/plan.json"
+    data = plan.read_bytes()
+    assert encode_plan(audit.plan) == data
+    plan.write_bytes(data.replace(b" ", b"  ", 1))
+    with pytest.raises(AuditPlanError, match="edited"):
+        AuditFolder(tmp_path / "a")
+    plan.write_bytes(data.replace(b'"alpha": 0.001', b'"alpha": 0.01'))
+    edited = AuditFolder(tmp_path / "a")
+    assert edited.digest != audit.folder.digest
+    with pytest.raises(AuditRunError, match="is of plan"):
+        begin(edited, None, "", is_exploratory=True)
+    plan.write_bytes(data)
+    prompts = tmp_path / "a/prompts.jsonl"
+    prompts.write_bytes(prompts.read_bytes() + b"\n")
+    with pytest.raises(AuditPlanError, match="not the file that the plan names"):
+        AuditFolder(tmp_path / "a").prompts()
+    for broken in (b"", b"{}", b"\xff", data[:-2]):
+        with pytest.raises(AuditPlanError):
+            parse_plan(broken, "plan.json")
+
+
+def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    asked: list[str] = []
+
+    def answer(prompts: list[str]) -> list[str]:
+        asked.extend(prompts)
+        if len(asked) > 10:
+            raise KeyboardInterrupt
+        return [plain_text(len(asked) + i) for i in range(len(prompts))]
+
+    with pytest.raises(KeyboardInterrupt):
+        audit.run(CallableSuspect(answer, batch=2))
+    path = tmp_path / "a/answers.jsonl"
+    kept = path.read_bytes()
+    path.write_bytes(kept + b'{"before": "half a li')  # the kill came in the middle of a line
+    with pytest.raises(AuditRunError, match="middle of a line"):
+        audit.findings()
+    again: list[str] = []
+
+    def answer_again(prompts: list[str]) -> list[str]:
+        again.extend(prompts)
+        return [plain_text(99)] * len(prompts)
+
+    audit.run(CallableSuspect(answer_again))
+    assert path.read_bytes().startswith(kept)
+    assert len(again) == 24 - kept.count(b"\n")
+    assert audit.findings().is_complete
