@@ -20,6 +20,7 @@ _WIDTH: Final = 1000
 _HEIGHT: Final = 240
 _MOST_TICKS: Final = 10
 _LEAST_TOKENS: Final = 100.0
+_WARNING: Final = '<p class="warning"><strong>Warning:</strong> '
 _EXPLORATORY: Final = (
     '<p class="warning"><strong>Exploratory:</strong> this plan was not in a log before the first '
     "query. Nothing shows that it was fixed beforehand.</p>\n"
@@ -38,7 +39,7 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
         ("The e-value as answers came", _path_figure(result)),
         ("The statistic among decoy keys", _decoy_figure(result["suspect"])),
         ("How much", _dose_figure(result["suspect"]["dose"])),
-        ("Controls", _controls(result)),
+        ("Controls", _controls(plan, result)),
         ("Keys", _keys(result["suspect"]["keys"])),
         ("Answers", table((name, str(n)) for name, n in result["kinds"].items())),
         ("What this does not say", _list(result["limits"])),
@@ -79,7 +80,8 @@ def _result(result: dict[str, Any]) -> str:
         ("Validity", result["validity"]),
         ("Spent", f"{result['spent']:.2f}"),
     ]
-    return f"<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
+    warned = "".join(f"{_WARNING}{escaped(one)}</p>\n" for one in result["warnings"])
+    return f"{warned}<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
 
 
 def _path_figure(result: dict[str, Any]) -> str:
@@ -184,11 +186,12 @@ def _dose_figure(dose: dict[str, Any]) -> str:
     )
 
 
-def _controls(result: dict[str, Any]) -> str:
+def _controls(plan: AuditPlan, result: dict[str, Any]) -> str:
+    missing = {one.replace("-", "_") for one in plan.controls}
     rows = [("Decoy keys", "see above")]
     for name, one in result["controls"].items():
         if one is None:
-            value = "none in this audit"
+            value = "promised by the plan, and MISSING" if name in missing else "not planned"
         else:
             value = (
                 f"log10 e at most {one['log10_evalue_peak']:z.2f}, log10 p "

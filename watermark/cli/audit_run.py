@@ -26,8 +26,9 @@ from watermark.suspects.weights import weights_digest
 if TYPE_CHECKING:
     from watermark.radioactivity import AuditPlan
     from watermark.suspects.answers import Suspect
-    from watermark.suspects.auditing import Audit, Look
+    from watermark.suspects.auditing import Audit
     from watermark.suspects.gguf import GgufSuspect
+    from watermark.suspects.kept import Look
     from watermark.suspects.reading import Reader
 
 _EPILOG = """\
@@ -160,6 +161,13 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
         render.write_note(
             f"{look.spent:.2f} of {audit.plan.budget.price:.2f} is spent; a further request might "
             "pass the limit, and those without an answer wait for it"
+        )
+    n_uncontrolled = audit.n_uncontrolled()
+    if n_uncontrolled:
+        render.write_note(
+            f"warning: the plan promises a clean model as a control, and {n_uncontrolled} prompts "
+            f"wait for its answers; ask it with `watermark audit run {audit.folder.path} "
+            "--as-control`; until then the report warns of it"
         )
     if look.is_unheard:
         render.write_note(

@@ -13,12 +13,12 @@ import msgspec
 
 from watermark.radioactivity import PromptSource, Weighting
 from watermark.suspects.answers import Outcome
-from watermark.suspects.folder import RunFacts, encode_facts
+from watermark.suspects.folder import CLEAN_MODEL, RunFacts, encode_facts
 from watermark.suspects.shown import evidence_fields, rounded
 
 if TYPE_CHECKING:
     from watermark.radioactivity import AuditPlan
-    from watermark.suspects.auditing import Findings
+    from watermark.suspects.kept import ControlFindings, Findings
 
 RESULT_FORM: Final = "output-watermark-audit-result/v1"
 
@@ -72,13 +72,17 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
             "undelivered": None
             if findings.undelivered is None
             else evidence_fields(findings.undelivered),
-            "clean_model": None
-            if findings.control is None
-            else evidence_fields(findings.control) | {"kinds": findings.control_kinds},
+            "clean_model": None if findings.control is None else _control_fields(findings.control),
         },
+        "warnings": warnings(plan, findings),
         "claim": claim(plan, findings),
         "limits": limits(plan, findings),
     }
+
+
+def _control_fields(control: ControlFindings) -> dict[str, Any]:
+    facts = {"kinds": control.kinds, "n_waiting": control.n_waiting, "answers": control.last}
+    return evidence_fields(control.evidence) | facts
 
 
 def encode_result(fields: dict[str, Any]) -> bytes:
@@ -107,6 +111,30 @@ def claim(plan: AuditPlan, findings: Findings) -> str:
     return f"The null hypothesis stands: nothing was shown, and {bound}."
 
 
+def warnings(plan: AuditPlan, findings: Findings) -> list[str]:
+    """Return what must be mended or explained before the result is used, a sentence or two each."""
+    control = findings.control
+    found: list[str] = []
+    if control is None and CLEAN_MODEL in plan.controls:
+        found.append(
+            "The plan promises a clean model as a control, and none was asked: nothing shows what "
+            "this audit says of a model that never saw the text. `watermark audit run "
+            "--as-control` asks one."
+        )
+    if control is not None and control.n_waiting:
+        found.append(
+            f"The clean model has not answered {control.n_waiting} of the prompts that the suspect "
+            "has had, so that the two cannot be compared. `watermark audit run --as-control` goes "
+            "on."
+        )
+    if control is not None and control.evidence.rejects_null(alpha=plan.alpha):
+        found.append(
+            "The clean model rejects the null hypothesis too: it is not clean, or this audit is at "
+            "fault. Explain that first."
+        )
+    return found
+
+
 def limits(plan: AuditPlan, findings: Findings) -> list[str]:
     """Return what the result does not say, a sentence each."""
     found = list(_ALWAYS)
@@ -128,6 +156,8 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
             "clean suspects were measured to reject no more often than alpha; for a proof plan "
             "with weights of other keys, or none."
         )
+    if findings.control is not None and CLEAN_MODEL not in plan.controls:
+        found.append("The clean model was not promised by the plan: it was chosen afterwards.")
     found += _vouched_for(plan, findings)
     if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")

@@ -7,6 +7,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from tests.watermark.suspects.audits import (
+    NOW,
+    UNIT,
+    Parrot,
+    key,
+    make,
+    marked_text,
+    plain_text,
+    result_of,
+    speaker,
+    wishes,
+)
+from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError, SuspectError
 from watermark.radioactivity import Access, Budget, PromptSource
 from watermark.suspects import (
@@ -25,19 +38,6 @@ from watermark.suspects.figures import encode_result
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-from tests.watermark.suspects.audits import (
-    NOW,
-    UNIT,
-    Parrot,
-    key,
-    make,
-    marked_text,
-    plain_text,
-    result_of,
-    speaker,
-    wishes,
-)
 
 
 def test_a_suspect_that_says_marked_text_is_found_and_asked_no_further(tmp_path: Path) -> None:
@@ -65,13 +65,53 @@ def test_a_clean_suspect_is_left_alone_and_its_dose_is_bounded(tmp_path: Path) -
 
 
 def test_a_clean_model_stands_beside(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key()])
+    audit = make(tmp_path / "a", [key()], has_control=True)
     look = audit.run(speaker([marked_text(key(), i) for i in range(24)]))
     audit.run(speaker([plain_text(i) for i in range(24)]), is_control=True)
     control = audit.findings().control
     assert control is not None
-    assert control.n_answers == look.n_answers
-    assert not control.rejects_null(alpha=1e-3)
+    assert control.evidence.n_answers == look.n_answers
+    assert not control.evidence.rejects_null(alpha=1e-3)
+    result = result_of(audit)
+    assert result["warnings"] == []
+    path = tmp_path / "a/control.jsonl"
+    whole = path.read_bytes()
+    before, last = whole[:-1].rsplit(b"\n", 1)
+    changed = last.replace(b'"completion_tokens":0', b'"completion_tokens":7')
+    path.write_bytes(before + b"\n" + changed + b"\n")
+    assert result_of(audit) != result  # no figure has it, and no byte can be changed
+
+
+def test_a_control_that_was_promised_and_never_asked_is_missed(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()], has_control=True)
+    assert audit.n_uncontrolled() == 0
+    look = audit.run(speaker([marked_text(key(), i) for i in range(24)]))
+    assert audit.n_uncontrolled() == look.n_answers
+    (warning,) = result_of(audit)["warnings"]
+    assert "promises a clean model" in warning
+    assert "none was asked" in warning
+    page = audit_page(audit.plan, result_of(audit) | {"plans": []})
+    assert "promised by the plan, and MISSING" in page
+    assert "<strong>Warning:</strong> The plan promises" in page
+    with pytest.raises(SuspectError, match="fails"):
+        audit.run(speaker([plain_text(i) for i in range(4)]), is_control=True)
+    assert audit.n_uncontrolled() == look.n_answers - 4
+    (warning,) = result_of(audit)["warnings"]
+    assert f"has not answered {look.n_answers - 4} of the prompts" in warning
+    audit.run(speaker([plain_text(i) for i in range(24)]), is_control=True)
+    assert result_of(audit)["warnings"] == []
+    other = make(tmp_path / "b", [key()])
+    other.run(speaker([marked_text(key(), i) for i in range(24)]))
+    assert (other.n_uncontrolled(), result_of(other)["warnings"]) == (0, [])
+    assert "not planned" in audit_page(other.plan, result_of(other) | {"plans": []})
+    other.run(speaker([marked_text(key(), i) for i in range(24)]), is_control=True)
+    assert any("chosen afterwards" in one for one in result_of(other)["limits"])
+    assert any("rejects the null hypothesis too" in one for one in result_of(other)["warnings"])
+
+
+def test_a_clean_model_is_promised_for_closed_audits_only(tmp_path: Path) -> None:
+    with pytest.raises(AuditPlanError, match="beside a closed audit only"):
+        make(tmp_path / "a", [key()], has_control=True, access=Access.ARGMAX)
 
 
 def test_one_session_at_a_time_writes(tmp_path: Path) -> None:

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.watermark.suspects.audits import key, make, marked_text, plain_text, result_of, speaker
 from watermark.errors import AuditPlanError, AuditRunError
 from watermark.radioactivity.plan import encode_plan, parse_plan
 from watermark.suspects import (
+    Attempt,
     AuditFolder,
     CallableSuspect,
     CollectedSuspect,
+    Outcome,
     begin,
 )
 from watermark.suspects.figures import encode_result
+from watermark.suspects.journal import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-from tests.watermark.suspects.audits import key, make, marked_text, plain_text, result_of, speaker
 
 
 def test_answers_collected_before_are_of_this_plan(tmp_path: Path) -> None:
@@ -36,6 +38,27 @@ def test_answers_collected_before_are_of_this_plan(tmp_path: Path) -> None:
         CollectedSuspect(path, audit.folder.digest)
     write(audit.folder.digest)
     assert audit.run(CollectedSuspect(path, audit.folder.digest)).is_rejected
+
+
+def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    journal = Journal(path, "00" * 32, Attempt)
+    said = [Attempt(prompt=f"p{i}", outcome=Outcome.ANSWER, text=plain_text(i)) for i in range(3)]
+    for one in said:
+        journal.append(one)
+    whole = path.read_bytes()
+    for cut in range(1, len(whole.splitlines()[-1]) + 1):
+        path.write_bytes(whole[:-cut])
+        again = Journal(path, "00" * 32, Attempt)
+        assert again.entries == said[:2]
+        assert not again.is_whole
+        again.mend()
+        n_kept = 3 if cut == 1 else 2
+        assert again.entries == said[:n_kept]
+        assert Journal(path, "00" * 32, Attempt).entries == said[:n_kept]
+        for one in said[n_kept:]:
+            again.append(one)
+        assert path.read_bytes() == whole
 
 
 def test_a_journal_of_another_plan_is_refused(tmp_path: Path) -> None:
@@ -103,7 +126,11 @@ def test_what_was_said_survives_a_kill_and_is_not_asked_again(tmp_path: Path) ->
     kept = path.read_bytes()
     path.write_bytes(kept + b'{"before": "half a li')  # the kill came in the middle of a line
     with pytest.raises(AuditRunError, match="middle of a line"):
-        audit.findings()
+        audit.check_whole()
+    seen = audit.findings()  # a report may be made at any time, and takes nothing away
+    assert seen.cut_off == ("answers.jsonl",)
+    assert seen.evidence.n_answers == kept.count(b"\n")
+    assert path.read_bytes().endswith(b"half a li")
     again: list[str] = []
 
     def answer_again(prompts: list[str]) -> list[str]:

@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from tests.watermark.suspects.audits import (
+    NOW,
+    UNIT,
+    key,
+    make,
+    marked_text,
+    plain_text,
+    result_of,
+    speaker,
+    wishes,
+)
 from watermark.errors import AuditPlanError, AuditRunError
 from watermark.radioactivity import Budget, Traffic, Weighting
 from watermark.radioactivity.plan import plan_entry, read_entry
@@ -25,18 +36,6 @@ from watermark.suspects.planning import check_records
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-from tests.watermark.suspects.audits import (
-    NOW,
-    UNIT,
-    key,
-    make,
-    marked_text,
-    plain_text,
-    result_of,
-    speaker,
-    wishes,
-)
 
 
 def test_entries_of_plans_are_told_from_others() -> None:
