@@ -14,7 +14,7 @@ from watermark.cli.options import keys_option, tokenizer_option
 from watermark.errors import AuditPlanError
 from watermark.stats import LN_10
 from watermark.suspects.api import ApiSuspect
-from watermark.suspects.callables import CollectedSuspect
+from watermark.suspects.callables import COLLECTED, CollectedSuspect
 from watermark.suspects.client import ApiSettings
 from watermark.suspects.dialects import Dialect, Sampling
 from watermark.suspects.gguf import load_gguf
@@ -64,7 +64,10 @@ Examples:
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the folder brings along.")
 @click.option("--gguf", type=click.Path(path_type=Path), help="A GGUF file.")
 @click.option(
-    "--answers", "collected", type=click.Path(path_type=Path), help="Answers collected already."
+    "--answers",
+    "collected",
+    type=click.Path(path_type=Path),
+    help="Answers collected already: JSONL of id, answer, plan (its digest).",
 )
 @click.option("--as-control", is_flag=True, help="This is the clean model.")
 @click.option("--exploratory", is_flag=True, help="Run a plan that is not logged.")
@@ -120,7 +123,7 @@ def run(
     elif gguf is not None:
         suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
-        suspect, asked = _collected(audit, collected), "answers collected before"
+        suspect, asked = _collected(audit, collected), COLLECTED
     device = getattr(suspect, "device", "")
     if device:
         render.write_note(f"the weights run on: {device}")
@@ -190,7 +193,7 @@ def _sampling(plan: AuditPlan) -> Sampling:
 def _collected(audit: Audit, path: Path | None) -> CollectedSuspect:
     if path is None or audit.plan.access.is_open:
         raise click.UsageError("--answers goes with a closed audit")
-    return CollectedSuspect(path, audit.folder.digest)
+    return CollectedSuspect(path, audit.folder)
 
 
 def _tell(look: Look) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from watermark.radioactivity import PromptSource, Weighting
 from watermark.suspects.answers import Outcome
+from watermark.suspects.callables import COLLECTED
 from watermark.suspects.folder import CLEAN_MODEL, RunFacts, encode_facts
 from watermark.suspects.shown import evidence_fields, rounded
 
@@ -76,7 +77,7 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         },
         "warnings": warnings(plan, findings),
         "claim": claim(plan, findings),
-        "limits": limits(plan, findings),
+        "limits": limits(plan, facts, findings),
     }
 
 
@@ -135,7 +136,7 @@ def warnings(plan: AuditPlan, findings: Findings) -> list[str]:
     return found
 
 
-def limits(plan: AuditPlan, findings: Findings) -> list[str]:
+def limits(plan: AuditPlan, facts: RunFacts, findings: Findings) -> list[str]:
     """Return what the result does not say, a sentence each."""
     found = list(_ALWAYS)
     if not findings.is_complete:
@@ -158,7 +159,7 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
         )
     if findings.control is not None and CLEAN_MODEL not in plan.controls:
         found.append("The clean model was not promised by the plan: it was chosen afterwards.")
-    found += _vouched_for(plan, findings)
+    found += _vouched_for(plan, facts, findings)
     if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")
     if not plan.training_cutoff:
@@ -168,7 +169,7 @@ def limits(plan: AuditPlan, findings: Findings) -> list[str]:
     return found
 
 
-def _vouched_for(plan: AuditPlan, findings: Findings) -> list[str]:
+def _vouched_for(plan: AuditPlan, facts: RunFacts, findings: Findings) -> list[str]:
     """Return what stands on somebody's word."""
     found: list[str] = []
     if plan.prompt_source is PromptSource.GIVEN and plan.prompt_origin is not None:
@@ -177,6 +178,12 @@ def _vouched_for(plan: AuditPlan, findings: Findings) -> list[str]:
             f"{plan.prompt_origin.sha256}. They were fixed before the first query, and all they "
             "hold is taken out of the test; that they were not chosen by the key, whoever gave "
             "the file vouches for."
+        )
+    if COLLECTED in {facts.suspect, facts.control}:
+        found.append(
+            "Answers come from a file that somebody collected. They bear this plan's digest; that "
+            "they were asked for after it was logged, of the model that is named, and that none "
+            "was left out or chosen among several, whoever collected them vouches for."
         )
     if findings.kinds.get("tokens-estimated"):
         found.append(

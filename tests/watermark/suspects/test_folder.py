@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from tests.watermark.suspects.audits import key, make, marked_text, plain_text, result_of, speaker
@@ -19,6 +20,7 @@ from watermark.suspects import (
     begin,
 )
 from watermark.suspects.figures import encode_result
+from watermark.suspects.folder import encode_facts
 from watermark.suspects.journal import Journal
 
 if TYPE_CHECKING:
@@ -27,17 +29,37 @@ if TYPE_CHECKING:
 
 def test_answers_collected_before_are_of_this_plan(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()])
-    path = tmp_path / "collected.jsonl"
+    path, digest = tmp_path / "collected.jsonl", audit.folder.digest
+    rows = [{"id": f"p{i}", "answer": marked_text(key(), i), "plan": digest} for i in range(20)]
 
-    def write(plan: str) -> None:
-        rows = [{"id": f"p{i}", "answer": marked_text(key(), i), "plan": plan} for i in range(20)]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    def write(*last: dict[str, str]) -> None:
+        path.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *last)))
 
-    write("0" * 64)
-    with pytest.raises(AuditRunError, match="another plan"):
-        CollectedSuspect(path, audit.folder.digest)
-    write(audit.folder.digest)
-    assert audit.run(CollectedSuspect(path, audit.folder.digest)).is_rejected
+    for last, message in (
+        ({"id": "p20", "answer": "so", "plan": "0" * 64}, r":21: an answer to another plan, '0000"),
+        ({"id": "p20", "answer": "so"}, r':21: no object with "id", "answer" and "plan"'),
+        ({"id": "p99", "answer": "so", "plan": digest}, r":21: an answer to prompt 'p99' \(no id"),
+        ({"id": "p3", "answer": "so", "plan": digest}, ":21: a second answer to prompt 'p3'"),
+    ):
+        write(last)
+        with pytest.raises(AuditRunError, match=message):
+            CollectedSuspect(path, audit.folder)
+    path.write_bytes(b"")
+    with pytest.raises(AuditRunError, match="holds no answers"):
+        CollectedSuspect(path, audit.folder)
+    write()
+    assert audit.run(CollectedSuspect(path, audit.folder)).is_rejected
+
+
+def test_a_report_says_who_vouches_for_collected_answers(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    audit.run(speaker([plain_text(i) for i in range(24)]))
+    facts = audit.folder.facts()
+    assert facts is not None
+    assert not any("somebody collected" in one for one in result_of(audit)["limits"])
+    collected = msgspec.structs.replace(facts, suspect="answers collected before")
+    audit.folder.write("run.json", encode_facts(collected))
+    assert any("somebody collected" in one for one in result_of(audit)["limits"])
 
 
 def test_a_line_that_lacks_its_end_alone_is_kept(tmp_path: Path) -> None:
