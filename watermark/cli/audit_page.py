@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from watermark.cli.page import escaped, page, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watermark.radioactivity import AuditPlan
 
@@ -21,6 +21,7 @@ _HEIGHT: Final = 240
 _MOST_TICKS: Final = 10
 _LEAST_TOKENS: Final = 100.0
 _WARNING: Final = '<p class="warning"><strong>Warning:</strong> '
+_WITHHELD: Final = "withheld: of so few pairs they would tell single scores of a secret key"
 _EXPLORATORY: Final = (
     '<p class="warning"><strong>Exploratory:</strong> this plan was not in a log before the first '
     "query. Nothing shows that it was fixed beforehand.</p>\n"
@@ -36,11 +37,11 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
     """
     sections = [
         ("Result", _result(result)),
-        ("The e-value as answers came", _path_figure(result)),
-        ("The statistic among decoy keys", _decoy_figure(result["suspect"])),
-        ("How much", _dose_figure(result["suspect"]["dose"])),
+        ("The e-value as answers came", _shown(result["suspect"], lambda _: _path_figure(result))),
+        ("The statistic among decoy keys", _shown(result["suspect"], _decoy_figure)),
+        ("How much", _shown(result["suspect"], _dose_figure)),
         ("Controls", _controls(plan, result)),
-        ("Keys", _keys(result["suspect"]["keys"])),
+        ("Keys", _keys(result["suspect"].get("keys", ()))),
         ("Answers", table((name, str(n)) for name, n in result["kinds"].items())),
         ("What this does not say", _list(result["limits"])),
         ("Plan", _plan(plan, result)),
@@ -57,9 +58,24 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
 def _result(result: dict[str, Any]) -> str:
     one = result["suspect"]
     verdict = "rejected" if result["is_rejected"] else "not rejected"
-    complete = "" if result["is_complete"] else " (does not count: not every prompt was answered)"
     rows = [
         ("Null hypothesis", f"{verdict} at {result['alpha']:g}, anytime-valid"),
+        *_numbers(one, is_complete=result["is_complete"]),
+        ("Answers, units, scores", f"{one['n_answers']}, {one['n_units']}, {one['n_scored']}"),
+        ("Validity", result["validity"]),
+        ("Spent", f"{result['spent']:.2f}"),
+    ]
+    warned = "".join(f"{_WARNING}{escaped(one)}</p>\n" for one in result["warnings"])
+    return f"{warned}<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
+
+
+def _numbers(one: dict[str, Any], *, is_complete: bool) -> list[tuple[str, str]]:
+    if one["is_withheld"]:
+        return [("Figures", _WITHHELD)]
+    decoys = one["decoys"]
+    complete = "" if is_complete else " (does not count: not every prompt was answered)"
+    agree = "contradict" if decoys["contradict_closed_form"] else "agree with"
+    return [
         (
             "log10 e-value, largest and last",
             (
@@ -71,17 +87,16 @@ def _result(result: dict[str, Any]) -> str:
         (
             "log10 p by decoy keys",
             (
-                f"{one['decoys']['log10_pvalue']:z.2f}, {one['decoys']['n_reached']} of "
-                f"{one['decoys']['n']} reached the statistic{complete}"
+                f"{decoys['log10_pvalue']:z.2f}, {decoys['n_reached']} of {decoys['n']} reached "
+                f"the statistic{complete}"
             ),
         ),
-        ("Answers, units, scores", f"{one['n_answers']}, {one['n_units']}, {one['n_scored']}"),
+        (
+            "Smallest log10 p that the decoys support",
+            f"{decoys['log10_pvalue_smallest']:z.2f}; they {agree} the closed form",
+        ),
         ("Effect", f"{one['effect']:.4f} standard deviations a score"),
-        ("Validity", result["validity"]),
-        ("Spent", f"{result['spent']:.2f}"),
     ]
-    warned = "".join(f"{_WARNING}{escaped(one)}</p>\n" for one in result["warnings"])
-    return f"{warned}<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
 
 
 def _path_figure(result: dict[str, Any]) -> str:
@@ -90,7 +105,7 @@ def _path_figure(result: dict[str, Any]) -> str:
     series += [
         (name.replace("_", " "), _points(one))
         for name, one in result["controls"].items()
-        if one is not None
+        if one is not None and not one["is_withheld"]
     ]
     level = -math.log10(result["alpha"])
     points = [point for _, path in series for point in path]
@@ -137,6 +152,10 @@ def _y(value: float, bottom: float, top: float) -> float:
     return _HEIGHT * (top - value) / max(top - bottom, 1e-9)
 
 
+def _shown(one: dict[str, Any], figure: Callable[[dict[str, Any]], str]) -> str:
+    return f"<p>{_WITHHELD}</p>\n" if one["is_withheld"] else figure(one)
+
+
 def _decoy_figure(one: dict[str, Any]) -> str:
     histogram = one["decoys"]["histogram"]
     counts, edge, own = histogram["counts"], histogram["edge"], histogram["own"]
@@ -159,7 +178,8 @@ def _decoy_figure(one: dict[str, Any]) -> str:
     )
 
 
-def _dose_figure(dose: dict[str, Any]) -> str:
+def _dose_figure(one: dict[str, Any]) -> str:
+    dose = one["dose"]
     estimate: float = dose["estimate"]
     low: float | None = dose["low"]
     high: float | None = dose["high"]
@@ -192,6 +212,8 @@ def _controls(plan: AuditPlan, result: dict[str, Any]) -> str:
     for name, one in result["controls"].items():
         if one is None:
             value = "promised by the plan, and MISSING" if name in missing else "not planned"
+        elif one["is_withheld"]:
+            value = f"{_WITHHELD} ({one['n_scored']} scores)"
         else:
             value = (
                 f"log10 e at most {one['log10_evalue_peak']:z.2f}, log10 p "
@@ -212,15 +234,14 @@ _CONTROLS: Final = {
 
 
 def _keys(keys: Sequence[dict[str, Any]]) -> str:
-    return table(
-        (
-            one["key_id"],
-            (
-                f"log10 p {one['log10_pvalue']:z.2f} alone, "
-                f"{one['log10_pvalue_family']:z.2f} after Holm, {one['n_scored']} scores"
-            ),
-        )
-        for one in keys
+    return table((one["key_id"], f"{_key_words(one)}{one['n_scored']} scores") for one in keys)
+
+
+def _key_words(one: dict[str, Any]) -> str:
+    if "log10_pvalue" not in one:
+        return "p withheld, "
+    return (
+        f"log10 p {one['log10_pvalue']:z.2f} alone, {one['log10_pvalue_family']:z.2f} after Holm, "
     )
 
 

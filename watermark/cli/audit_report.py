@@ -247,17 +247,22 @@ def _print(result: dict[str, Any]) -> None:
     rows = [("suspect", suspect)]
     rows += [(name.replace("_", " "), one) for name, one in controls.items() if one is not None]
     lines = [
-        (
-            name,
-            str(one["n_answers"]),
-            str(one["n_scored"]),
-            f"{one['effect']:.4f}",
-            f"{one['log10_evalue_peak']:z.2f}",
-            f"{one['log10_pvalue_fixed_n']:z.2f}",
-            f"{one['decoys']['log10_pvalue']:z.2f} of {one['decoys']['n']}",
-        )
-        for name, one in rows
+        (name, str(one["n_answers"]), str(one["n_scored"]), *_cells(one)) for name, one in rows
     ]
-    numbers = ("answers", "scored", "effect", "log10 e", "log10 p fixed n", "decoys")
+    numbers = ("answers", "scored", "effect", "log10 e", "log10 p fixed n", "decoys", "closed form")
     is_exploratory = "EXPLORATORY: not planned in a log beforehand. " * result["is_exploratory"]
     render.write_lines(("",), numbers, lines, f"{is_exploratory}{result['claim']}")
+
+
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    if one["is_withheld"]:
+        return ("withheld",) * 5
+    decoys = one["decoys"]
+    is_smallest = decoys["n_reached"] == 0
+    return (
+        f"{one['effect']:.4f}",
+        f"{one['log10_evalue_peak']:z.2f}",
+        f"{one['log10_pvalue_fixed_n']:z.2f}",
+        f"{decoys['log10_pvalue']:z.2f}{', the smallest' * is_smallest} of {decoys['n']}",
+        "contradict" if decoys["contradict_closed_form"] else "agree",
+    )
