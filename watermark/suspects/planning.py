@@ -141,7 +141,7 @@ def write_plan(
     check_keys(records)
     _check_marked(records, now, wishes.training_cutoff)
     _check_repeats(wishes, rows)
-    _check_traffic(wishes, traffic)
+    _check_traffic(wishes, records, traffic)
     _check_control(wishes)
     lengths = [len(unit.encode(_text(one))) for one in rows]
     expected = forecast(
@@ -285,12 +285,21 @@ def _check_repeats(wishes: Wishes, rows: Sequence[Prompt] | Sequence[ReadText]) 
         )
 
 
-def _check_traffic(wishes: Wishes, traffic: Sequence[Traffic]) -> None:
-    needs = wishes.weighting is not Weighting.FLAT
-    if needs and not any(len(one.fingerprints) for one in traffic):
+def _check_traffic(
+    wishes: Wishes, records: Sequence[KeyRecord], traffic: Sequence[Traffic]
+) -> None:
+    """Refuse weights by traffic of which there is none."""
+    if wishes.weighting is Weighting.FLAT:
+        return
+    tested = [one.key_id for one in records]
+    if not any(
+        len(one.fingerprints) for one in traffic if wishes.weighting.takes(one.key_id, tested)
+    ):
+        of_whom = " under keys that are not tested" * (wishes.weighting is Weighting.OTHER_KEYS)
         raise AuditPlanError(
-            f"weights {wishes.weighting.value!r} need what was delivered, and there is nothing; "
-            "give --ledger-contexts or --delivered, or --weights flat"
+            f"weights {wishes.weighting.value!r} need what was delivered{of_whom}, and there is "
+            "nothing; give --ledger-contexts or --delivered, test fewer keys (--key-id), or give "
+            "--weights flat"
         )
 
 

@@ -151,6 +151,12 @@ def _of_the_pvalues(plan: AuditPlan, findings: Findings) -> list[str]:
             "clean suspects were measured to reject no more often than alpha; for a proof plan "
             "with weights of other keys, or none."
         )
+    if plan.weighting is Weighting.OTHER_KEYS:
+        found.append(
+            "Weights come from traffic under keys that are not tested here. That is exact as far as "
+            "those conversations hold no reply under a tested key: what a rotation fell into "
+            "belongs to both keys."
+        )
     return found
 
 
