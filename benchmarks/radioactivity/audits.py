@@ -215,7 +215,7 @@ def _ours(
 def _peer(
     record: KeyRecord, observations: Sequence[Observation], weights: ContextWeights
 ) -> Measured:
-    kept = [weights.of(record.key_id, one.contexts) > 0 for one in observations]
+    kept = [weights.of([record.key_id], one.contexts) > 0 for one in observations]
     contexts = np.concatenate([o.contexts[k] for o, k in zip(observations, kept, strict=True)])
     tokens = np.concatenate([o.tokens[k] for o, k in zip(observations, kept, strict=True)])
     ends = np.cumsum([int(one.sum()) for one in kept])

@@ -140,7 +140,7 @@ def audit() -> None:
     type=click.Choice([one.value for one in Weighting if one is not Weighting.UNDELIVERED]),
     default=Weighting.FLAT.value,
     show_default=True,
-    help="Whose traffic weighs a context; other-keys keeps p exact.",
+    help="Whose traffic weighs a context; other-keys (none that is tested) keeps p exact.",
 )
 @click.option(
     "--full-at",

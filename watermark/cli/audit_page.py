@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 from watermark.cli.page import escaped, page, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watermark.radioactivity import AuditPlan
 
 _WIDTH: Final = 1000
 _HEIGHT: Final = 240
+_MOST_TICKS: Final = 10
+_LEAST_TOKENS: Final = 100.0
+_WARNING: Final = '<p class="warning"><strong>Warning:</strong> '
+_WITHHELD: Final = "withheld: of so few pairs they would tell single scores of a secret key"
 _EXPLORATORY: Final = (
     '<p class="warning"><strong>Exploratory:</strong> this plan was not in a log before the first '
     "query. Nothing shows that it was fixed beforehand.</p>\n"
@@ -33,11 +37,11 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
     """
     sections = [
         ("Result", _result(result)),
-        ("The e-value as answers came", _path_figure(result)),
-        ("The statistic among decoy keys", _decoy_figure(result["suspect"])),
-        ("How much", _dose_figure(result["suspect"]["dose"])),
-        ("Controls", _controls(result)),
-        ("Keys", _keys(result["suspect"]["keys"])),
+        ("The e-value as answers came", _shown(result["suspect"], lambda _: _path_figure(result))),
+        ("The statistic among decoy keys", _shown(result["suspect"], _decoy_figure)),
+        ("How much", _shown(result["suspect"], _dose_figure)),
+        ("Controls", _controls(plan, result)),
+        ("Keys", _keys(result["suspect"].get("keys", ()))),
         ("Answers", table((name, str(n)) for name, n in result["kinds"].items())),
         ("What this does not say", _list(result["limits"])),
         ("Plan", _plan(plan, result)),
@@ -54,9 +58,24 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
 def _result(result: dict[str, Any]) -> str:
     one = result["suspect"]
     verdict = "rejected" if result["is_rejected"] else "not rejected"
-    complete = "" if result["is_complete"] else " (does not count: not every prompt was answered)"
     rows = [
         ("Null hypothesis", f"{verdict} at {result['alpha']:g}, anytime-valid"),
+        *_numbers(one, is_complete=result["is_complete"]),
+        ("Answers, units, scores", f"{one['n_answers']}, {one['n_units']}, {one['n_scored']}"),
+        ("Validity", result["validity"]),
+        ("Spent", f"{result['spent']:.2f}"),
+    ]
+    warned = "".join(f"{_WARNING}{escaped(one)}</p>\n" for one in result["warnings"])
+    return f"{warned}<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
+
+
+def _numbers(one: dict[str, Any], *, is_complete: bool) -> list[tuple[str, str]]:
+    if one["is_withheld"]:
+        return [("Figures", _WITHHELD)]
+    decoys = one["decoys"]
+    complete = "" if is_complete else " (does not count: not every prompt was answered)"
+    agree = "contradict" if decoys["contradict_closed_form"] else "agree with"
+    return [
         (
             "log10 e-value, largest and last",
             (
@@ -68,31 +87,31 @@ def _result(result: dict[str, Any]) -> str:
         (
             "log10 p by decoy keys",
             (
-                f"{one['decoys']['log10_pvalue']:z.2f}, {one['decoys']['n_reached']} of "
-                f"{one['decoys']['n']} reached the statistic{complete}"
+                f"{decoys['log10_pvalue']:z.2f}, {decoys['n_reached']} of {decoys['n']} reached "
+                f"the statistic{complete}"
             ),
         ),
-        ("Answers, units, scores", f"{one['n_answers']}, {one['n_units']}, {one['n_scored']}"),
+        (
+            "Smallest log10 p that the decoys support",
+            f"{decoys['log10_pvalue_smallest']:z.2f}; they {agree} the closed form",
+        ),
         ("Effect", f"{one['effect']:.4f} standard deviations a score"),
-        ("Validity", result["validity"]),
-        ("Spent", f"{result['spent']:.2f}"),
     ]
-    return f"<p><strong>{escaped(result['claim'])}</strong></p>\n{table(rows)}"
 
 
 def _path_figure(result: dict[str, Any]) -> str:
-    """Return log10 of the bet against scores, with the level, and the controls beside."""
-    series = [("suspect", result["suspect"]["path"])]
+    """Return log10 of the bet against what was said, with the level, and the controls beside."""
+    series = [("suspect", _points(result["suspect"]))]
     series += [
-        (name.replace("_", " "), one["path"])
+        (name.replace("_", " "), _points(one))
         for name, one in result["controls"].items()
-        if one is not None
+        if one is not None and not one["is_withheld"]
     ]
     level = -math.log10(result["alpha"])
     points = [point for _, path in series for point in path]
-    right = max([float(x) for x, _ in points], default=1.0)
-    top = max([level, *(float(y) for _, y in points)]) * 1.05
-    bottom = min([0.0, *(float(y) for _, y in points)])
+    right = max([_LEAST_TOKENS, *(x for x, _ in points)])
+    top = max([level, *(y for _, y in points)]) * 1.05
+    bottom = min([0.0, *(y for _, y in points)])
     lines = "".join(
         f'<polyline class="line{i}" points="{_polyline(path, right, bottom, top)}"/>'
         for i, (_, path) in enumerate(series)
@@ -100,22 +119,41 @@ def _path_figure(result: dict[str, Any]) -> str:
     y = _y(level, bottom, top)
     labels = ", ".join(f"{name} ({_STROKES[i]})" for i, (name, _) in enumerate(series))
     return _figure(
-        f'{lines}<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f"log10 of the e-value, {bottom:.1f} to {top:.1f}, against scores, 0 to {right:.0f}. "
-        f"Lines: {labels}. Dashed: 1 / alpha, 10^{level:.1f}.",
+        f'{lines}<line x1="0" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>{_ticks(right)}',
+        f"log10 of the e-value, {bottom:.1f} to {top:.1f}, against tokens that the suspect said or "
+        f"read, 0 to {right:.0f}, in the units of the key. Lines: {labels}. Dashed: 1 / alpha, "
+        f"10^{level:.1f}.",
+    )
+
+
+def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
+    """Return where the bet began, and its points: units so far, and log10 of its value."""
+    return [(0.0, 0.0), *((at["n_units"], at["log10_evalue"]) for at in one["path"])]
+
+
+def _ticks(right: float) -> str:
+    """Return a few numbers of tokens along the lower edge."""
+    step = 10.0 ** math.floor(math.log10(right))
+    step *= next(part for part in (0.1, 0.2, 0.5, 1.0) if right / (part * step) <= _MOST_TICKS)
+    return "".join(
+        f'<text x="{at * step / right * _WIDTH:.1f}" y="{_HEIGHT - 4}">{at * step:,.0f}</text>'
+        for at in range(1, int(right / step) + 1)
     )
 
 
 _STROKES: Final = ("thick", "thin", "dotted")
 
 
-def _polyline(path: Sequence[Sequence[float]], right: float, bottom: float, top: float) -> str:
-    points = [(0.0, 0.0), *((float(x), float(y)) for x, y in path)]
-    return " ".join(f"{x / right * _WIDTH:.1f},{_y(y, bottom, top):.1f}" for x, y in points)
+def _polyline(path: Sequence[tuple[float, float]], right: float, bottom: float, top: float) -> str:
+    return " ".join(f"{x / right * _WIDTH:.1f},{_y(y, bottom, top):.1f}" for x, y in path)
 
 
 def _y(value: float, bottom: float, top: float) -> float:
     return _HEIGHT * (top - value) / max(top - bottom, 1e-9)
+
+
+def _shown(one: dict[str, Any], figure: Callable[[dict[str, Any]], str]) -> str:
+    return f"<p>{_WITHHELD}</p>\n" if one["is_withheld"] else figure(one)
 
 
 def _decoy_figure(one: dict[str, Any]) -> str:
@@ -140,7 +178,8 @@ def _decoy_figure(one: dict[str, Any]) -> str:
     )
 
 
-def _dose_figure(dose: dict[str, Any]) -> str:
+def _dose_figure(one: dict[str, Any]) -> str:
+    dose = one["dose"]
     estimate: float = dose["estimate"]
     low: float | None = dose["low"]
     high: float | None = dose["high"]
@@ -167,11 +206,14 @@ def _dose_figure(dose: dict[str, Any]) -> str:
     )
 
 
-def _controls(result: dict[str, Any]) -> str:
+def _controls(plan: AuditPlan, result: dict[str, Any]) -> str:
+    missing = {one.replace("-", "_") for one in plan.controls}
     rows = [("Decoy keys", "see above")]
     for name, one in result["controls"].items():
         if one is None:
-            value = "none in this audit"
+            value = "promised by the plan, and MISSING" if name in missing else "not planned"
+        elif one["is_withheld"]:
+            value = f"{_WITHHELD} ({one['n_scored']} scores)"
         else:
             value = (
                 f"log10 e at most {one['log10_evalue_peak']:z.2f}, log10 p "
@@ -192,15 +234,14 @@ _CONTROLS: Final = {
 
 
 def _keys(keys: Sequence[dict[str, Any]]) -> str:
-    return table(
-        (
-            one["key_id"],
-            (
-                f"log10 p {one['log10_pvalue']:z.2f} alone, "
-                f"{one['log10_pvalue_family']:z.2f} after Holm, {one['n_scored']} scores"
-            ),
-        )
-        for one in keys
+    return table((one["key_id"], f"{_key_words(one)}{one['n_scored']} scores") for one in keys)
+
+
+def _key_words(one: dict[str, Any]) -> str:
+    if "log10_pvalue" not in one:
+        return "p withheld, "
+    return (
+        f"log10 p {one['log10_pvalue']:z.2f} alone, {one['log10_pvalue_family']:z.2f} after Holm, "
     )
 
 
@@ -244,6 +285,6 @@ def _list(sentences: Sequence[str]) -> str:
 def _figure(drawn: str, caption: str) -> str:
     return (
         f'<figure class="chart">\n<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        f'preserveAspectRatio="none" role="img" aria-label="{escaped(caption)}">{drawn}</svg>\n'
+        f'role="img" aria-label="{escaped(caption)}">{drawn}</svg>\n'
         f"<figcaption>{escaped(caption)}</figcaption>\n</figure>\n"
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from watermark.keys.disclosure import Disclosure
     from watermark.keys.keylog import KeyLog
     from watermark.radioactivity.plan import PlanKey
+    from watermark.suspects.kept import Findings
 
 
 @click.command(short_help="Say what an audit found.")
@@ -45,7 +46,8 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
     audit = open_audit(path, keys_file, tokenizers)
     log = log_of(keys_file)
     check_commitments(audit.plan, log.read().index if log else {})
-    result = _figures(audit) | {"plans": _plans(audit, log)}
+    findings = audit.findings()
+    result = _figures(audit, findings) | {"plans": _plans(audit, log)}
     data = encode_result(result)
     audit.folder.write(RESULT, data)
     audit.folder.write(REPORT, audit_page(audit.plan, msgspec.json.decode(data)).encode())
@@ -53,6 +55,12 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
         render.write_data(data.decode())
     else:
         _print(result)
+    _warn(result)
+    for name in findings.cut_off:
+        render.write_note(
+            f"{name} ends in the middle of a line, which does not count: a run writes it, or was "
+            "killed; report again when it is done"
+        )
     render.write_note(f"wrote {audit.folder.path / RESULT} and {audit.folder.path / REPORT}")
     return render.EXIT_DONE
 
@@ -86,7 +94,8 @@ def replay(
     lines = [_proof_line(folder, facts, verifier)]
     stored = folder.read_result()
     result = _decoded(stored, folder)
-    again = encode_result(_figures(audit) | {"plans": result.get("plans")})
+    audit.check_whole()
+    again = encode_result(_figures(audit, audit.findings()) | {"plans": result.get("plans")})
     if again != stored:
         raise AuditRunError(
             f"{folder.path / RESULT} does not follow from plan, answers and subkey: something was "
@@ -98,12 +107,17 @@ def replay(
     lines.append(f"every figure of plan {folder.digest[:12]} was recomputed and is the same")
     render.write_data("".join(f"{line}\n" for line in lines))
     _print(result)
+    _warn(result)
     return render.EXIT_DONE
 
 
-def _figures(audit: Audit) -> dict[str, Any]:
-    facts = _facts(audit.folder)
-    return figures(audit.plan, audit.folder.digest, facts, audit.findings())
+def _figures(audit: Audit, findings: Findings) -> dict[str, Any]:
+    return figures(audit.plan, audit.folder.digest, _facts(audit.folder), findings)
+
+
+def _warn(result: dict[str, Any]) -> None:
+    for one in result["warnings"]:
+        render.write_note(f"warning: {one.removesuffix('.')}")
 
 
 def _facts(folder: AuditFolder) -> RunFacts:
@@ -233,17 +247,22 @@ def _print(result: dict[str, Any]) -> None:
     rows = [("suspect", suspect)]
     rows += [(name.replace("_", " "), one) for name, one in controls.items() if one is not None]
     lines = [
-        (
-            name,
-            str(one["n_answers"]),
-            str(one["n_scored"]),
-            f"{one['effect']:.4f}",
-            f"{one['log10_evalue_peak']:z.2f}",
-            f"{one['log10_pvalue_fixed_n']:z.2f}",
-            f"{one['decoys']['log10_pvalue']:z.2f} of {one['decoys']['n']}",
-        )
-        for name, one in rows
+        (name, str(one["n_answers"]), str(one["n_scored"]), *_cells(one)) for name, one in rows
     ]
-    numbers = ("answers", "scored", "effect", "log10 e", "log10 p fixed n", "decoys")
+    numbers = ("answers", "scored", "effect", "log10 e", "log10 p fixed n", "decoys", "closed form")
     is_exploratory = "EXPLORATORY: not planned in a log beforehand. " * result["is_exploratory"]
     render.write_lines(("",), numbers, lines, f"{is_exploratory}{result['claim']}")
+
+
+def _cells(one: dict[str, Any]) -> tuple[str, ...]:
+    if one["is_withheld"]:
+        return ("withheld",) * 5
+    decoys = one["decoys"]
+    is_smallest = decoys["n_reached"] == 0
+    return (
+        f"{one['effect']:.4f}",
+        f"{one['log10_evalue_peak']:z.2f}",
+        f"{one['log10_pvalue_fixed_n']:z.2f}",
+        f"{decoys['log10_pvalue']:z.2f}{', the smallest' * is_smallest} of {decoys['n']}",
+        "contradict" if decoys["contradict_closed_form"] else "agree",
+    )

@@ -14,7 +14,7 @@ from watermark.cli.options import keys_option, tokenizer_option
 from watermark.errors import AuditPlanError
 from watermark.stats import LN_10
 from watermark.suspects.api import ApiSuspect
-from watermark.suspects.callables import CollectedSuspect
+from watermark.suspects.callables import COLLECTED, CollectedSuspect
 from watermark.suspects.client import ApiSettings
 from watermark.suspects.dialects import Dialect, Sampling
 from watermark.suspects.gguf import load_gguf
@@ -26,8 +26,9 @@ from watermark.suspects.weights import weights_digest
 if TYPE_CHECKING:
     from watermark.radioactivity import AuditPlan
     from watermark.suspects.answers import Suspect
-    from watermark.suspects.auditing import Audit, Look
+    from watermark.suspects.auditing import Audit
     from watermark.suspects.gguf import GgufSuspect
+    from watermark.suspects.kept import Look
     from watermark.suspects.reading import Reader
 
 _EPILOG = """\
@@ -63,7 +64,10 @@ Examples:
 @click.option("--trust-remote-code", is_flag=True, help="Run code that the folder brings along.")
 @click.option("--gguf", type=click.Path(path_type=Path), help="A GGUF file.")
 @click.option(
-    "--answers", "collected", type=click.Path(path_type=Path), help="Answers collected already."
+    "--answers",
+    "collected",
+    type=click.Path(path_type=Path),
+    help="Answers collected already: JSONL of id, answer, plan (its digest).",
 )
 @click.option("--as-control", is_flag=True, help="This is the clean model.")
 @click.option("--exploratory", is_flag=True, help="Run a plan that is not logged.")
@@ -119,7 +123,7 @@ def run(
     elif gguf is not None:
         suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
-        suspect, asked = _collected(audit, collected), "answers collected before"
+        suspect, asked = _collected(audit, collected), COLLECTED
     device = getattr(suspect, "device", "")
     if device:
         render.write_note(f"the weights run on: {device}")
@@ -161,6 +165,13 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
             f"{look.spent:.2f} of {audit.plan.budget.price:.2f} is spent; a further request might "
             "pass the limit, and those without an answer wait for it"
         )
+    n_uncontrolled = audit.n_uncontrolled()
+    if n_uncontrolled:
+        render.write_note(
+            f"warning: the plan promises a clean model as a control, and {n_uncontrolled} prompts "
+            f"wait for its answers; ask it with `watermark audit run {audit.folder.path} "
+            "--as-control`; until then the report warns of it"
+        )
     if look.is_unheard:
         render.write_note(
             "warning: nothing was said at a context that was delivered; the suspect speaks another "
@@ -182,7 +193,7 @@ def _sampling(plan: AuditPlan) -> Sampling:
 def _collected(audit: Audit, path: Path | None) -> CollectedSuspect:
     if path is None or audit.plan.access.is_open:
         raise click.UsageError("--answers goes with a closed audit")
-    return CollectedSuspect(path, audit.folder.digest)
+    return CollectedSuspect(path, audit.folder)
 
 
 def _tell(look: Look) -> None:

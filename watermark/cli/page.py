@@ -34,7 +34,9 @@ figure { margin: 1rem 0; } svg { width: 100%; height: 5rem; display: block; }
 svg rect.none { fill: var(--line); } svg rect.hint { fill: var(--hint); stroke: var(--soft);
   stroke-width: .5; } svg rect.marked { fill: var(--marked); stroke: var(--edge); }
 svg line { stroke: var(--soft); stroke-width: .5; stroke-dasharray: 3 3; }
-figure.chart svg { height: 15rem; } svg polyline { fill: none; stroke: var(--ink); }
+figure.chart svg { height: auto; }
+svg text { fill: var(--soft); font-size: 14px; text-anchor: end; }
+svg polyline { fill: none; stroke: var(--ink); }
 svg .line0 { stroke-width: 3; } svg .line1 { stroke-width: 1; }
 svg .line2 { stroke-dasharray: 2 4; }
 svg line.own { stroke: var(--edge); stroke-width: 2; }

@@ -8,8 +8,12 @@ counts once a conversation. Whether a conversation reaches a context at all does
 key *at* that context, which is asked only once it is there; how often it comes back does, because
 a liked token may lead straight back.
 
-By traffic under other keys the weights are independent of the tested key, and its p-values exact.
-By its own traffic each score keeps mean 1 given its weight (rule 2), while weights of other
+By traffic under other keys the weights are independent of all tested keys, and p-values exact: of
+several keys that are tested together, none's traffic counts for any. (Were each weighed by the
+others' traffic, likes of one key would choose the weights of another and the other way round; a
+world made for it rejects .022 of clean suspects at .01, `tests/watermark/radioactivity/test_weights.py`.) A conversation
+that a rotation fell into, with replies under a tested key too, is traffic under that key.
+By traffic of tested keys each score keeps mean 1 given its weight (rule 2), while weights of other
 contexts may lean on it; clean suspects measure .9% at a nominal 1%, and the report says which of
 the two was used. Occurrences instead of conversations give 10%, and tokens 97%.
 """
@@ -29,7 +33,7 @@ from watermark.schemes import text_identities
 from watermark.seeding import ContextPRF, context_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -40,11 +44,20 @@ class Weighting(enum.StrEnum):
     FLAT = "flat"
     """Nobody's: every context counts the same. Nothing need be known of what was delivered."""
     OTHER_KEYS = "other-keys"
-    """That under all keys but the tested one: p-values stay exact."""
+    """That under keys which are not tested: p-values stay exact."""
     ALL_KEYS = "all-keys"
-    """All of it, the tested key's too: stronger; exact in the mean, and measured."""
+    """All of it, that of tested keys too: stronger; exact in the mean, and measured."""
     UNDELIVERED = "undelivered"
     """Nobody's, and only contexts that no traffic holds count: a control."""
+
+    def takes(self, key_id: str, tested: Collection[str]) -> bool:
+        """Return whether traffic has a say.
+
+        Args:
+            key_id: The key it was marked under; empty where that is not known.
+            tested: All keys that are tested together.
+        """
+        return self is not Weighting.OTHER_KEYS or key_id not in {"", *tested}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -133,14 +146,21 @@ class ContextWeights:
                 "conversation, and a floor in 0..1"
             )
 
-    def of(self, key_id: str, contexts: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """Return the weights of contexts in a test of one key, in steps of 1/32, shape (n,)."""
+    def of(self, tested: Collection[str], contexts: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """Return the weights of contexts, the same for all keys of a test, in steps of 1/32.
+
+        Args:
+            tested: Ids of all keys that are tested together.
+            contexts: Shape (n, context_width).
+
+        Returns:
+            In [0, 1], shape (n,).
+        """
         if self.weighting is Weighting.FLAT:
             return np.ones(len(contexts))
         counts = np.zeros(len(contexts), np.int64)
         for one in self.traffic:
-            is_independent = one.key_id not in {key_id, ""}
-            if is_independent or self.weighting is not Weighting.OTHER_KEYS:
+            if self.weighting.takes(one.key_id, tested):
                 counts += one.counts(contexts)
         if self.weighting is Weighting.UNDELIVERED:
             return np.where(counts == 0, 1.0, 0.0)

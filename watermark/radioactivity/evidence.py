@@ -20,13 +20,12 @@ of `view`, `pairs` and `delivered`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from watermark.detection.result import DecoyRank
-from watermark.radioactivity.delivered import Weighting
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.scoring import Scorer
 from watermark.stats import (
@@ -81,6 +80,7 @@ class Evidence:
         log_evalue_peak: Of its largest value, which decides.
         peak_after: Answers after which the largest value was reached.
         path: Of each answer: scores so far, and natural log of the bet's value after it.
+        answer_units: Of each answer: units in it.
         decoys: Rank among decoy keys.
         decoy_statistics: The statistic under each decoy, shape (n_decoys,).
         dose: How much.
@@ -97,6 +97,7 @@ class Evidence:
     log_evalue_peak: float
     peak_after: int
     path: tuple[tuple[int, float], ...]
+    answer_units: tuple[int, ...]
     decoys: DecoyRank
     decoy_statistics: tuple[float, ...]
     dose: Dose
@@ -139,6 +140,7 @@ def weigh_evidence(
         log_evalue_peak=max(log_evalues),
         peak_after=int(np.argmax(log_evalues)),
         path=tuple(path),
+        answer_units=tuple(one.n_units for one in observations),
         decoys=DecoyRank.of(len(decoys), int(reached)),
         decoy_statistics=tuple(decoys.tolist()),
         dose=_dose(pooled, len(observations), design, n_keys=len(records)),
@@ -199,22 +201,19 @@ def _effect(part: KeyScores) -> float:
 def _dose(pooled: KeyScores, n_answers: int, design: Design, *, n_keys: int) -> Dose:
     """Return the dose. Text is marked under one of several keys, and scored under all of them.
 
-    So the mean over keys of what marked text shows is the reference over their number, where all
-    keys weigh a context alike. Where each leaves out its own traffic they do not, and what its own
-    key would show may have no weight at all: then no interval is given.
+    So the mean over keys of what marked text shows is the reference over their number: all keys
+    weigh a context alike.
     """
-    is_alike = n_keys == 1 or design.weights.weighting is not Weighting.OTHER_KEYS
 
     def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(pooled.answers, values, minlength=n_answers).astype(np.float64)
 
-    found = dose(
+    return dose(
         sums(pooled.weights * (pooled.scores - 1.0)),
         sums(pooled.weights),
         reference=design.reference / n_keys,
         n_planned=design.n_answers,
     )
-    return found if is_alike else replace(found, low=-math.inf, high=math.inf)
 
 
 def _key_evidence(

@@ -82,9 +82,8 @@ class Scorer:
         self._answers = np.repeat(
             np.arange(len(observations)), [len(one) for one in observations]
         ).astype(np.int64)
-        self._weights = [
-            _levelled(shares * weights.of(record.key_id, self._contexts)) for record in records
-        ]
+        tested = [one.key_id for one in records]
+        self._weights = [_levelled(shares * weights.of(tested, self._contexts))] * len(records)
 
     def __repr__(self) -> str:
         """Show how much there is, and nothing of it."""

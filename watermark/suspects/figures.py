@@ -1,56 +1,25 @@
 """The figures of an audit, as they stand in `result.json`: the same for everyone who computes them.
 
-Numbers are rounded to nine digits, so that machines whose logarithms differ in the last one agree.
-Rule 1: while a key is secret no figure tells the score of a single pair: the path of the bet has
-at most `STEPS` points, each after many scores.
+What they may tell of the scores, `shown` decides; what they mean, `statements` says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 
-from watermark.radioactivity import PromptSource, Weighting
-from watermark.stats import LN_10
-from watermark.suspects.answers import Outcome
+from watermark.radioactivity import Weighting
 from watermark.suspects.folder import RunFacts, encode_facts
+from watermark.suspects.shown import evidence_fields, rounded
+from watermark.suspects.statements import claim, limits, warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from watermark.radioactivity import AuditPlan, Evidence
-    from watermark.suspects.auditing import Findings
+    from watermark.radioactivity import AuditPlan
+    from watermark.suspects.kept import ControlFindings, Findings
 
 RESULT_FORM: Final = "output-watermark-audit-result/v1"
-STEPS: Final = 60
-LEAST_SCORES: Final = 64
-"""Scores between two points of the path, at least."""
-_BINS: Final = 40
-_DIGITS: Final = 9
-
-
-_ALWAYS: Final = (
-    (
-        "It says that the suspect carries the keys, not who put marked text into its training: a "
-        "third party can train on text that others published."
-    ),
-    (
-        "Where the suspect can search the web or a store of documents, what it quotes carries the "
-        "keys without any training."
-    ),
-    (
-        "A paraphrase of the training text that aims at the mark removes it: a null that stands "
-        "proves no innocence."
-    ),
-    (
-        "The dose is measured against marked text under its key, not against training data; a "
-        "student shows less than the share of marked text that it learned from."
-    ),
-)
 
 
 def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -> dict[str, Any]:
@@ -75,53 +44,32 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         "is_rejected": look.is_rejected,
         "is_complete": findings.is_complete,
         "validity": _validity(plan.weighting),
-        "spent": _rounded(look.spent),
+        "spent": rounded(look.spent),
         "kinds": findings.kinds,
-        "suspect": evidence_fields(evidence),
+        "suspect": evidence_fields(evidence, alpha=plan.alpha),
         "controls": {
-            "undelivered": None
-            if findings.undelivered is None
-            else evidence_fields(findings.undelivered),
-            "clean_model": None
-            if findings.control is None
-            else evidence_fields(findings.control) | {"kinds": findings.control_kinds},
+            "undelivered": _undelivered_fields(plan, findings),
+            "clean_model": _control_fields(plan, findings.control),
         },
+        "warnings": warnings(plan, findings),
         "claim": claim(plan, findings),
-        "limits": limits(plan, findings),
+        "limits": limits(plan, facts, findings),
     }
 
 
-def evidence_fields(one: Evidence) -> dict[str, Any]:
-    """Return the figures of one body of evidence."""
-    return {
-        "n_answers": one.n_answers,
-        "n_units": one.n_units,
-        "n_scored": one.n_scored,
-        "statistic": _rounded(one.statistic),
-        "effect": _rounded(one.effect),
-        "log10_evalue": _rounded(one.log_evalue / LN_10),
-        "log10_evalue_peak": _rounded(one.log_evalue_peak / LN_10),
-        "peak_after": one.peak_after,
-        "log10_pvalue_fixed_n": _rounded(one.log_pvalue / LN_10),
-        "decoys": {
-            "n": one.decoys.n_decoys,
-            "n_reached": one.decoys.n_reached,
-            "log10_pvalue": _rounded(one.decoys.log_pvalue / LN_10),
-            "histogram": _histogram(one),
-        },
-        "dose": {name: _rounded(value) for name, value in _dose_fields(one).items()},
-        "path": _path(one.path),
-        "keys": [
-            {
-                "key_id": key.key_id,
-                "n_scored": key.n_scored,
-                "log10_pvalue": _rounded(key.log_pvalue / LN_10),
-                "log10_pvalue_family": _rounded(key.log_pvalue_family / LN_10),
-                "effect": _rounded(key.effect),
-            }
-            for key in one.keys
-        ],
-    }
+def _undelivered_fields(plan: AuditPlan, findings: Findings) -> dict[str, Any] | None:
+    if findings.undelivered is None:
+        return None
+    is_part = plan.weighting is Weighting.FLAT or plan.floor > 0  # of what the suspect is tested on
+    within = findings.evidence if is_part else None
+    return evidence_fields(findings.undelivered, alpha=plan.alpha, within=within)
+
+
+def _control_fields(plan: AuditPlan, control: ControlFindings | None) -> dict[str, Any] | None:
+    if control is None:
+        return None
+    facts = {"kinds": control.kinds, "n_waiting": control.n_waiting, "answers": control.last}
+    return evidence_fields(control.evidence, alpha=plan.alpha) | facts
 
 
 def encode_result(fields: dict[str, Any]) -> bytes:
@@ -129,108 +77,5 @@ def encode_result(fields: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(fields, order="sorted"), indent=1) + b"\n"
 
 
-def claim(plan: AuditPlan, findings: Findings) -> str:
-    """Return what the result says, in a sentence or two."""
-    dose = findings.evidence.dose
-    if findings.look.is_rejected:
-        interval = (
-            f"95% interval {dose.low:.3g} to {dose.high:.3g}"
-            if math.isfinite(dose.high)
-            else "too few answers for an interval"
-        )
-        return (
-            f"{plan.suspect} learned from, quotes, or is, text that carries the keys of this plan. "
-            f"Dose {dose.estimate:.3g} ({interval}) of what the marked text itself shows."
-        )
-    bound = (
-        f"at 95% a dose above {dose.high:.3g} is excluded"
-        if math.isfinite(dose.high)
-        else "there are too few answers to bound the dose"
-    )
-    return f"The null hypothesis stands: nothing was shown, and {bound}."
-
-
-def limits(plan: AuditPlan, findings: Findings) -> list[str]:
-    """Return what the result does not say, a sentence each."""
-    found = list(_ALWAYS)
-    if not findings.is_complete:
-        found.append(
-            "Not every prompt of the plan was answered when this was written: the fixed-n p-value "
-            "and the ranks among decoys suppose a number of answers fixed beforehand, and count "
-            "for nothing here. The e-value holds at any time."
-        )
-    if findings.look.is_unheard:
-        found.append(
-            "Nothing that the suspect said stands at a context that was delivered, so that nothing "
-            "was tested: it speaks another language or of other things, or the ledger is another "
-            "deployment's."
-        )
-    if plan.weighting is Weighting.ALL_KEYS:
-        found.append(
-            "Weights come from traffic under the tested keys too: each score keeps its mean, and "
-            "clean suspects were measured to reject no more often than alpha; for a proof plan "
-            "with weights of other keys, or none."
-        )
-    found += _vouched_for(plan, findings)
-    if any(one.log_index is None for one in plan.keys):
-        found.append("A key of this plan is not committed to in a log, so it may be of any date.")
-    if not plan.training_cutoff:
-        found.append("The suspect's training cut-off is not known to the plan.")
-    if findings.kinds.get(Outcome.OTHER_MODEL):
-        found.append("Some answers bore another model's name, and were not scored.")
-    return found
-
-
-def _vouched_for(plan: AuditPlan, findings: Findings) -> list[str]:
-    """Return what stands on somebody's word."""
-    found: list[str] = []
-    if plan.prompt_source is PromptSource.GIVEN and plan.prompt_origin is not None:
-        found.append(
-            f"The prompts are of a file {plan.prompt_origin.name!a}, SHA-256 "
-            f"{plan.prompt_origin.sha256}. They were fixed before the first query, and all they "
-            "hold is taken out of the test; that they were not chosen by the key, whoever gave "
-            "the file vouches for."
-        )
-    if findings.kinds.get("tokens-estimated"):
-        found.append(
-            "The suspect did not say what it billed for some answers: what was spent is partly an "
-            "estimate, of a token for every two bytes."
-        )
-    return found
-
-
 def _validity(weighting: Weighting) -> str:
     return "measured" if weighting is Weighting.ALL_KEYS else "exact"
-
-
-def _dose_fields(one: Evidence) -> dict[str, float]:
-    return {"estimate": one.dose.estimate, "low": one.dose.low, "high": one.dose.high}
-
-
-def _path(path: Sequence[tuple[int, float]]) -> list[list[float | None]]:
-    """Return some points of the bet: scores so far, and log10 of its value (rule 1)."""
-    if not path:
-        return []
-    step = max(LEAST_SCORES, path[-1][0] // STEPS)
-    found: list[list[float | None]] = []
-    last = 0
-    for n_scored, log_evalue in path:
-        if n_scored - last >= step:
-            found.append([n_scored, _rounded(log_evalue / LN_10)])
-            last = n_scored
-    return found
-
-
-def _histogram(one: Evidence) -> dict[str, Any]:
-    """Return how the statistic falls under decoys, in its standard deviations."""
-    spread = one.statistic / (one.effect * math.sqrt(one.n_scored)) if one.effect else 1.0
-    z = np.array(one.decoy_statistics) / spread
-    edge = max(4.0, float(np.ceil(np.abs(z).max(initial=0.0))))
-    counts, _ = np.histogram(z, _BINS, (-edge, edge))
-    own = one.statistic / spread
-    return {"edge": edge, "counts": counts.tolist(), "own": _rounded(own)}
-
-
-def _rounded(value: float) -> float | None:
-    """Return nine digits; None for what is not finite, which JSON cannot say."""
-    return float(f"{value:.{_DIGITS}g}") + 0.0 if math.isfinite(value) else None

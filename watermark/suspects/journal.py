@@ -4,8 +4,8 @@ A journal is a file of lines. Each is an object with `before`, the SHA-256 of th
 the first one's is the digest of the plan. So the last line's digest stands for plan and answers.
 
 Rule 1: a line is on the disk before the next prompt is sent in its place. Rule 2: a last line that
-a kill cut off is taken back when the journal is opened to go on; everything else that does not
-hold is refused.
+is not whole does not count: a run is at writing it, or a kill cut it off. Who reads leaves it where
+it is; the next session that writes takes it back. Everything else that does not hold is refused.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ class Journal(Generic[T]):
             data = self.path.read_bytes() if self.path.exists() else b""
         except OSError as err:
             raise AuditRunError(f"cannot read {self.path}: {err.strerror}; correct it") from err
-        whole, _, rest = data.rpartition(b"\n")
-        self._cut_off = len(rest)
+        whole, _, self._rest = data.rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
             self.entries.append(self._entry(line, number))
             self.last = hashlib.sha256(line).hexdigest()
@@ -76,23 +75,52 @@ class Journal(Generic[T]):
         Raises:
             AuditRunError: It cannot be written.
         """
-        line = self._line(entry)
+        self.mend()
+        self._write(self._line(entry), entry)
+
+    def mend(self) -> None:
+        """Take back a last line that is not whole, or end one that lacks nothing but its end.
+
+        Only for who writes, and keeps others from it.
+
+        Raises:
+            AuditRunError: It cannot be written.
+        """
+        if self.is_whole:
+            return
+        rest = self._rest
+        try:
+            entry = self._entry(rest, len(self.entries) + 1)
+        except AuditRunError:
+            self._write(b"", None)
+        else:
+            self._write(rest, entry)
+
+    def _write(self, line: bytes, entry: T | None) -> None:
+        """Put a line, or nothing, in the place of what is not whole."""
         try:
             descriptor = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.truncate(size - self._cut_off)  # rule 2
-                file.seek(0, os.SEEK_END)
-                file.write(line + b"\n")
+                end = file.seek(0, os.SEEK_END) - len(self._rest)
+                file.truncate(end)  # rule 2
+                file.seek(end)
+                if entry is not None:
+                    file.write(line + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as err:
             raise AuditRunError(
                 f"cannot write {self.path}: {err.strerror}; make room, and run the command again"
             ) from err
-        self._cut_off = 0
-        self.entries.append(entry)
-        self.last = hashlib.sha256(line).hexdigest()
+        self._rest = b""
+        if entry is not None:
+            self.entries.append(entry)
+            self.last = hashlib.sha256(line).hexdigest()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last line is whole (rule 2)."""
+        return not self._rest
 
     def check_whole(self) -> None:
         """Refuse a journal whose last line is cut off.
@@ -100,9 +128,10 @@ class Journal(Generic[T]):
         Raises:
             AuditRunError: It is.
         """
-        if self._cut_off:
+        if not self.is_whole:
             raise AuditRunError(
-                f"{self.path} ends in the middle of a line; `watermark audit run` mends it"
+                f"{self.path} ends in the middle of a line: a run writes it, or was killed; wait "
+                "for its end, or go on with `watermark audit run`, and report again"
             )
 
     def _line(self, entry: T) -> bytes:

@@ -33,7 +33,14 @@ from watermark.radioactivity.plan import (
     plan_digest,
 )
 from watermark.radioactivity.scoring import check_keys
-from watermark.suspects.folder import PLAN, PROMPTS, pack_rows, pack_traffic, write_file
+from watermark.suspects.folder import (
+    CLEAN_MODEL,
+    PLAN,
+    PROMPTS,
+    pack_rows,
+    pack_traffic,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +141,8 @@ def write_plan(
     check_keys(records)
     _check_marked(records, now, wishes.training_cutoff)
     _check_repeats(wishes, rows)
-    _check_traffic(wishes, traffic)
+    _check_traffic(wishes, records, traffic)
+    _check_control(wishes)
     lengths = [len(unit.encode(_text(one))) for one in rows]
     expected = forecast(
         wishes.budget,
@@ -168,7 +176,8 @@ def _plan_of(
     expected: Forecast,
     now: datetime,
 ) -> AuditPlan:
-    controls = ["decoys", *(["undelivered"] if delivered else [])]
+    is_partial = delivered and not wishes.access.is_open  # what is read was delivered, all of it
+    controls = ["decoys", *(["undelivered"] if is_partial else [])]
     return AuditPlan(
         suspect=wishes.suspect,
         model=wishes.model,
@@ -193,7 +202,7 @@ def _plan_of(
         n_decoys=decoys_of(wishes.alpha),
         reference=wishes.reference,
         budget=wishes.budget,
-        controls=(*controls, *(["clean-model"] if wishes.has_control else [])),
+        controls=(*controls, *([CLEAN_MODEL] if wishes.has_control else [])),
         forecast=expected,
     )
 
@@ -276,12 +285,29 @@ def _check_repeats(wishes: Wishes, rows: Sequence[Prompt] | Sequence[ReadText]) 
         )
 
 
-def _check_traffic(wishes: Wishes, traffic: Sequence[Traffic]) -> None:
-    needs = wishes.weighting is not Weighting.FLAT
-    if needs and not any(len(one.fingerprints) for one in traffic):
+def _check_traffic(
+    wishes: Wishes, records: Sequence[KeyRecord], traffic: Sequence[Traffic]
+) -> None:
+    """Refuse weights by traffic of which there is none."""
+    if wishes.weighting is Weighting.FLAT:
+        return
+    tested = [one.key_id for one in records]
+    if not any(
+        len(one.fingerprints) for one in traffic if wishes.weighting.takes(one.key_id, tested)
+    ):
+        of_whom = " under keys that are not tested" * (wishes.weighting is Weighting.OTHER_KEYS)
         raise AuditPlanError(
-            f"weights {wishes.weighting.value!r} need what was delivered, and there is nothing; "
-            "give --ledger-contexts or --delivered, or --weights flat"
+            f"weights {wishes.weighting.value!r} need what was delivered{of_whom}, and there is "
+            "nothing; give --ledger-contexts or --delivered, test fewer keys (--key-id), or give "
+            "--weights flat"
+        )
+
+
+def _check_control(wishes: Wishes) -> None:
+    if wishes.has_control and wishes.access.is_open:
+        raise AuditPlanError(
+            "a clean model is asked beside a closed audit only; leave --control out, and read the "
+            "clean model in an audit of its own"
         )
 
 

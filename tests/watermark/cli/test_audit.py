@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.watermark.suspects.test_auditing import marked_text, plain_text
+from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
 from watermark.suspects import AuditFolder
 
@@ -95,6 +95,44 @@ def test_from_plan_to_replay(shell: Shell, keys: Path) -> None:
         assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 1, place
     path.write_bytes(whole)
     assert shell("audit", "replay", folder, "--subkey", disclosed).exit_code == 0
+
+
+def test_a_promised_control_is_missed_aloud(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a", "--control")
+    answers = collect(keys, folder, is_marked=False)
+    run = ("audit", "run", folder, "--keys", keys, "--answers", answers)
+    ran = shell(*run)
+    assert "warning: the plan promises a clean model as a control, and 30 prompts" in ran.stderr
+    said = shell("audit", "report", folder, "--keys", keys, "--json")
+    assert "warning: The plan promises a clean model" in said.stderr
+    assert len(json.loads(said.stdout)["warnings"]) == 1
+    assert "warning" not in shell(*run, "--as-control").stderr
+    said = shell("audit", "report", folder, "--keys", keys, "--json")
+    assert json.loads(said.stdout)["warnings"] == []
+
+
+def test_a_report_beside_a_run_leaves_out_what_is_not_whole(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    answers = collect(keys, folder, is_marked=True)
+    run = ("audit", "run", folder, "--keys", keys, "--answers", answers)
+    assert shell(*run).exit_code == 0
+    path = folder / "answers.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    report = ("audit", "report", folder, "--keys", keys)
+    said = shell(*report)
+    assert said.exit_code == 0
+    assert "answers.jsonl ends in the middle of a line, which does not count" in said.stderr
+    assert path.read_bytes() == whole[:-9]
+    disclosed = disclose(shell, keys)
+    replay = ("audit", "replay", folder, "--subkey", disclosed)
+    refused = shell(*replay)
+    assert refused.exit_code == 1
+    assert "middle of a line" in refused.stderr
+    assert shell(*run).exit_code == 0
+    assert path.read_bytes() == whole.rpartition(b"\n{")[0] + b"\n"  # it had decided before
+    assert "middle" not in shell(*report).stderr
+    assert shell(*replay).exit_code == 0
 
 
 def disclose(shell: Shell, keys: Path) -> Path:

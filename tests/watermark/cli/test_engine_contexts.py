@@ -12,7 +12,7 @@ import pytest
 
 from tests.watermark.cli.test_audit import collect, disclose, keys, plan
 from tests.watermark.cli.test_ledger import TOKENIZER, TOKENS, deliver, lines, make
-from tests.watermark.suspects.test_auditing import marked_text
+from tests.watermark.suspects.audits import marked_text
 from watermark.keys import KEYS_HEADER, load_keys
 from watermark.ledger import (
     Delivered,

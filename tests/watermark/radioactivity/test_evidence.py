@@ -138,13 +138,13 @@ def test_a_conversation_counts_once_and_weights_leave_out_the_own_key() -> None:
     both = (own, other)
     every = ContextWeights(weighting=Weighting.ALL_KEYS, full_at=3, traffic=both)
     free = ContextWeights(weighting=Weighting.OTHER_KEYS, full_at=3, traffic=both)
-    assert every.of("k", contexts).tolist() == [1.0, 0.0]
-    assert free.of("k", contexts).tolist() == [0.5, 0.0]
-    assert ContextWeights().of("k", contexts).tolist() == [1.0, 1.0]
+    assert every.of(["k"], contexts).tolist() == [1.0, 0.0]
+    assert free.of(["k"], contexts).tolist() == [0.5, 0.0]
+    assert ContextWeights().of(["k"], contexts).tolist() == [1.0, 1.0]
     unknown = ContextWeights(
         weighting=Weighting.OTHER_KEYS, traffic=(Traffic.of_conversations([turns], 2),)
     )
-    assert unknown.of("k", contexts).tolist() == [0.0, 0.0]
+    assert unknown.of(["k"], contexts).tolist() == [0.0, 0.0]
 
 
 def test_keyed_fingerprints_are_found_by_their_key() -> None:

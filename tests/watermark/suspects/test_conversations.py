@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.watermark.suspects.test_auditing import UNIT, key, marked_text
+from tests.watermark.suspects.audits import UNIT, key, marked_text
 from watermark.errors import AuditPlanError
 from watermark.radioactivity import (
     Design,

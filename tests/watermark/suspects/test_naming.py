@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.watermark.suspects.test_auditing import NOW, UNIT, Parrot, key, make, plain_text, wishes
+from tests.watermark.suspects.audits import NOW, UNIT, Parrot, key, make, plain_text, wishes
 from watermark.errors import AuditRunError, SuspectError
 from watermark.radioactivity import Access, PromptSource
 from watermark.suspects import (
