@@ -11,8 +11,9 @@ a liked token may lead straight back.
 By traffic under other keys the weights are independent of all tested keys, and p-values exact: of
 several keys that are tested together, none's traffic counts for any. (Were each weighed by the
 others' traffic, likes of one key would choose the weights of another and the other way round; a
-world made for it rejects .022 of clean suspects at .01, `tests/watermark/radioactivity/test_weights.py`.) A conversation
-that a rotation fell into, with replies under a tested key too, is traffic under that key.
+world made for it rejects .022 of clean suspects at .01.) A conversation that a rotation fell into,
+with replies under a tested key too, is traffic under that key.
+
 By traffic of tested keys each score keeps mean 1 given its weight (rule 2), while weights of other
 contexts may lean on it; clean suspects measure .9% at a nominal 1%, and the report says which of
 the two was used. Occurrences instead of conversations give 10%, and tokens 97%.

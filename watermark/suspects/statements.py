@@ -153,8 +153,8 @@ def _of_the_pvalues(plan: AuditPlan, findings: Findings) -> list[str]:
         )
     if plan.weighting is Weighting.OTHER_KEYS:
         found.append(
-            "Weights come from traffic under keys that are not tested here. That is exact as far as "
-            "those conversations hold no reply under a tested key: what a rotation fell into "
+            "Weights come from traffic under keys that are not tested here. That is exact as far "
+            "as those conversations hold no reply under a tested key: what a rotation fell into "
             "belongs to both keys."
         )
     return found
