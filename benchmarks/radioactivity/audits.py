@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from benchmarks.radioactivity.marks import PEERS, peer_scores
+from benchmarks.radioactivity.marks import GAMMA, PEERS, peer_scores
 from watermark.radioactivity import (
     Choices,
     ContextWeights,
@@ -27,11 +28,12 @@ from watermark.radioactivity import (
     View,
     Weighting,
     bet_path,
-    stakes_for,
     weigh_evidence,
 )
+from watermark.radioactivity.scoring import Scorer
 from watermark.schemes import text_identities
 from watermark.seeding import first_occurrences
+from watermark.stats import DilutedSum, binomial_log_sf, share_of, weighted_exponentials_log_sf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,17 +44,19 @@ if TYPE_CHECKING:
     from benchmarks.radioactivity.networks import Network
     from benchmarks.radioactivity.recipes import AnswersRecipe, StudentRecipe, TextRecipe
     from watermark.keys import KeyRecord
+    from watermark.radioactivity.scoring import KeyScores
 
     Tokens = NDArray[np.uint32]
 
 ALPHA: Final = 1e-6
 LOG_ALPHA: Final = math.log(ALPHA)
 Z_ALPHA: Final = 4.7534
-"""Normal deviate of ALPHA: half of all audits of n scores reach it at (Z_ALPHA / effect)^2."""
+"""Normal deviate of ALPHA."""
 CAP: Final = 50_000
-PLANNED_EFFECT: Final = 0.1
-"""What the bets are tuned for, fixed before any student was made."""
+PLANNED_SHARE: Final = share_of(0.1)
+"""What the tests are tuned for, an effect of .1; fixed before any student was made."""
 LOOKS: Final = 50
+_WEAK: Final = 0.01  # below, what it takes is so much that the tails agree
 TOP: Final = 64
 FILTER: Final = ContextWeights(weighting=Weighting.ALL_KEYS, full_at=1)
 GRADED: Final = ContextWeights(weighting=Weighting.ALL_KEYS, full_at=8)
@@ -74,8 +78,11 @@ class Measured:
         reached: Scores at the first of 50 looks with p <= 1e-6, none of them corrected for the
             others; None where there was none.
         reached_units: Tokens at that look.
+        tail: Scores at which the exact tail at this effect is 1e-6, over those of a normal law.
         half: Scores at which half of the audits of this effect have p <= 1e-6: extrapolated
             where it is above `n_scored`; None where the effect is not above two errors.
+        plain_half: The same for the sum of the scores itself, by its own effect and tail; None for
+            peers, too.
         bet_reached: Scores at which the anytime-valid test rejects; None where it does not.
         log10_e: Of the bet, its largest value.
         decoy_p: By rank among decoy keys; None for peers.
@@ -89,7 +96,9 @@ class Measured:
     log10_p: float
     reached: int | None
     reached_units: int | None
+    tail: float
     half: float | None
+    plain_half: float | None = None
     bet_reached: int | None = None
     log10_e: float | None = None
     decoy_p: float | None = None
@@ -99,9 +108,26 @@ class Measured:
         return asdict(self)
 
 
-def half_of(effect: float, error: float) -> float | None:
+def half_of(effect: float, error: float, tail: float) -> float | None:
     """Return the scores at which half of the audits reach 1e-6."""
-    return (Z_ALPHA / effect) ** 2 if effect > 2.0 * error else None
+    return tail * (Z_ALPHA / effect) ** 2 if effect > 2.0 * error else None
+
+
+def tail_of(effect: float, log_sf: Callable[[int], float]) -> float:
+    """Return what an exact tail asks for, over what a normal law does.
+
+    Args:
+        effect: Standard deviations a score.
+        log_sf: Natural log of the tail at so many scores of this effect each.
+    """
+    if effect < _WEAK:
+        return 1.0
+    normal = (Z_ALPHA / effect) ** 2
+    low, high = math.floor(0.25 * normal), math.ceil(4.0 * normal)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if log_sf(middle) <= LOG_ALPHA else (middle + 1, high)
+    return low / normal
 
 
 def closed(
@@ -179,7 +205,7 @@ def _ours(
     *,
     by_context: bool = False,
 ) -> Measured:
-    design = Design(alpha=ALPHA, lambdas=stakes_for(PLANNED_EFFECT), n_decoys=999, weights=weights)
+    design = Design(alpha=ALPHA, share=PLANNED_SHARE, n_decoys=999, weights=weights)
     light = replace(design, n_decoys=1)
     evidence = weigh_evidence(records, observations, design)
     path = bet_path(records, observations, design)
@@ -191,6 +217,9 @@ def _ours(
 
     reached, units = first_look(observations, at)
     n_scored, effect, shrink = evidence.n_scored, evidence.effect, 1.0
+    scorer = Scorer(records, observations, weights)
+    tail = tail_of(effect, partial(_log_sf_of, design.statistic, scorer.weights, effect))
+    plain_half = _plain_half([scorer.scores(index) for index in range(len(records))])
     if by_context and n_scored:
         windows = np.concatenate([one.contexts for one in observations])
         shrink = int(first_occurrences(text_identities(windows)).sum()) / n_scored
@@ -205,7 +234,9 @@ def _ours(
         log10_p=evidence.log_pvalue / math.log(10.0),
         reached=None if reached is None else round(reached * shrink),
         reached_units=units,
-        half=half_of(effect, error),
+        tail=tail,
+        half=half_of(effect, error, tail),
+        plain_half=None if plain_half is None else plain_half * shrink,
         bet_reached=round(rejected[0] * shrink) if rejected else None,
         log10_e=evidence.log_evalue_peak / math.log(10.0),
         decoy_p=math.exp(evidence.decoys.log_pvalue),
@@ -223,6 +254,8 @@ def _peer(
     n = len(tokens)
     effect = float(scores.excess.mean()) if n else 0.0
     error = 1.0 / math.sqrt(max(1, n))
+    is_green = record.scheme != "hf-synthid"  # else as good as normal: thirty coins a score
+    tail = tail_of(effect, partial(_log_sf_green, effect)) if is_green else 1.0
 
     def at(answers: int) -> tuple[int, float]:
         end = int(ends[answers - 1])
@@ -238,8 +271,41 @@ def _peer(
         log10_p=scores.log_pvalue(n) / math.log(10.0),
         reached=reached,
         reached_units=units,
-        half=half_of(effect, error),
+        tail=tail,
+        half=half_of(effect, error, tail),
     )
+
+
+def _log_sf_of(statistic: DilutedSum, weights: NDArray[np.float64], effect: float, n: int) -> float:
+    """Return the tail at n scores of an effect, weighted as those that were seen."""
+    alike = _alike(weights, n)
+    return statistic.log_sf(effect * math.sqrt(n) * statistic.spread(alike), alike)
+
+
+def _plain_half(parts: Sequence[KeyScores]) -> float | None:
+    """Return the scores at which half of the audits by the sum of the scores reach 1e-6."""
+    weights = np.concatenate([one.weights for one in parts])
+    scores = np.concatenate([one.scores for one in parts])
+    seen, spread = max(1, len(scores)), math.sqrt(float(weights @ weights))
+    effect = float(weights @ (scores - 1.0)) / spread / math.sqrt(seen) if spread else 0.0
+
+    def log_sf(n: int) -> float:
+        alike = _alike(weights, n)
+        excess = effect * math.sqrt(n * float(alike @ alike))
+        return weighted_exponentials_log_sf(float(alike.sum()) + excess, alike)
+
+    error = 1.0 / math.sqrt(seen)
+    return half_of(effect, error, tail_of(effect, log_sf)) if effect > 2.0 * error else None
+
+
+def _alike(weights: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Return n weights that are spread as those that were seen."""
+    return np.sort(weights)[np.arange(n) * len(weights) // n]
+
+
+def _log_sf_green(effect: float, n: int) -> float:
+    n_green = n * (GAMMA + effect * math.sqrt(GAMMA * (1 - GAMMA)))
+    return binomial_log_sf(math.ceil(n_green), n, GAMMA)
 
 
 def first_look(

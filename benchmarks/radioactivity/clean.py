@@ -37,11 +37,11 @@ from watermark.radioactivity import (
     Traffic,
     View,
     Weighting,
-    stakes_for,
     weigh_evidence,
 )
 from watermark.schemes import text_identities
 from watermark.seeding import context_windows, pair_values
+from watermark.stats import share_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def run(trial: Trial, seed: int, *, rows: int = 32, length: int = 64) -> Outcome
         observations, weights = _open(stage)
     else:
         observations, weights = _closed(stage)
-    design = Design(alpha=ALPHA, lambdas=stakes_for(0.1), n_decoys=19, weights=weights)
+    design = Design(alpha=ALPHA, share=share_of(0.1), n_decoys=19, weights=weights)
     evidence = weigh_evidence([record], observations, design)
     return Outcome(
         evidence.log_pvalue, evidence.log_evalue_peak, math.exp(evidence.decoys.log_pvalue)

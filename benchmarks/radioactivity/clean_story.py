@@ -28,9 +28,9 @@ from watermark.radioactivity import (
     Path,
     Traffic,
     View,
-    stakes_for,
     weigh_evidence,
 )
+from watermark.stats import share_of
 
 if TYPE_CHECKING:
     from benchmarks.radioactivity.laboratory import Laboratory
@@ -88,7 +88,7 @@ def run_story(laboratory: Laboratory, seed: int) -> dict[str, Outcome]:
     traffic = Traffic.of_conversations([[ids] for ids in replies], WIDTH, key_id=record.key_id)
     design = Design(
         alpha=ALPHA,
-        lambdas=stakes_for(0.1),
+        share=share_of(0.1),
         n_decoys=19,
         weights=replace(FILTER, traffic=(traffic,)),
     )

@@ -42,7 +42,7 @@ def plot(figure: int, cells: Sequence[Row], path: Path) -> None:
     top = axes.secondary_xaxis("top")
     ticks = [tick for tick in axes.get_xticks() if tick > 0.02]
     top.set_xticks(ticks, [f"{(Z_ALPHA / tick) ** 2:,.0f}" for tick in ticks])
-    top.set_xlabel("scores at which half of the audits have p <= 1e-6")
+    top.set_xlabel("scores at which half of the audits have p <= 1e-6, by a normal law")
     axes.set_title(TITLES[figure], fontsize=10)
     plane.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(plane)

@@ -40,6 +40,7 @@ class Pooled:
         effect: Mean effect of its seeds.
         error: Standard error: between seeds, or of the null where that is larger.
         quantile: 97.5% quantile that goes with the error.
+        tail: Mean over its seeds of what the exact tail asks for, over what a normal law does.
     """
 
     labels: dict[str, Any]
@@ -47,6 +48,7 @@ class Pooled:
     effect: float
     error: float
     quantile: float
+    tail: float
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -67,29 +69,33 @@ def pool(cells: Sequence[Row]) -> list[Pooled]:
 def _pooled(labels: dict[str, Any], rows: list[Row]) -> Pooled:
     effects = np.array([row["effect"] for row in rows])
     k = len(rows)
+    tail = float(np.mean([row["tail"] for row in rows]))
     null = math.sqrt(sum(row["error"] ** 2 for row in rows)) / k
     if k == 1:
-        return Pooled(labels, tuple(rows), float(effects[0]), null, 1.96)
+        return Pooled(labels, tuple(rows), float(effects[0]), null, 1.96, tail)
     between = float(effects.std(ddof=1)) / math.sqrt(k)
     quantile = float(stats.t.ppf(0.975, k - 1)) if between > null else 1.96
-    return Pooled(labels, tuple(rows), float(effects.mean()), max(between, null), quantile)
+    error = max(between, null)
+    return Pooled(labels, tuple(rows), float(effects.mean()), error, quantile, tail)
 
 
 def ratio_of_tokens(ours: Pooled, peer: Pooled) -> tuple[float, float, float]:
-    """Return our tokens over the peer's with a 95% interval, from the squared ratio of effects.
+    """Return our tokens over the peer's with a 95% interval.
 
-    Fieller's interval: it holds where the peer's effect is all but nothing, too.
+    It is the squared ratio of effects, times that of what the exact tails ask for. Fieller's
+    interval holds where the peer's effect is all but nothing, too.
     """
+    tails = ours.tail / peer.tail
     t = max(ours.quantile, peer.quantile)
     a = ours.effect**2 - (t * ours.error) ** 2
     b = ours.effect * peer.effect
     c = peer.effect**2 - (t * peer.error) ** 2
     ratio = (max(peer.effect, 0.0) / ours.effect) ** 2 if ours.effect > 0 else math.inf
     if a <= 0 or b * b < a * c:
-        return ratio, 0.0, math.inf
+        return tails * ratio, 0.0, math.inf
     root = math.sqrt(b * b - a * c)
     low, high = (b - root) / a, (b + root) / a
-    return ratio, max(low, 0.0) ** 2, max(high, 0.0) ** 2
+    return tails * ratio, tails * max(low, 0.0) ** 2, tails * max(high, 0.0) ** 2
 
 
 def print_figure(figure: int, cells: Sequence[Row]) -> None:
@@ -100,7 +106,10 @@ def print_figure(figure: int, cells: Sequence[Row]) -> None:
         return
     labels = list(lines[0].labels)
     head = [*labels, "seeds", "scored", "effect [95%]", "log10 p", "1e-6 at", "tokens said"]
-    head += ["half of audits at [95%]", *(["bet at", "bet / fixed n"] if figure == 3 else [])]
+    head += [
+        "half of audits at [95%]",
+        *(["by the plain sum", "bet at", "bet / fixed n"] if figure == 3 else []),
+    ]
     print_table(TITLES[figure], head, [_line(figure, one) for one in lines])
     if figure == 2:
         _print_ratios(lines)
@@ -122,7 +131,11 @@ def _line(figure: int, one: Pooled) -> list[object]:
     if figure == 3:
         both = [row for row in one.rows if row["bet_reached"] and row["reached"]]
         price = np.median([row["bet_reached"] / row["reached"] for row in both]) if both else None
-        line += [_reached(one, "bet_reached"), "-" if price is None else f"{price:.2f}"]
+        line += [
+            _reached(one, "plain_half"),
+            _reached(one, "bet_reached"),
+            "-" if price is None else f"{price:.2f}",
+        ]
     return line
 
 
@@ -136,17 +149,17 @@ def _reached(one: Pooled, name: str) -> str:
 
 
 def _half(one: Pooled, n_scored: float) -> str:
-    half = half_of(one.effect, one.error)
+    half = half_of(one.effect, one.error, one.tail)
     if half is None:
         return "no effect seen"
     low, high = one.interval
-    shown = f"{half:,.0f} [{half_at(high)}, {half_at(low)}]"
+    shown = f"{half:,.0f} [{_half_at(high, one.tail)}, {_half_at(low, one.tail)}]"
     return f"{shown}, extrapolated" if half > n_scored else shown
 
 
-def half_at(effect: float) -> str:
+def _half_at(effect: float, tail: float) -> str:
     """Return the tokens at an end of an interval."""
-    found = half_of(effect, 0.0) if effect > 0 else None
+    found = half_of(effect, 0.0, tail) if effect > 0 else None
     return "inf" if found is None else f"{found:,.0f}"
 
 

@@ -170,6 +170,11 @@ def audit() -> None:
 @click.option("--system", default="", help="A system prompt.")
 @click.option("--alpha", type=float, default=DEFAULT_ALPHA, show_default=True, callback=check_share)
 @click.option(
+    "--decoys",
+    type=click.IntRange(1),
+    help="Decoy keys; by default 3 / alpha, as far as their work stays below 1e11 pairs.",
+)
+@click.option(
     "--effect",
     type=click.FloatRange(0, min_open=True),
     default=DEFAULT_EFFECT,
@@ -222,6 +227,7 @@ def plan(
     temperature: float | None,
     system: str,
     alpha: float,
+    decoys: int | None,
     effect: float,
     share_scored: float,
     reference: float,
@@ -271,6 +277,7 @@ def plan(
         alpha=alpha,
         effect=effect,
         share_scored=share_scored,
+        n_decoys=decoys or 0,
         reference=reference,
         weighting=Weighting(weights),
         full_at=full_at,

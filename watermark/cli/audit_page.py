@@ -257,7 +257,7 @@ def _plan(plan: AuditPlan, result: dict[str, Any]) -> str:
         ("Prompts", f"{plan.prompts.rows} from {plan.prompt_source.value}, {plan.prompts.sha256}"),
         ("Weights", f"{plan.weighting.value}, full at {plan.full_at} conversations"),
         ("Delivered contexts", str(sum(one.rows for one in plan.delivered))),
-        ("Stakes of the bet", ", ".join(f"{one:g}" for one in plan.lambdas)),
+        ("Share of the scores from marked text that is supposed", f"{plan.share:g}"),
         ("Stops", f"at an e-value of {1 / plan.alpha:g}, or after {budget.requests} requests"),
         (
             "Supposed",

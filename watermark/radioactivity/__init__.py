@@ -1,7 +1,7 @@
 """Was a third-party model trained on our output? The statistics of it; nothing here asks anyone."""
 
 from watermark.radioactivity.delivered import ContextWeights, Traffic, Weighting
-from watermark.radioactivity.design import DEFAULT_ALPHA, Design, decoys_of, stakes_for
+from watermark.radioactivity.design import DEFAULT_ALPHA, FEW_DECOYS, Design
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.evidence import Evidence, KeyEvidence, bet_path, weigh_evidence
 from watermark.radioactivity.pairs import Choices, Observation, PairCollector
@@ -16,6 +16,7 @@ from watermark.radioactivity.view import Passage, Path, View
 
 __all__ = [
     "DEFAULT_ALPHA",
+    "FEW_DECOYS",
     "SHARE_SCORED",
     "Access",
     "AuditPlan",
@@ -35,11 +36,9 @@ __all__ = [
     "View",
     "Weighting",
     "bet_path",
-    "decoys_of",
     "dose",
     "power_of_bet",
     "scores_for_bet",
     "scores_for_fixed_n",
-    "stakes_for",
     "weigh_evidence",
 ]

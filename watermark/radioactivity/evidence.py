@@ -3,11 +3,11 @@
 Null hypothesis: the suspect is independent of all keys of the audit. Then all scores, over pairs
 and keys, are independent Exp(1) (see `view`), so that
 
-- the bet on all of them in the order of the audit, with a stake that is the pair's weight times
-  one of the plan's (`stats.tilted`), is a non-negative martingale: P(sup E >= 1 / alpha) <= alpha,
-  whenever one looks and stops. It is the test of the audit;
-- T = sum of w (s - 1) plus the sum of the weights is a weighted sum of independent Exp(1), with
-  an exact tail, for a number of answers fixed beforehand;
+- the bet on all of them in the order of the audit, that a share of them which is the pair's weight
+  times the design's comes from marked text (`stats.diluted`), is a non-negative martingale:
+  P(sup E >= 1 / alpha) <= alpha, whenever one looks and stops. It is the test of the audit;
+- T, the logarithm of that bet on a single share, is a sum of independent terms with an exact tail,
+  for a number of answers fixed beforehand;
 - the rank of T among the same under decoy keys is a p-value without any formula.
 
 The keys of an audit share what a student learned (each text was marked under one of them), which
@@ -20,7 +20,7 @@ of `view`, `pairs` and `delivered`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +28,7 @@ import numpy as np
 from watermark.detection.result import DecoyRank
 from watermark.radioactivity.dose import Dose, dose
 from watermark.radioactivity.scoring import Scorer
-from watermark.stats import (
-    decoys_reached,
-    holm,
-    tilted_log_growth,
-    weighted_exponentials_log_sf,
-)
+from watermark.stats import decoys_reached, diluted_log_growth, holm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +39,7 @@ if TYPE_CHECKING:
     from watermark.radioactivity.design import Design
     from watermark.radioactivity.pairs import Observation
     from watermark.radioactivity.scoring import KeyScores
+    from watermark.stats import DilutedSum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +51,7 @@ class KeyEvidence:
         n_scored: Pairs that count for it.
         log_pvalue: Natural log of its exact p-value.
         log_pvalue_family: The same after Holm over the keys of the audit.
-        effect: Weighted mean excess in standard deviations of one score.
+        effect: As `Evidence` has it.
     """
 
     key_id: str
@@ -73,7 +69,7 @@ class Evidence:
         n_answers: Answers, those without a new pair included.
         n_units: Units in them.
         n_scored: Scores, over all pairs and keys.
-        statistic: Sum of w (s - 1), in nats.
+        statistic: Sum of the terms of `DilutedSum`, in nats; in the mean 0 under the null.
         log_pvalue: Natural log of the exact p-value, for a number of answers fixed beforehand.
         effect: Statistic over its standard deviation and the root of `n_scored`.
         log_evalue: Natural log of the bet's value at the end.
@@ -99,7 +95,7 @@ class Evidence:
     path: tuple[tuple[int, float], ...]
     answer_units: tuple[int, ...]
     decoys: DecoyRank
-    decoy_statistics: tuple[float, ...]
+    decoy_statistics: NDArray[np.float64] = field(repr=False, compare=False)
     dose: Dose
     keys: tuple[KeyEvidence, ...]
 
@@ -124,27 +120,27 @@ def weigh_evidence(
     scorer = Scorer(records, observations, design.weights)
     per_key = [scorer.scores(index) for index in range(len(records))]
     pooled = _pooled(per_key)
-    path = _bet(pooled, len(observations), design.lambdas)
-    statistic = float(pooled.weights @ (pooled.scores - 1.0))
-    decoys = scorer.decoy_statistics(scorer.n_decoys(design.n_decoys))
-    (reached,) = decoys_reached(np.array([statistic]), decoys)
+    path = _bet(pooled, len(observations), design.shares)
+    tested = _tested(pooled, design.statistic)
+    decoys = scorer.decoy_statistics(design.statistic, scorer.n_decoys(design.n_decoys))
+    (reached,) = decoys_reached(np.array([tested.value]), decoys)
     log_evalues = [0.0, *(log_evalue for _, log_evalue in path)]
     return Evidence(
         n_answers=len(observations),
         n_units=sum(one.n_units for one in observations),
         n_scored=len(pooled.scores),
-        statistic=statistic,
-        log_pvalue=_log_pvalue(pooled),
-        effect=_effect(pooled),
+        statistic=tested.value,
+        log_pvalue=tested.log_pvalue,
+        effect=tested.effect,
         log_evalue=log_evalues[-1],
         log_evalue_peak=max(log_evalues),
         peak_after=int(np.argmax(log_evalues)),
         path=tuple(path),
         answer_units=tuple(one.n_units for one in observations),
         decoys=DecoyRank.of(len(decoys), int(reached)),
-        decoy_statistics=tuple(decoys.tolist()),
+        decoy_statistics=decoys,
         dose=_dose(pooled, len(observations), design, n_keys=len(records)),
-        keys=_key_evidence(records, per_key),
+        keys=_key_evidence(records, [_tested(one, design.statistic) for one in per_key]),
     )
 
 
@@ -160,7 +156,7 @@ def bet_path(
     """
     scorer = Scorer(records, observations, design.weights)
     pooled = _pooled([scorer.scores(index) for index in range(len(records))])
-    return _bet(pooled, len(observations), design.lambdas)
+    return _bet(pooled, len(observations), design.shares)
 
 
 def _pooled(parts: Sequence[KeyScores]) -> KeyScores:
@@ -172,30 +168,39 @@ def _pooled(parts: Sequence[KeyScores]) -> KeyScores:
     return type(parts[0])(scores, weights, answers[order])
 
 
-def _bet(pooled: KeyScores, n_answers: int, lambdas: tuple[float, ...]) -> list[tuple[int, float]]:
+def _bet(pooled: KeyScores, n_answers: int, shares: tuple[float, ...]) -> list[tuple[int, float]]:
     """Return after each answer: scores so far, and natural log of the mixture of bets."""
     ends = np.searchsorted(pooled.answers, np.arange(n_answers), side="right").tolist()
-    capitals = np.full(len(lambdas), -math.log(len(lambdas)))
+    capitals = np.full(len(shares), -math.log(len(shares)))
     path: list[tuple[int, float]] = []
     start = 0
     for end in ends:
         scores, weights = pooled.scores[start:end], pooled.weights[start:end]
-        capitals = capitals + tilted_log_growth(lambdas, scores, weights)
+        capitals = capitals + diluted_log_growth(shares, scores, weights)
         path.append((end, float(np.logaddexp.reduce(capitals))))
         start = end
     return path
 
 
-def _log_pvalue(part: KeyScores) -> float:
-    if not len(part.scores):
-        return 0.0
-    return weighted_exponentials_log_sf(float(part.scores @ part.weights), part.weights)
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """What the statistic makes of some scores."""
+
+    n_scored: int
+    value: float
+    log_pvalue: float
+    effect: float
 
 
-def _effect(part: KeyScores) -> float:
-    """Return the deviation of the statistic, spread over its scores."""
-    spread = math.sqrt(float(part.weights @ part.weights) * len(part.scores))
-    return float(part.weights @ (part.scores - 1.0)) / spread if spread else 0.0
+def _tested(part: KeyScores, statistic: DilutedSum) -> _Tested:
+    value = float(statistic.terms(part.scores, part.weights).sum())
+    spread = statistic.spread(part.weights) * math.sqrt(len(part.scores))
+    return _Tested(
+        n_scored=len(part.scores),
+        value=value,
+        log_pvalue=statistic.log_sf(value, part.weights),
+        effect=value / spread if spread else 0.0,
+    )
 
 
 def _dose(pooled: KeyScores, n_answers: int, design: Design, *, n_keys: int) -> Dose:
@@ -217,16 +222,16 @@ def _dose(pooled: KeyScores, n_answers: int, design: Design, *, n_keys: int) -> 
 
 
 def _key_evidence(
-    records: Sequence[KeyRecord], per_key: Sequence[KeyScores]
+    records: Sequence[KeyRecord], tested: Sequence[_Tested]
 ) -> tuple[KeyEvidence, ...]:
-    logs = [_log_pvalue(one) for one in per_key]
+    families = holm([one.log_pvalue for one in tested])
     return tuple(
         KeyEvidence(
             key_id=record.key_id,
-            n_scored=len(one.scores),
-            log_pvalue=log_pvalue,
+            n_scored=one.n_scored,
+            log_pvalue=one.log_pvalue,
             log_pvalue_family=family,
-            effect=_effect(one),
+            effect=one.effect,
         )
-        for record, one, log_pvalue, family in zip(records, per_key, logs, holm(logs), strict=True)
+        for record, one, family in zip(records, tested, families, strict=True)
     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PLAN_FORM: Final = "output-watermark-audit-plan/v1"
 MINUTES_A_DAY: Final = 24 * 60
 _TAG: Final = b"output-watermark/v1/audit-suspect"
-_PARTS: Final = 2.0  # of the capital, one is at the planned stake
+_PARTS: Final = 3.0  # of the capital, one is on the supposed share
 
 
 class Access(enum.StrEnum):
@@ -203,7 +203,7 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         temperature: Of answers; None leaves it to the suspect.
         max_tokens_as: The field by which a server is told the length of an answer.
         alpha: Level of the anytime-valid test.
-        lambdas: Stakes of the bet.
+        share: As `Design` has it.
         n_decoys: Decoy keys.
         reference: As `Design` has it.
         budget: What it may take.
@@ -232,7 +232,7 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     temperature: float | None = 1.0
     max_tokens_as: TokensField = TokensField.MAX_TOKENS
     alpha: float
-    lambdas: tuple[float, ...]
+    share: float
     n_decoys: int
     reference: float = 1.0
     budget: Budget
@@ -263,7 +263,7 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         )
         return Design(
             alpha=self.alpha,
-            lambdas=self.lambdas,
+            share=self.share,
             n_decoys=self.n_decoys,
             weights=weights,
             n_answers=self.budget.requests,

@@ -1,8 +1,9 @@
 """How many scored tokens an audit needs, before it asks for any.
 
 Source: normal approximation of a sum of n scores of mean excess `effect` and standard deviation
-1; for the bet, its log-capital at the best stake drifts by effect^2 / 2 a score with variance
-effect^2 (`stats.tilted`).
+1; for the bet, its log-capital on the best share drifts by effect^2 / 2 a score with variance
+effect^2. An effect here is that of the sum of the scores: that of the statistic (`stats.diluted`)
+is about as large for strong marks, and larger by a quarter for weak ones.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def scores_for_bet(effect: float, *, alpha: float, power: float, n_parts: float 
         effect: Mean excess of a score, in standard deviations, > 0.
         alpha: Level, in (0, 1).
         power: Chance of success, in (0, 1).
-        n_parts: Into how many equal parts the capital is spread, of which one has the best stake.
+        n_parts: Into how many equal parts the capital is spread, of which one is on the best share.
 
     Raises:
         AuditDesignError: An argument is out of range.

@@ -7,6 +7,8 @@ single scores stay in here while a key is secret.
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
     from watermark.keys import KeyRecord
     from watermark.radioactivity.delivered import ContextWeights
     from watermark.radioactivity.pairs import Observation
+    from watermark.stats import DilutedSum
 
-_DECOY_BLOCK: Final = 1 << 12
+_DECOY_BLOCK: Final = 1 << 10
+_BLOCK_SCORES: Final = 1 << 17  # a score is worked on while it is in the cache
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,7 +56,7 @@ class KeyScores:
 class Scorer:
     """The pairs of an audit, held against its keys and against decoys."""
 
-    __slots__ = ("_answers", "_contexts", "_tokens", "_weights", "records")
+    __slots__ = ("_answers", "_contexts", "_counts", "_tokens", "_weights", "records")
 
     def __init__(
         self,
@@ -83,66 +87,65 @@ class Scorer:
             np.arange(len(observations)), [len(one) for one in observations]
         ).astype(np.int64)
         tested = [one.key_id for one in records]
-        self._weights = [_levelled(shares * weights.of(tested, self._contexts))] * len(records)
+        self._weights = _levelled(shares * weights.of(tested, self._contexts))
+        self._counts = self._weights > 0
 
     def __repr__(self) -> str:
         """Show how much there is, and nothing of it."""
         return f"<Scorer of {len(self._tokens)} pairs under {len(self.records)} keys>"
 
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Of the pairs that count, the same under every key, shape (n,)."""
+        return self._weights[self._counts]
+
     def scores(self, index: int) -> KeyScores:
-        """Return what a key makes of the pairs that count for it."""
-        counts = self._weights[index] > 0
-        key = _key_rows(self.records[index])
+        """Return what a key makes of the pairs that count."""
         scores = np.zeros(0)
-        for _, block in self._blocks(key, counts):
+        for _, block in self._blocks(_key_rows(self.records[index])):
             scores = block[0]
         is_epoch = scores > 0  # rule 1: of the account channel they are 0, else never
         return KeyScores(
             scores[is_epoch],
-            self._weights[index][counts][is_epoch],
-            self._answers[counts][is_epoch],
+            self.weights[is_epoch],
+            self._answers[self._counts][is_epoch],
         )
 
     def n_decoys(self, wanted: int) -> int:
         """Return how many decoys are worth their time."""
-        return affordable_decoys(wanted, len(self._tokens) * len(self.records))
+        return affordable_decoys(wanted, int(self._counts.sum()) * len(self.records))
 
-    def decoy_statistics(self, n_decoys: int) -> NDArray[np.float64]:
+    def decoy_statistics(self, statistic: DilutedSum, n_decoys: int) -> NDArray[np.float64]:
         """Return the pooled statistic under decoy keys, shape (n_decoys,).
 
         Each decoy is as many random keys as there are keys. They follow from the pairs, so that
         whoever recomputes the audit draws the same ones.
         """
         rng = pairs_generator(self._contexts, self._tokens)
+        weights = self.weights
         found = np.zeros(n_decoys)
-        for weights in self._weights:
-            counts = weights > 0
-            for first in range(0, n_decoys, _DECOY_BLOCK):
-                keys = decoy_context_keys(min(_DECOY_BLOCK, n_decoys - first), rng)
-                for rows, block in self._blocks(keys, counts):
-                    place = slice(first + rows.start, first + rows.stop)
-                    found[place] += pooled_statistic(block, weights[counts])
+
+        def add(first: int, keys: NDArray[np.uint8]) -> None:
+            for rows, block in self._blocks(keys):
+                place = slice(first + rows.start, first + rows.stop)
+                terms = statistic.terms(block, weights)
+                found[place] += np.where(block > 0, terms, 0.0).sum(axis=1)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in self.records:
+                starts = range(0, n_decoys, _DECOY_BLOCK)
+                keys = (decoy_context_keys(min(_DECOY_BLOCK, n_decoys - i), rng) for i in starts)
+                list(pool.map(add, starts, keys))
         return found
 
-    def _blocks(
-        self, keys: NDArray[np.uint8], counts: NDArray[np.bool_]
-    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        share = self.records[0].account_share_q16
-        contexts, tokens = self._contexts[counts], self._tokens[counts]
-        return key_score_blocks(keys, contexts, tokens, account_share_q16=share)
-
-
-def pooled_statistic(
-    scores: NDArray[np.float64], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the weighted sum of the excess of scores over 1, shape (k,).
-
-    Args:
-        scores: Under k keys, shape (k, n); 0 where a position is not scored.
-        weights: Shape (n,).
-    """
-    found: NDArray[np.float64] = scores @ weights - (scores > 0) @ weights
-    return found
+    def _blocks(self, keys: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        return key_score_blocks(
+            keys,
+            self._contexts[self._counts],
+            self._tokens[self._counts],
+            account_share_q16=self.records[0].account_share_q16,
+            block_scores=_BLOCK_SCORES,
+        )
 
 
 def check_keys(records: Sequence[KeyRecord]) -> None:

@@ -9,6 +9,7 @@ from watermark.stats.decoys import (
     decoys_reached,
     smallest_log_pvalue,
 )
+from watermark.stats.diluted import DilutedSum, diluted_log_growth, share_of
 from watermark.stats.discoveries import discoveries
 from watermark.stats.evalues import BettingEvalue
 from watermark.stats.hypoexponential import weighted_gammas_log_sf
@@ -19,19 +20,20 @@ from watermark.stats.multiplicity import holm
 from watermark.stats.nulls import gamma_log_sf, gamma_log_sfs
 from watermark.stats.rademacher import rademacher_log_sf
 from watermark.stats.rotation import RotationPrice, rotation_price, tokens_needed
-from watermark.stats.tilted import tilted_log_growth
 from watermark.stats.weighted_exponentials import weighted_exponentials_log_sf
 
 __all__ = [
     "KEY_PAIRS",
     "LN_10",
     "BettingEvalue",
+    "DilutedSum",
     "RotationPrice",
     "affordable_decoys",
     "binomial_log_sf",
     "decoy_log_pvalue",
     "decoys_for",
     "decoys_reached",
+    "diluted_log_growth",
     "discoveries",
     "gamma_log_sf",
     "gamma_log_sfs",
@@ -41,8 +43,8 @@ __all__ = [
     "keywise_rate",
     "rademacher_log_sf",
     "rotation_price",
+    "share_of",
     "smallest_log_pvalue",
-    "tilted_log_growth",
     "tokens_needed",
     "weighted_exponentials_log_sf",
     "weighted_gammas_log_sf",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from watermark.errors import AuditRunError
 from watermark.keys import LABEL_CONTEXT
 from watermark.radioactivity import (
+    FEW_DECOYS,
     Access,
     Evidence,
     PairCollector,
@@ -217,7 +218,11 @@ class Kept:
         if not gathered.journal.entries:
             raise AuditRunError(f"{self.folder.path} holds no answers; run the audit first")
         return Findings(
-            evidence=weigh_evidence(self._records, gathered.observations, self._design),
+            evidence=weigh_evidence(
+                self._records,
+                gathered.observations,
+                self._design if gathered.is_complete else beside(self._design),
+            ),
             undelivered=self._undelivered(gathered.observations),
             control=self._control(),
             kinds=gathered.kinds,
@@ -284,7 +289,7 @@ class Kept:
             return None
         observations = self._observed(journal.entries)
         return ControlFindings(
-            evidence=weigh_evidence(self._records, observations, self._design),
+            evidence=weigh_evidence(self._records, observations, beside(self._design)),
             kinds=count_kinds(self.folder.prompts(), last_of_each(journal.entries)),
             n_waiting=self.n_uncontrolled(),
             last=journal.last,
@@ -293,7 +298,15 @@ class Kept:
     def _undelivered(self, observations: Sequence[Observation]) -> Evidence | None:
         if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered
             return None
-        return weigh_evidence(self._records, observations, undelivered(self._design))
+        return weigh_evidence(self._records, observations, undelivered(beside(self._design)))
+
+
+def beside(design: Design) -> Design:
+    """Return the same design with few decoys: for controls, and for looks before the end.
+
+    There the rank counts for nothing yet; it is a check.
+    """
+    return replace(design, n_decoys=min(design.n_decoys, FEW_DECOYS))
 
 
 def undelivered(design: Design) -> Design:

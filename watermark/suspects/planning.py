@@ -19,8 +19,6 @@ from watermark.radioactivity import (
     Budget,
     PromptSource,
     Weighting,
-    decoys_of,
-    stakes_for,
 )
 from watermark.radioactivity.plan import (
     DeliveredFile,
@@ -33,6 +31,7 @@ from watermark.radioactivity.plan import (
     plan_digest,
 )
 from watermark.radioactivity.scoring import check_keys
+from watermark.stats import decoys_for, share_of
 from watermark.suspects.folder import (
     CLEAN_MODEL,
     PLAN,
@@ -72,6 +71,7 @@ class Wishes:
         effect: Supposed mean excess of a score, in standard deviations.
         share_scored: Supposed share of generated units that are scored.
         reference: Mean excess of the marked text itself.
+        n_decoys: Decoy keys of the whole audit; 0 for as many as the level asks for.
         weighting: Whose traffic weighs.
         full_at: As `ContextWeights` has it.
         floor: Likewise.
@@ -94,6 +94,7 @@ class Wishes:
     effect: float
     share_scored: float
     reference: float = DEFAULT_REFERENCE
+    n_decoys: int = 0
     weighting: Weighting = Weighting.FLAT
     full_at: int = 16
     floor: float = 0.0
@@ -198,8 +199,8 @@ def _plan_of(
         temperature=wishes.temperature,
         max_tokens_as=wishes.max_tokens_as,
         alpha=wishes.alpha,
-        lambdas=stakes_for(expected.effect),
-        n_decoys=decoys_of(wishes.alpha),
+        share=share_of(expected.effect),
+        n_decoys=wishes.n_decoys or decoys_for(wishes.alpha),
         reference=wishes.reference,
         budget=wishes.budget,
         controls=(*controls, *([CLEAN_MODEL] if wishes.has_control else [])),

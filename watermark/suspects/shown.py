@@ -156,7 +156,7 @@ def _peak(one: Evidence, path: Sequence[dict[str, Any]], alpha: float) -> dict[s
 def _histogram(one: Evidence) -> dict[str, Any]:
     """Return how the statistic falls under decoys, in its standard deviations."""
     spread = one.statistic / (one.effect * math.sqrt(one.n_scored)) if one.effect else 1.0
-    z = np.array(one.decoy_statistics) / spread
+    z = one.decoy_statistics / spread
     edge = max(4.0, float(np.ceil(np.abs(z).max(initial=0.0))))
     counts, _ = np.histogram(z, _BINS, (-edge, edge))
     own = one.statistic / spread

@@ -27,16 +27,18 @@ from watermark.radioactivity import (
     power_of_bet,
     scores_for_bet,
     scores_for_fixed_n,
-    stakes_for,
     weigh_evidence,
 )
 from watermark.seeding import as_token_ids
+from watermark.stats import diluted_log_growth, share_of
+from watermark.stats.diluted import TILT
 
 CHAIN = Chain.of(3, vocab=60, concentration=0.5)
+ONE = np.ones(1)
 
 
 def design(**changes: object) -> Design:
-    return Design(**({"alpha": 1e-3, "lambdas": stakes_for(0.3), "n_decoys": 400} | changes))  # type: ignore[arg-type]
+    return Design(**({"alpha": 1e-3, "share": 0.45, "n_decoys": 400} | changes))  # type: ignore[arg-type]
 
 
 def observed(texts: np.ndarray, *, given: tuple[np.ndarray, ...] = ()) -> list[Observation]:
@@ -50,7 +52,7 @@ def test_marked_text_is_found_and_the_dose_is_one() -> None:
     assert found.rejects_null(alpha=1e-3)
     assert found.log_pvalue < -50
     assert found.decoys.n_reached == 0
-    excess = found.statistic / found.n_scored
+    excess = found.dose.estimate
     again = weigh_evidence([key_of(1)], observed(texts), design(reference=excess))
     assert again.dose.estimate == pytest.approx(1.0)
     assert 0.5 < again.dose.low < 1.0 < again.dose.high < 1.5
@@ -176,16 +178,18 @@ def test_the_account_channel_counts_for_nothing() -> None:
 
 def test_power_is_that_of_simulated_bets() -> None:
     effect, alpha = 0.3, 1e-3
-    n = scores_for_bet(effect, alpha=alpha, power=0.9)
-    assert power_of_bet(n, effect, alpha=alpha) == pytest.approx(0.9, abs=0.01)
+    n = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=3.0)
+    assert power_of_bet(n, effect, alpha=alpha, n_parts=3.0) == pytest.approx(0.9, abs=0.01)
     assert scores_for_fixed_n(effect, alpha=1e-6, power=0.5) == math.ceil(22.595 / effect**2)
     rng = np.random.default_rng(0)
     wins = 0
-    for _ in range(300):  # scores of a student: one in three is marked
-        s = rng.exponential(1 + effect, n)
-        stakes = np.array(stakes_for(effect))[:, None]
-        capitals = (np.log1p(-stakes) + stakes * s).cumsum(axis=1)
-        wins += bool((np.logaddexp.reduce(capitals, axis=0).max() - math.log(4)) > -math.log(alpha))
+    shares = design(share=share_of(effect)).shares
+    for _ in range(300):  # scores of a student: a share of them is of marked text
+        s = rng.exponential(1.0, n)
+        s[rng.random(n) < shares[1]] /= 1.0 - TILT
+        capitals = np.array([diluted_log_growth(shares, s[i : i + 1], ONE) for i in range(n)])
+        logs = np.logaddexp.reduce(capitals.cumsum(axis=0), axis=1) - math.log(len(shares))
+        wins += bool(logs.max() >= -math.log(alpha))
     assert 0.8 < wins / 300 <= 1.0
 
 
@@ -209,8 +213,8 @@ def test_the_interval_of_the_dose_holds_at_any_time() -> None:
     "changes",
     [
         {"alpha": 0.0},
-        {"lambdas": ()},
-        {"lambdas": (2.0,)},
+        {"share": 0.0},
+        {"share": 1.5},
         {"n_decoys": 0},
         {"n_answers": 0},
         {"reference": 0.0},

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from benchmarks.radioactivity.audits import Measured
+from benchmarks.radioactivity.audits import LOG_ALPHA, Z_ALPHA, Measured, tail_of
 from benchmarks.radioactivity.figures import QUICK, Cell, Grid
 from benchmarks.radioactivity.laboratory import Laboratory, replace_words
 from benchmarks.radioactivity.marks import (
@@ -44,6 +44,7 @@ MEASURED = Measured(
     log10_p=-7.0,
     reached=6,
     reached_units=9,
+    tail=1.0,
     half=90.4,
 )
 tiny = pytest.mark.skipif(
@@ -97,16 +98,25 @@ def test_the_ratio_of_tokens_is_covered_by_its_interval() -> None:
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(400):
-        ours = Pooled({}, (), 0.30 + 0.03 * rng.standard_normal(), 0.03, 1.96)
-        peer = Pooled({}, (), 0.15 + 0.03 * rng.standard_normal(), 0.03, 1.96)
+        ours = Pooled({}, (), 0.30 + 0.03 * rng.standard_normal(), 0.03, 1.96, 1.0)
+        peer = Pooled({}, (), 0.15 + 0.03 * rng.standard_normal(), 0.03, 1.96, 1.0)
         _, low, high = ratio_of_tokens(ours, peer)
         hits += low <= 0.25 <= high
     assert 0.92 <= hits / 400 <= 0.98
 
 
+def test_what_tails_ask_for_goes_into_the_ratio() -> None:
+    ours, peer = Pooled({}, (), 0.3, 0.03, 1.96, 1.5), Pooled({}, (), 0.3, 0.03, 1.96, 1.2)
+    plain = ratio_of_tokens(replace(ours, tail=1.0), replace(peer, tail=1.0))
+    assert ratio_of_tokens(ours, peer) == pytest.approx([1.25 * one for one in plain])
+    asked = tail_of(0.1, lambda n: -n * 0.1**2 / 2)  # e^-(effect^2 n / 2)
+    assert asked == pytest.approx(-2 * LOG_ALPHA / Z_ALPHA**2, rel=1e-3)
+    assert tail_of(0.001, lambda _: 0.0) == 1.0
+
+
 def test_nothing_is_claimed_of_an_effect_that_was_not_seen() -> None:
-    nothing = Pooled({}, (), 0.01, 0.05, 1.96)
-    ratio, low, high = ratio_of_tokens(nothing, Pooled({}, (), 0.3, 0.05, 1.96))
+    nothing = Pooled({}, (), 0.01, 0.05, 1.96, 1.0)
+    ratio, low, high = ratio_of_tokens(nothing, Pooled({}, (), 0.3, 0.05, 1.96, 1.0))
     assert (low, high) == (0.0, math.inf)
     assert ratio > 1
 

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from watermark.errors import SchemeParameterError
-from watermark.stats import integer_sum_log_sf
+from watermark.stats import binomial_log_sf, integer_sum_log_sf
+from watermark.stats.lattice import LatticeLaw, lattice_sum_log_sf
 
 
 def by_convolution(counts: list[int], n: int) -> list[float]:
@@ -47,3 +48,33 @@ def test_wide_laws_keep_their_digits() -> None:
 def test_nothing_to_draw_is_refused(counts: list[int], n: int) -> None:
     with pytest.raises(SchemeParameterError):
         integer_sum_log_sf(1, np.array(counts), n)
+
+
+def test_several_laws_are_convolved() -> None:
+    laws = [([1, 2, 1], 7, -3), ([1, 0, 0, 5], 4, 2), ([9, 1], 40, 0)]
+    whole = np.array([1], object)
+    low = 0
+    for counts, n, first in laws:
+        low += n * first
+        for _ in range(n):
+            whole = np.convolve(whole, np.array(counts, object))
+    total = int(sum(whole.tolist()))
+    tails = np.cumsum(whole[::-1])[::-1].tolist()
+    given = [
+        LatticeLaw(first, np.log(np.maximum(counts, 1e-300)) - math.log(sum(counts)), n)
+        for counts, n, first in laws
+    ]
+    for place, tail in enumerate(tails):
+        found = lattice_sum_log_sf(low + place, given)
+        assert found == pytest.approx(float(mpmath.log(mpmath.mpf(int(tail)) / total)), rel=1e-9)
+
+
+def test_long_sums_need_only_a_window() -> None:
+    """A million coins, of which the window holds some ten thousand, against the binomial law."""
+    n = 10**6
+    coin = [LatticeLaw(0, np.log([0.75, 0.25]), n)]
+    for z in (-60.0, -3.0, 0.0, 3.0, 12.0, 200.0):
+        statistic = round(n / 4 + z * math.sqrt(n * 3 / 16))
+        assert lattice_sum_log_sf(statistic, coin) == pytest.approx(
+            binomial_log_sf(statistic, n, 0.25), rel=1e-7, abs=1e-12
+        )

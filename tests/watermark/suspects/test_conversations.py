@@ -15,7 +15,6 @@ from watermark.radioactivity import (
     PairCollector,
     PromptSource,
     View,
-    stakes_for,
     weigh_evidence,
 )
 from watermark.suspects.conversations import (
@@ -58,7 +57,7 @@ def log_evalue_peak(record: KeyRecord, prompts: Sequence[str]) -> float:
     """Return the e-value against a clean suspect that says its prompt backwards."""
     collector = PairCollector(View(2, [UNIT.encode(one) for one in prompts]))
     said = [collector.answer(UNIT.encode(backwards(one))) for one in prompts]
-    design = Design(lambdas=stakes_for(0.5), n_decoys=9)
+    design = Design(share=0.75, n_decoys=9)
     return weigh_evidence([record], said, design).log_evalue_peak
 
 

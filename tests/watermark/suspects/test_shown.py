@@ -50,7 +50,7 @@ def body(counts: list[int], growths: list[float], n_keys: int = 1, **changes: ob
         "path": tuple(zip(ends, logs[1:], strict=True)),
         "answer_units": tuple(2 * one for one in counts),
         "decoys": DecoyRank.of(999, 135),
-        "decoy_statistics": (0.0, 1.0),
+        "decoy_statistics": np.array([0.0, 1.0]),
         "dose": dose(np.ones(3), np.ones(3), reference=1.0, n_planned=3),
         "keys": keys,
     }
