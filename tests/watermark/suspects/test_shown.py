@@ -58,7 +58,7 @@ def body(counts: list[int], growths: list[float], n_keys: int = 1, **changes: ob
 
 
 def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9)
+    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=99)
     lengths = [40 + i for i in range(24)]
     audit.run(speaker([plain_text(i, n) for i, n in enumerate(lengths)]))
     result = result_of(audit)
@@ -143,7 +143,7 @@ def test_an_audit_of_few_pairs_shows_none(tmp_path: Path) -> None:
 
 
 def test_the_smallest_p_of_the_decoys_and_whether_they_agree_are_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key()], alpha=1e-6, effect=1.0)
+    audit = make(tmp_path / "a", [key()], alpha=1e-6, effect=1.0, n_decoys=999)
     audit.run(speaker([marked_text(key(), i) for i in range(24)]))
     result = result_of(audit)
     found = result["suspect"]["decoys"]
@@ -152,8 +152,8 @@ def test_the_smallest_p_of_the_decoys_and_whether_they_agree_are_said(tmp_path: 
     page = audit_page(audit.plan, result | {"plans": []})
     assert "Smallest log10 p that the decoys support" in page
     assert "they agree with the closed form" in page
-    is_short = found["n"] + 1 < 1e6
-    assert any("support no p-value below" in one for one in result["limits"]) is is_short
+    assert found["n"] == 999
+    assert any("support no p-value below" in one for one in result["limits"])
 
 
 def test_a_closed_form_that_is_too_small_is_contradicted(tmp_path: Path) -> None:
