@@ -98,6 +98,25 @@ def ratio_of_tokens(ours: Pooled, peer: Pooled) -> tuple[float, float, float]:
     return tails * ratio, tails * max(low, 0.0) ** 2, tails * max(high, 0.0) ** 2
 
 
+def ratio_of_first_looks(ours: Pooled, peer: Pooled) -> tuple[float, float, float] | None:
+    """Return the ratio of scores at which seeds first had p <= 1e-6, with a 95% interval.
+
+    Geometric means, and Welch's interval of the difference of their logarithms. None where a seed
+    did not get there, or there are too few.
+    """
+    reached = [[row["reached"] for row in one.rows] for one in (ours, peer)]
+    if any(None in found or len(found) < 2 for found in reached):
+        return None
+    logs = [np.log(found) for found in reached]
+    found = stats.ttest_ind(*logs, equal_var=False)
+    low, high = found.confidence_interval(0.95)
+    return (
+        math.exp(float(logs[0].mean() - logs[1].mean())),
+        math.exp(float(low)),
+        math.exp(float(high)),
+    )
+
+
 def print_figure(figure: int, cells: Sequence[Row]) -> None:
     """Print a figure's table."""
     lines = pool(cells)
@@ -176,10 +195,18 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
             continue
         best = max(peers, key=lambda one: one.effect)
         ratio, low, high = ratio_of_tokens(ours, best)
+        seen = ratio_of_first_looks(ours, best)
         met = "yes" if high <= BAR else "no" if low > BAR else "open"
         rows.append(
-            [*where.values(), best.labels["scheme"], f"{ratio:.2f} [{low:.2f}, {high:.2f}]", met]
+            [
+                *where.values(),
+                best.labels["scheme"],
+                "-" if seen is None else f"{seen[0]:.2f} [{seen[1]:.2f}, {seen[2]:.2f}]",
+                f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+                met,
+            ]
         )
-    head = ["width", "marked", "better peer", "our tokens / its tokens [95%]", f"at most {BAR}"]
+    head = ["width", "marked", "better peer", "our tokens / its tokens, first p <= 1e-6 [95%]"]
+    head += ["half of the audits [95%]", f"at most {BAR}"]
     if rows:
         print_table("Ours against the better of the two", head, rows)

@@ -26,7 +26,13 @@ from benchmarks.radioactivity.marks import (
 )
 from benchmarks.radioactivity.recipes import AnswersRecipe, StudentRecipe, TextRecipe, digest
 from benchmarks.radioactivity.results import Results
-from benchmarks.radioactivity.tables import Pooled, pool, print_figure, ratio_of_tokens
+from benchmarks.radioactivity.tables import (
+    Pooled,
+    pool,
+    print_figure,
+    ratio_of_first_looks,
+    ratio_of_tokens,
+)
 from benchmarks.story import shared
 
 if TYPE_CHECKING:
@@ -112,6 +118,18 @@ def test_what_tails_ask_for_goes_into_the_ratio() -> None:
     asked = tail_of(0.1, lambda n: -n * 0.1**2 / 2)  # e^-(effect^2 n / 2)
     assert asked == pytest.approx(-2 * LOG_ALPHA / Z_ALPHA**2, rel=1e-3)
     assert tail_of(0.001, lambda _: 0.0) == 1.0
+
+
+def test_first_looks_are_compared_where_every_seed_had_one() -> None:
+    def line(*reached: int | None) -> Pooled:
+        return Pooled({}, tuple({"reached": one} for one in reached), 0.3, 0.03, 1.96, 1.0)
+
+    found = ratio_of_first_looks(line(100, 110, 90), line(200, 180, 220))
+    assert found is not None
+    assert found[0] == pytest.approx(0.5, abs=0.02)
+    assert found[1] < 0.5 < found[2] < 0.7
+    assert ratio_of_first_looks(line(100, None), line(200, 180)) is None
+    assert ratio_of_first_looks(line(100), line(200)) is None
 
 
 def test_nothing_is_claimed_of_an_effect_that_was_not_seen() -> None:
