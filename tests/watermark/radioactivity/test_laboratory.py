@@ -76,6 +76,13 @@ def test_a_digest_changes_with_everything_it_was_made_of() -> None:
     assert digest(TEXT) == digest(replace(TEXT))
 
 
+def test_a_student_of_no_marked_text_is_one_whatever_the_mark() -> None:
+    other = replace(STUDENT, text=replace(TEXT, mark="tournament"))
+    assert digest(STUDENT.alike()) != digest(other.alike())
+    asked = [AnswersRecipe(student=replace(one, share=0.0)).alike() for one in (STUDENT, other)]
+    assert digest(asked[0]) == digest(asked[1])
+
+
 def test_results_go_on_where_they_were(tmp_path: Path) -> None:
     results = Results(tmp_path, "quick")
     results.add(cell(0), MEASURED)
