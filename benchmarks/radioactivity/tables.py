@@ -127,7 +127,7 @@ def print_figure(figure: int, cells: Sequence[Row]) -> None:
     head = [*labels, "seeds", "scored", "effect [95%]", "log10 p", "1e-6 at", "tokens said"]
     head += [
         "half of audits at [95%]",
-        *(["by the plain sum", "bet at", "bet / fixed n"] if figure == 3 else []),
+        *(["by the plain sum", "bet at", "bet / half", "bet / first look"] if figure == 3 else []),
     ]
     print_table(TITLES[figure], head, [_line(figure, one) for one in lines])
     if figure == 2:
@@ -148,14 +148,15 @@ def _line(figure: int, one: Pooled) -> list[object]:
         _half(one, n),
     ]
     if figure == 3:
-        both = [row for row in one.rows if row["bet_reached"] and row["reached"]]
-        price = np.median([row["bet_reached"] / row["reached"] for row in both]) if both else None
-        line += [
-            _reached(one, "plain_half"),
-            _reached(one, "bet_reached"),
-            "-" if price is None else f"{price:.2f}",
-        ]
+        line += [_reached(one, "plain_half"), _reached(one, "bet_reached")]
+        line += [_price(one, "half"), _price(one, "reached")]
     return line
+
+
+def _price(one: Pooled, of: str) -> str:
+    """Return the median over seeds of what the bet takes, over what a test at one number does."""
+    found = [row["bet_reached"] / row[of] for row in one.rows if row["bet_reached"] and row[of]]
+    return f"{np.median(found):.2f}" if found else "-"
 
 
 def _reached(one: Pooled, name: str) -> str:
