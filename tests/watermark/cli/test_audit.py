@@ -296,7 +296,7 @@ def test_a_run_goes_on_with_the_server_it_began_with(shell: Shell, keys: Path) -
 class Suspect(BaseHTTPRequestHandler):
     """A server of chat completions, which says the same to everybody."""
 
-    def do_POST(self) -> None:  # noqa: N802 - the library's name
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         said = {"choices": [{"message": {"content": plain_text(1)}}], "model": "m"}
         is_here = self.path == "/v1/chat/completions"
