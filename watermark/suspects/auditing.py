@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from watermark.suspects.journal import Journal
     from watermark.suspects.kept import Findings, Look
     from watermark.suspects.reading import Reader, Reading
+    from watermark.suspects.standing import Standing
     from watermark.text import Unit
 
 _LOOKS: Final = 40
@@ -202,6 +203,9 @@ class Audit:
     ) -> None:
         """Ask some prompts and keep what comes (rule 3)."""
         first = next((one.model for one in journal.entries if one.counts and one.model), "")
+        standing: Standing | None = getattr(suspect, "standing", None)
+        if standing is not None:
+            standing.has_answered |= any(one.counts for one in journal.entries)
         watch, others = NameWatch.of(self.plan, first, is_control=is_control), list[str]()
 
         def keep(attempt: Attempt) -> None:
