@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import math
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 PLAN_FORM: Final = "output-watermark-audit-plan/v1"
 MINUTES_A_DAY: Final = 24 * 60
 _TAG: Final = b"output-watermark/v1/audit-suspect"
+_ENTRY: Final = re.compile(
+    PLAN_FORM.encode() + rb"\nplan: ([0-9a-f]{64})\nsuspect: ([0-9a-f]{64})\n"
+)
 _PARTS: Final = 3.0  # of the capital, one is on the supposed share
 
 
@@ -306,9 +310,17 @@ def parse_plan(data: bytes, name: str) -> AuditPlan:
 def suspect_tag(suspect: str) -> str:
     """Return what the log calls a suspect: the same for one name, and not the name, 64 hex digits.
 
-    Who guesses the name can check it; a plan is no secret to whoever is named in it.
+    Of a name its letters and digits count, compatible forms and cases alike, so that spelling it
+    in another way hides no plan. Who guesses the name can check it; a plan is no secret to whoever
+    is named in it.
+
+    Raises:
+        AuditPlanError: The name has neither.
     """
-    name = unicodedata.normalize("NFC", suspect.strip()).casefold().encode()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", suspect).casefold())
+    name = "".join(one for one in folded if one.isalnum()).encode()
+    if not name:
+        raise AuditPlanError(f"{suspect!a} has no letter and no digit; call the suspect by a name")
     return hashlib.sha256(_TAG + len(name).to_bytes(4, "little") + name).hexdigest()
 
 
@@ -319,10 +331,8 @@ def plan_entry(digest: str, suspect: str) -> bytes:
 
 def read_entry(entry: bytes) -> tuple[str, str] | None:
     """Return digest and suspect's tag of a plan's log entry; None for another entry."""
-    lines = entry.decode("utf-8", "replace").split("\n")
-    if len(lines) != 4 or lines[0] != PLAN_FORM:  # noqa: PLR2004 - three lines and their end
-        return None
-    return lines[1].removeprefix("plan: "), lines[2].removeprefix("suspect: ")
+    found = _ENTRY.fullmatch(entry)
+    return None if found is None else (found[1].decode(), found[2].decode())
 
 
 def forecast(

@@ -29,6 +29,7 @@ from watermark.radioactivity.plan import (
     encode_plan,
     forecast,
     plan_digest,
+    suspect_tag,
 )
 from watermark.radioactivity.scoring import check_keys
 from watermark.stats import decoys_for, share_of
@@ -139,6 +140,7 @@ def write_plan(
     """
     if (folder / PLAN).exists():
         raise AuditPlanError(f"{folder} holds a plan already; give another folder")
+    suspect_tag(wishes.suspect)
     check_keys(records)
     _check_marked(records, now, wishes.training_cutoff)
     _check_repeats(wishes, rows)

@@ -22,7 +22,7 @@ from tests.watermark.suspects.audits import (
 )
 from watermark.errors import AuditPlanError, AuditRunError
 from watermark.radioactivity import Budget, Traffic, Weighting
-from watermark.radioactivity.plan import plan_entry, read_entry
+from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
 from watermark.suspects import (
     Audit,
     AuditFolder,
@@ -41,8 +41,16 @@ if TYPE_CHECKING:
 def test_entries_of_plans_are_told_from_others() -> None:
     entry = plan_entry("ab" * 32, "Example ")
     assert read_entry(entry) == read_entry(plan_entry("ab" * 32, "example"))
+    assert read_entry(entry + b"\n") is None
     assert read_entry(b"output-watermark-key-commitment/v1\nkey-id: k\n") is None
     assert b"xample" not in entry
+
+
+def test_a_suspect_has_one_tag_however_it_is_spelled() -> None:
+    names = ("Example 7B", "Example  7B", "example-7b", "EXAMPLE_7B.", "\uff25xample\u00a0\uff17B")
+    assert len({suspect_tag(name) for name in names}) == 1
+    others = ("Example 7", "Example 70B", "Exemple 7B", "\u6a21\u578b 7B")
+    assert len({suspect_tag(name) for name in (names[0], *others)}) == 5
 
 
 def test_what_cannot_succeed_is_refused_with_what_would(tmp_path: Path) -> None:
