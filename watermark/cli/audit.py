@@ -248,7 +248,8 @@ def plan(
     records = _records(desk, ring, key_ids, training_cutoff)
     unit = _unit(records, tokenizers)
     conversations = read_conversations(delivered) if delivered else []
-    traffic = traffic_of(conversations, unit, records[0].context_width)
+    known = {one.key_id for one in ring}
+    traffic = traffic_of(conversations, unit, records[0].context_width, known)
     if ledger_contexts is not None:
         first = records[0]
         traffic += read_contexts(ledger_contexts, ring, first.unit, first.context_width, ledger)
