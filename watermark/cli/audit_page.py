@@ -57,7 +57,8 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
 
 def _result(result: dict[str, Any]) -> str:
     one = result["suspect"]
-    verdict = "rejected" if result["is_rejected"] else "not rejected"
+    held = "not rejected" if one["n_scored"] else "not tested"
+    verdict = "rejected" if result["is_rejected"] else held
     rows = [
         ("Null hypothesis", f"{verdict} at {result['alpha']:g}, anytime-valid"),
         *_numbers(one, is_complete=result["is_complete"]),

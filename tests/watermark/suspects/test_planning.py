@@ -20,6 +20,7 @@ from tests.watermark.suspects.audits import (
     speaker,
     wishes,
 )
+from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError
 from watermark.radioactivity import Budget, Traffic, Weighting
 from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
@@ -134,8 +135,26 @@ def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     assert (look.n_answers, look.n_scored, look.is_unheard) == (24, 0, True)
     result = result_of(lost)  # a valid null, which says what it rests on
     assert not result["is_rejected"]
-    assert any("nothing was tested" in one for one in result["limits"])
-    assert not any("nothing was tested" in one for one in result_of(audit)["limits"])
+    assert "Nothing was tested" in result["claim"]
+    assert any("Nothing was tested" in one for one in result["warnings"])
+    assert result_of(audit)["warnings"] == []
+
+
+def test_a_ledger_of_another_secret_is_told_however_short_the_audit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    keyed = Traffic(
+        key_id="k",
+        fingerprints=np.sort(rng.integers(0, 2**63, 900).astype(np.uint64)),
+        conversations=np.full(900, 20),
+        context_key=key(9).secret.subkey("context", 16),
+    )
+    audit = make(tmp_path / "a", [key()], [keyed], weighting=Weighting.ALL_KEYS)
+    look = audit.run(speaker([marked_text(key(), i) for i in range(24)]))
+    assert not look.is_unheard  # too little was said for a word in the middle
+    result = result_of(audit)
+    assert result["claim"].startswith("Nothing was tested")
+    assert ["another secret" in one for one in result["warnings"]] == [True]
+    assert "not tested at" in audit_page(audit.plan, result | {"plans": [], "log": None})
 
 
 def test_keyed_fingerprints_need_their_key(tmp_path: Path) -> None:
