@@ -267,6 +267,13 @@ def _plan(plan: AuditPlan, result: dict[str, Any]) -> str:
                 f"for 0.9, {found.scores_expected} expected"
             ),
         ),
+        (
+            "Expected",
+            (
+                f"{'at least ' * found.is_least}{found.requests} requests, price "
+                f"{found.price:.2f}, {found.days:.2f} days at the rate limit"
+            ),
+        ),
     ]
     return table(rows)
 

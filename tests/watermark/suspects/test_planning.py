@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -22,12 +23,13 @@ from tests.watermark.suspects.audits import (
 )
 from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError
-from watermark.radioactivity import Budget, Traffic, Weighting
+from watermark.radioactivity import Access, Budget, Traffic, Weighting
 from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
 from watermark.suspects import (
     Audit,
     AuditFolder,
     Prompt,
+    ReadText,
     begin,
     write_plan,
 )
@@ -37,6 +39,8 @@ from watermark.suspects.planning import check_records
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from watermark.radioactivity.plan import Forecast
 
 
 def test_entries_of_plans_are_told_from_others() -> None:
@@ -100,6 +104,38 @@ def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
     assert found.days == pytest.approx(24 / 1440, abs=1e-4)
     assert found.price == pytest.approx(24 * (6 * 2 + 1000 * 10) / 1e6, abs=1e-3)
     assert found.power > 0.99
+    twice = make(tmp_path / "b", [key()], budget=budget, has_control=True).plan.forecast
+    assert twice.requests == 48
+    assert twice.days == pytest.approx(48 / 1440, abs=1e-4)
+    assert twice.price == pytest.approx(2 * found.price, abs=1e-3)
+    limited = msgspec.structs.replace(budget, price=1.5 * found.price)
+    make(tmp_path / "c", [key()], budget=limited)
+    with pytest.raises(AuditPlanError, match="48 requests cost"):
+        make(tmp_path / "d", [key()], budget=limited, has_control=True)
+
+
+def test_what_reading_takes_is_told_as_the_least(tmp_path: Path) -> None:
+    texts = [
+        ReadText(id=f"r{i}", text=plain_text(i), before=("once upon a time",), path="splice")
+        for i in range(24)
+    ]
+    asked = wishes(
+        access=Access.ARGMAX, budget=Budget(requests=24, price_in=1e6 / 24, requests_per_minute=1)
+    )
+
+    def forecast(n: int) -> Forecast:
+        plan, _ = write_plan(
+            tmp_path / str(n), asked, [key()], rows=texts[:n], traffic=(), unit=UNIT, now=NOW
+        )
+        return plan.forecast
+
+    found = forecast(24)
+    assert found.is_least
+    assert found.scores_expected == 24 * 60 // 2
+    assert found.price == 60 + 4  # the turns before a text are sent with it
+    with pytest.raises(AuditPlanError, match=r"passages would do.*or more delivered text"):
+        forecast(1)
+    assert not make(tmp_path / "a", [key()]).plan.forecast.is_least
 
 
 def test_several_keys_share_what_a_student_shows(tmp_path: Path) -> None:
