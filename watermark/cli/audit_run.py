@@ -121,7 +121,8 @@ def run(
         suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)
         asked = f"folder {weights.name} {weights_digest(weights)}"
     elif gguf is not None:
-        suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
+        suspect = load_gguf(gguf, sampling, longest=audit.longest(), is_read=plan.access.is_open)
+        asked = f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
         suspect, asked = _collected(audit, collected), COLLECTED
     device = getattr(suspect, "device", "")

@@ -18,7 +18,7 @@ from watermark.suspects.folder import ANSWERS, CLEAN_MODEL, CONTROL
 from watermark.suspects.kept import Kept, waiting_for
 from watermark.suspects.naming import NameWatch
 from watermark.suspects.reading import ToRead, UnitMap, cut, read_passages
-from watermark.suspects.spending import affordable, readable
+from watermark.suspects.spending import affordable, estimated_tokens, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -166,6 +166,14 @@ class Audit:
         """
         for journal in self._kept.journals():
             journal.check_whole()
+
+    def longest(self) -> int:
+        """Return tokens of the longest prompt or passage, with what stands before, estimated."""
+        if self.plan.access.is_open:
+            texts = ["".join((*one.before, one.text)) for one in self.folder.passages()]
+        else:
+            texts = [self.plan.system + one.prompt for one in self.folder.prompts()]
+        return max(map(estimated_tokens, texts))
 
     def n_uncontrolled(self) -> int:
         """Return how many answers of a clean model the plan promises and the folder lacks."""

@@ -23,7 +23,7 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
-from watermark.suspects.answers import Attempt, count_kinds, last_of_each
+from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
 from watermark.suspects.reading import Reading, cut
@@ -248,7 +248,7 @@ class Kept:
             journal,
             self._observed_open(journal.entries),
             self.look_open(journal.entries),
-            {"read": len(journal.entries)},
+            _kinds_read(journal.entries),
             is_complete=len(journal.entries) == self.plan.prompts.rows,
         )
 
@@ -299,6 +299,17 @@ class Kept:
         if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered
             return None
         return weigh_evidence(self._records, observations, undelivered(beside(self._design)))
+
+
+def _kinds_read(readings: Sequence[Reading]) -> dict[str, int]:
+    """Return how many passages were read, or not taken, in the words of `count_kinds`."""
+    n_refused = sum(one.is_refused for one in readings)
+    found = {
+        "read": len(readings) - n_refused,
+        Outcome.UNANSWERABLE.value: n_refused,
+        "tokens-estimated": sum(one.is_estimated for one in readings),
+    }
+    return {name: number for name, number in found.items() if number}
 
 
 def beside(design: Design) -> Design:
