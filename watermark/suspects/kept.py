@@ -53,7 +53,7 @@ class Look:
         n_scored: Scores so far.
         log_evalue_peak: Natural log of the bet's largest value.
         is_rejected: Whether it has reached 1 / alpha.
-        spent: What it cost, as far as prices are known.
+        spent: What suspect and clean model cost together, as far as prices are known.
         is_unheard: Whether the suspect has said much, and nothing at a context that counts: it
             speaks another language, or the ledger is another deployment's.
     """
@@ -184,10 +184,12 @@ class Kept:
         """Return how many prompts the suspect has had that no clean model has answered."""
         return len(waiting_for(self.asked(self.folder.prompts()), self.journal(CONTROL).entries))
 
-    def look(self, attempts: Sequence[Attempt], n_planned: int) -> Look:
-        """Return where answers stand."""
-        observations = self._observed(attempts)
-        return self._looked(observations, n_planned, spent_on(self.plan.budget, attempts))
+    def look(
+        self, attempts: Sequence[Attempt], n_planned: int, others: Sequence[Attempt] = ()
+    ) -> Look:
+        """Return where answers stand; those of the other one, suspect or clean model, cost too."""
+        spent = spent_on(self.plan.budget, (*attempts, *others))
+        return self._looked(self._observed(attempts), n_planned, spent)
 
     def look_open(self, readings: Sequence[Reading]) -> Look:
         """Return where reading stands."""
@@ -237,7 +239,7 @@ class Kept:
         return _Gathered(
             journal,
             self._observed(journal.entries),
-            self.look(journal.entries, len(prompts)),
+            self.look(journal.entries, len(prompts), self.journal(CONTROL).entries),
             count_kinds(prompts, last_of_each(journal.entries)),
             is_complete=not waiting_for(prompts, journal.entries),
         )

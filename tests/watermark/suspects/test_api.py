@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -129,6 +130,23 @@ def test_what_is_in_flight_when_a_session_ends_is_paid_for() -> None:
     assert len(kept) == 5
     assert {(one.prompt_tokens, one.completion_tokens) for one in kept} == {(6, 400)}
     assert all(one.is_estimated for one in kept)
+
+
+def test_what_is_in_flight_at_ctrl_c_is_paid_for() -> None:
+    async def handler(request: httpx2.Request) -> Answer:
+        if said_by(request)[-1] == "0":
+            return chat("Once")
+        if said_by(request)[-1] == "5":
+            signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return chat("Once")
+
+    kept: list[Attempt] = []
+    settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=6)
+    with pytest.raises(KeyboardInterrupt):
+        ApiSuspect(settings, httpx2.MockTransport(handler)).ask(PROMPTS, kept.append)
+    assert [one.outcome for one in kept] == [Outcome.ANSWER] + [Outcome.FAILED] * 5
+    assert {one.completion_tokens for one in kept[1:]} == {400}
 
 
 @pytest.mark.parametrize("status", [301, 429])
