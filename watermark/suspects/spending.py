@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from watermark.suspects.reading import ToRead
     from watermark.text import Unit
 
-_BYTES_A_TOKEN: Final = 2
+BYTES_A_TOKEN: Final = 2
 """English has about four, other scripts about three."""
 _UNTOLD: Final = 8
 """Prompts at a time where no `max_tokens` is told."""
@@ -64,7 +64,7 @@ class Billed(Protocol):
 
 def estimated_tokens(text: str) -> int:
     """Return more tokens than a text is likely to have (rule 2)."""
-    return -(-len(text.encode("utf-8", "replace")) // _BYTES_A_TOKEN)
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
 
 
 def spent_on(budget: Budget, billed: Iterable[Billed]) -> float:

@@ -218,6 +218,11 @@ def test_an_enormous_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     kept, *_ = ask(lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)))
     assert (kept.outcome, kept.text, kept.counts) == (Outcome.TOO_LARGE, "", False)
     assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (6, 400, True)
+    untold = Sampling(max_tokens_as=TokensField.NONE)
+    kept, *_ = ask(
+        lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)), sampling=untold
+    )
+    assert kept.completion_tokens > 1 << 20  # a token for every two bytes of the limit
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"choices": []}', b"\xff", b"<html>"])
