@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from watermark.errors import SuspectError
+from watermark.radioactivity.plan import TokensField
 from watermark.suspects.answers import Attempt, Outcome, answered
 from watermark.suspects.client import MAX_BYTES, OF_A_PROMPT, ApiSettings, Line, TryAgainError
 from watermark.suspects.dialects import body_of, read_said
-from watermark.suspects.spending import estimated_tokens
+from watermark.suspects.spending import BYTES_A_TOKEN, estimated_tokens
 from watermark.suspects.standing import Standing
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ class ApiSuspect:
             detail = f"status {reply.status}"
             return Attempt(prompt=prompt.id, outcome=Outcome.UNANSWERABLE, detail=detail)
         if reply.data is None:
-            bill.guess()
+            is_untold = settings.sampling.max_tokens_as is TokensField.NONE
+            bill.guess(MAX_BYTES // BYTES_A_TOKEN if is_untold else 0)
             detail = f"more than {MAX_BYTES} bytes"
             return Attempt(prompt=prompt.id, outcome=Outcome.TOO_LARGE, detail=detail)
         try:
@@ -154,9 +156,9 @@ class _Bill:
         self.is_open = True
         self.tries += 1
 
-    def guess(self) -> None:
+    def guess(self, at_least: int = 0) -> None:
         self.prompt_tokens += self.likely_prompt
-        self.completion_tokens += self.most_said
+        self.completion_tokens += max(self.most_said, at_least)
         self.is_estimated = True
 
     def add(self, said: Said) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
-from watermark.suspects import AuditFolder
+from watermark.suspects import AuditFolder, CollectedSuspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -338,6 +338,24 @@ def test_an_address_can_be_corrected_until_something_was_answered(shell: Shell, 
     facts = json.loads((folder / "run.json").read_bytes())
     assert facts["suspect"] == url.removeprefix("http://") + " chat"
     assert facts["is_logged"]
+
+
+def test_whoever_interrupts_a_run_is_told_how_it_goes_on(
+    shell: Shell, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plan(shell, keys, "a")
+    run = ("audit", "run", folder, "--keys", keys)
+    answers = collect(keys, folder, is_marked=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(CollectedSuspect, "ask", _interrupted)
+        stopped = shell(*run, "--answers", answers)
+    assert stopped.exit_code == 130
+    assert "the same command goes on" in stopped.stderr
+    assert shell(*run, "--answers", answers).exit_code == 0
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_usage(shell: Shell, keys: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,23 @@ def test_what_is_in_flight_when_a_session_ends_is_paid_for() -> None:
     assert all(one.is_estimated for one in kept)
 
 
+def test_what_is_in_flight_at_ctrl_c_is_paid_for() -> None:
+    async def handler(request: httpx2.Request) -> Answer:
+        if said_by(request)[-1] == "0":
+            return chat("Once")
+        if said_by(request)[-1] == "5":
+            signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return chat("Once")
+
+    kept: list[Attempt] = []
+    settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=6)
+    with pytest.raises(KeyboardInterrupt):
+        ApiSuspect(settings, httpx2.MockTransport(handler)).ask(PROMPTS, kept.append)
+    assert [one.outcome for one in kept] == [Outcome.ANSWER] + [Outcome.FAILED] * 5
+    assert {one.completion_tokens for one in kept[1:]} == {400}
+
+
 @pytest.mark.parametrize("status", [301, 429])
 def test_why_a_suspect_is_down_is_told(status: int) -> None:
     stopped(lambda _: Answer(status), rf"in a row \(at last status {status}\)")
@@ -200,6 +218,11 @@ def test_an_enormous_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None
     kept, *_ = ask(lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)))
     assert (kept.outcome, kept.text, kept.counts) == (Outcome.TOO_LARGE, "", False)
     assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (6, 400, True)
+    untold = Sampling(max_tokens_as=TokensField.NONE)
+    kept, *_ = ask(
+        lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)), sampling=untold
+    )
+    assert kept.completion_tokens > 1 << 20  # a token for every two bytes of the limit
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"choices": []}', b"\xff", b"<html>"])
