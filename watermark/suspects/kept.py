@@ -256,7 +256,8 @@ class Kept:
     def _observed(self, attempts: Sequence[Attempt]) -> list[Observation]:
         """Return what the answers add, in their order; all prompts of the plan are in view."""
         given = [one.prompt for one in self.folder.prompts()]
-        texts = [self._unit.encode(text) for text in (*given, self.plan.system) if text]
+        sent = {text for one in given for text in texts_in_view(self.plan.system, one)}
+        texts = [self._unit.encode(text) for text in sorted(sent)]
         collector = PairCollector(View(self._records[0].context_width, texts))
         counted = {one.prompt: one for one in reversed(attempts) if one.counts}
         first = [one for one in attempts if counted.get(one.prompt) is one]
@@ -313,6 +314,17 @@ def beside(design: Design) -> Design:
 def undelivered(design: Design) -> Design:
     """Return the same design over contexts that nobody was delivered."""
     return replace(design, weights=replace(design.weights, weighting=Weighting.UNDELIVERED))
+
+
+def texts_in_view(system: str, prompt: str) -> list[str]:
+    """Return what a suspect is given with a prompt: apart, and as one text where it takes no roles.
+
+    Args:
+        system: The system prompt; empty for none.
+        prompt: The prompt.
+    """
+    joined = f"{system}\n\n{prompt}" if system else ""
+    return [text for text in (system, prompt, joined) if text]
 
 
 def waiting_for(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:
