@@ -200,7 +200,8 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         delivered: What was delivered.
         prompt_source: Where prompts come from.
         prompt_seed: By which rows were drawn.
-        prompt_origin: The file of prompts that they were drawn from; None where it was none.
+        prompt_origin: The file of prompts, or of delivered conversations, that the seed drew them
+            from; None where it was none.
         prompts: The file of prompts, or of passages.
         system: A system prompt that goes with every prompt; empty for none.
         temperature: Of answers; None leaves it to the suspect.

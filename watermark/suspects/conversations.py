@@ -308,13 +308,22 @@ def origin_of(path: Path) -> tuple[PromptSource, PlanFile]:
     Raises:
         AuditPlanError: It cannot be read.
     """
+    file = file_of(path)
+    return PromptSource.SEEDS if file.sha256 in SEEDS else PromptSource.GIVEN, file
+
+
+def file_of(path: Path) -> PlanFile:
+    """Return the file that a seed draws rows from, as the plan names it, so that others can check.
+
+    Raises:
+        AuditPlanError: It cannot be read.
+    """
     try:
         data = path.read_bytes()
     except OSError as err:
         raise AuditPlanError(f"cannot read {path}; correct the path") from err
     sha256 = hashlib.sha256(data).hexdigest()
-    source = PromptSource.SEEDS if sha256 in SEEDS else PromptSource.GIVEN
-    return source, PlanFile(name=path.name, sha256=sha256, rows=len(data.splitlines()))
+    return PlanFile(name=path.name, sha256=sha256, rows=len(data.splitlines()))
 
 
 def repeated(prompts: Sequence[Prompt], count: int) -> list[Prompt]:

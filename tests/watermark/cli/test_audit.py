@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING
@@ -226,7 +227,12 @@ def test_delivered_conversations_weigh_and_first_prompts_need_consent(
         json.loads(line)["prompt"] for line in (begun / "prompts.jsonl").read_text().splitlines()
     ]
     assert {len(text.split()) for text in sent} == {9}
-    assert '"prompt_source": "prefixes"' in (begun / "plan.json").read_text()
+    assert AuditFolder(begun).plan.prompt_source == "prefixes"
+    for one in (folder, begun):
+        origin = AuditFolder(one).plan.prompt_origin
+        assert origin is not None
+        assert origin.sha256 == hashlib.sha256(delivered.read_bytes()).hexdigest()
+        assert (origin.name, origin.rows) == ("delivered.jsonl", 40)
     accounts.write_text('schema = 1\n[[account]]\nname = "probe"\n')
     refused = shell(
         "audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",
@@ -237,6 +243,7 @@ def test_delivered_conversations_weigh_and_first_prompts_need_consent(
     opened = plan(shell, keys, "c", "--access", "open-argmax", "--delivered", delivered,
                   "--effect", "1")  # fmt: skip
     assert "splice" in (opened / "prompts.jsonl").read_text()
+    assert AuditFolder(opened).plan.prompt_origin is not None
 
 
 def test_a_ledgers_contexts_are_those_of_a_key_at_hand(shell: Shell, keys: Path) -> None:

@@ -58,7 +58,7 @@ def body(counts: list[int], growths: list[float], n_keys: int = 1, **changes: ob
 
 
 def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9)
+    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=999)
     lengths = [40 + i for i in range(24)]
     audit.run(speaker([plain_text(i, n) for i, n in enumerate(lengths)]))
     result = result_of(audit)
