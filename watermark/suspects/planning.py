@@ -208,7 +208,7 @@ def _plan_of(
         budget=wishes.budget,
         controls=(*controls, *([CLEAN_MODEL] if wishes.has_control else [])),
         forecast=expected,
-    )
+    ).in_words()
 
 
 def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyRecord]:

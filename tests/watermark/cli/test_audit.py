@@ -7,10 +7,12 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
+from watermark.radioactivity.plan import encode_plan
 from watermark.suspects import AuditFolder
 
 if TYPE_CHECKING:
@@ -185,11 +187,21 @@ def test_a_key_that_no_log_holds_is_not_committed_to(shell: Shell, keys: Path) -
 def test_a_plan_that_was_edited_is_refused(shell: Shell, keys: Path) -> None:
     folder = plan(shell, keys, "a")
     path = folder / "plan.json"
-    path.write_text(path.read_text().replace('"alpha": 0.001', '"alpha": 0.1'))
+    whole, made = path.read_text(), AuditFolder(folder).plan
     answers = collect(keys, folder, is_marked=False)
-    refused = shell("audit", "run", folder, "--keys", keys, "--answers", answers)
+    run = ("audit", "run", folder, "--keys", keys, "--answers", answers)
+    path.write_text(whole.replace('"alpha": 0.001', '"alpha": 0.1'))
+    refused = shell(*run)
     assert refused.exit_code == 1
-    assert "edited" in refused.stderr
+    assert "says in words what its numbers do not say, so it was edited" in refused.stderr
+    edited = msgspec.structs.replace(made, alpha=0.1).in_words()
+    path.write_bytes(encode_plan(edited))
+    collect(keys, folder, is_marked=False)  # for that plan
+    refused = shell(*run)
+    assert refused.exit_code == 1
+    assert "was not in the log before its first query, with its keys before it: it was edited" in (
+        refused.stderr
+    )
 
 
 def test_delivered_conversations_weigh_and_first_prompts_need_consent(
