@@ -23,6 +23,8 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
+from watermark.stats import affordable_decoys
+from watermark.stats.decoys import KEY_PAIRS
 from watermark.suspects.answers import Attempt, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
@@ -30,7 +32,7 @@ from watermark.suspects.reading import Reading, cut
 from watermark.suspects.spending import spent_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watermark.keys import KeyRecord
     from watermark.radioactivity import Choices, Design, Observation
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 
 _UNHEARD: Final = 3000
 """Pairs after which it is worth a word, in the middle of a run, that none of them counts."""
+
+
+_SECONDS_A_PAIR: Final = 30e-9
+"""Of a core, for a pair under a decoy key, as measured on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +215,11 @@ class Kept:
             is_unheard=not n_scored and sum(map(len, observations)) >= _UNHEARD,
         )
 
-    def findings(self) -> Findings:
+    def findings(self, foretell: Callable[[int, float], None] = lambda *_: None) -> Findings:
         """Return what the folder says (rule 1).
+
+        Args:
+            foretell: Called before decoy keys are drawn: how many, and seconds of a core for them.
 
         Raises:
             AuditRunError: A journal does not hold, or there is none.
@@ -218,12 +227,12 @@ class Kept:
         gathered = self._read_so_far() if self.plan.access.is_open else self._said_so_far()
         if not gathered.journal.entries:
             raise AuditRunError(f"{self.folder.path} holds no answers; run the audit first")
+        design = self._design if gathered.is_complete else beside(self._design)
+        n_scored, n_keys = gathered.look.n_scored, len(self._records)
+        n_decoys = affordable_decoys(design.n_decoys, n_scored)
+        foretell(n_decoys, n_decoys * (n_scored + KEY_PAIRS * n_keys) * _SECONDS_A_PAIR)
         return Findings(
-            evidence=weigh_evidence(
-                self._records,
-                gathered.observations,
-                self._design if gathered.is_complete else beside(self._design),
-            ),
+            evidence=weigh_evidence(self._records, gathered.observations, design),
             undelivered=self._undelivered(gathered.observations),
             control=self._control(),
             kinds=gathered.kinds,

@@ -61,6 +61,11 @@ def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> Non
     audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=999)
     lengths = [40 + i for i in range(24)]
     audit.run(speaker([plain_text(i, n) for i, n in enumerate(lengths)]))
+    told: list[tuple[int, float]] = []
+    n_scored = audit.findings(lambda *one: told.append(one)).look.n_scored
+    ((n_decoys, seconds),) = told
+    assert n_decoys == 999
+    assert seconds == pytest.approx(999 * (n_scored + 600) * 30e-9)
     result = result_of(audit)
     path = result["suspect"]["path"]
     said = list(itertools.accumulate(lengths))
