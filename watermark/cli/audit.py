@@ -26,6 +26,7 @@ from watermark.radioactivity import (
 from watermark.radioactivity.plan import PlanFile, TokensField, plan_entry
 from watermark.suspects.conversations import (
     agreeing_accounts,
+    file_of,
     first_turns,
     origin_of,
     passages,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from watermark.keys import KeyRecord, KeyRing
+    from watermark.keys.keylog import KeyLog
     from watermark.radioactivity import AuditPlan
     from watermark.suspects.answers import Prompt
     from watermark.suspects.conversations import Conversation
@@ -257,10 +259,10 @@ def plan(
     if prefix_units is not None and (accounts is None or kind.is_open):
         raise click.UsageError("--prefix-units goes with --accounts, and with closed access")
     source, origin, rows = _rows(
-        kind, conversations, prompts_file, accounts=accounts, count=requests, seed=seed
+        kind, conversations, delivered, prompts_file, accounts=accounts, count=requests, seed=seed
     )
     if prefix_units is not None and accounts is not None:
-        source, origin = PromptSource.PREFIXES, None
+        source = PromptSource.PREFIXES
         begun = prefixes(
             conversations,
             agreeing_accounts(accounts),
@@ -299,6 +301,7 @@ def plan(
         training_cutoff=training_cutoff,
         has_control=control,
     )
+    log = desk.log()
     made, digest = write_plan(
         out,
         wishes,
@@ -307,13 +310,13 @@ def plan(
         traffic=traffic,
         unit=unit,
         now=desk.now,
-        log=desk.log(),
+        log=log,
     )
     _say(out, made, digest)
-    if no_log or desk.log() is None:
+    if no_log or log is None:
         render.write_note("not logged: a run of this plan is exploratory, and its report says so")
         return render.EXIT_DONE
-    _log(desk, made, digest)
+    _log(desk, log, made, digest)
     return render.EXIT_DONE
 
 
@@ -340,6 +343,7 @@ def _unit(records: Sequence[KeyRecord], tokenizers: tuple[Path, ...]) -> Unit:
 def _rows(
     access: Access,
     conversations: Sequence[Conversation],
+    delivered: Path | None,
     prompts_file: Path | None,
     *,
     accounts: Path | None,
@@ -347,12 +351,13 @@ def _rows(
     seed: str,
 ) -> tuple[PromptSource, PlanFile | None, list[Prompt] | list[ReadText]]:
     """Return why what will be sent is free of the key, the file it is of, and what it is."""
+    origin = file_of(delivered) if delivered else None
     if access.is_open:
-        return PromptSource.PASSAGES, None, passages(conversations, count=count, seed=seed)
+        return PromptSource.PASSAGES, origin, passages(conversations, count=count, seed=seed)
     if accounts is not None:
         agreed = agreeing_accounts(accounts)
         turns = first_turns(conversations, agreed, count=count, seed=seed)
-        return PromptSource.FIRST_TURNS, None, repeated(turns, count)
+        return PromptSource.FIRST_TURNS, origin, repeated(turns, count)
     if prompts_file is None:
         raise AuditPlanError(
             "nothing to ask; give --prompts, such as seeds/probe-prompts.jsonl, or --accounts "
@@ -363,10 +368,7 @@ def _rows(
     return source, origin, repeated(drawn, count)
 
 
-def _log(desk: Desk, made: AuditPlan, digest: str) -> None:
-    log = desk.log()
-    if log is None:
-        return
+def _log(desk: Desk, log: KeyLog, made: AuditPlan, digest: str) -> None:
     with locked(desk.folder):
         log.append([plan_entry(digest, made.suspect)])
     render.write_note(f"logged plan {digest[:12]} in {log.verifier.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from watermark.radioactivity.plan import PlanKey
     from watermark.suspects.kept import Findings
 
+_WORTH_A_WORD: Final = 5.0  # seconds
+
 
 @click.command(short_help="Say what an audit found.")
 @click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
@@ -46,7 +48,7 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
     audit = open_audit(path, keys_file, tokenizers)
     log = log_of(keys_file)
     check_commitments(audit.plan, log.read().index if log else {})
-    findings = audit.findings()
+    findings = audit.findings(_foretell)
     result = _figures(audit, findings) | list_plans(audit.folder, log).fields()
     data = encode_result(result)
     audit.folder.write(RESULT, data)
@@ -109,7 +111,7 @@ def replay(
     audit.check_whole()
     plans = stored_plans(folder, facts, result, verifier)
     lines.append(_plans_line(folder, plans, log_folder, verifier or facts.log_verifier))
-    again = encode_result(_figures(audit, audit.findings()) | plans.fields())
+    again = encode_result(_figures(audit, audit.findings(_foretell)) | plans.fields())
     if again != stored:
         raise AuditRunError(
             f"{folder.path / RESULT} does not follow from plan, answers and subkey: something was "
@@ -128,6 +130,14 @@ def replay(
 
 def _figures(audit: Audit, findings: Findings) -> dict[str, Any]:
     return figures(audit.plan, audit.folder.digest, _facts(audit.folder), findings)
+
+
+def _foretell(n_decoys: int, seconds: float) -> None:
+    if seconds >= _WORTH_A_WORD:
+        render.write_note(
+            f"holding the answers against {n_decoys:,} decoy keys, which takes about "
+            f"{seconds:,.0f} seconds of one core, shared by all of this machine"
+        )
 
 
 def _warn(result: dict[str, Any]) -> None:

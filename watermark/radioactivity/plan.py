@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
-from watermark.errors import AuditPlanError
+from watermark.errors import AuditDesignError, AuditPlanError
 from watermark.radioactivity.delivered import ContextWeights, Weighting
 from watermark.radioactivity.design import Design
+from watermark.stats.diluted import TILT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,7 +201,8 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         delivered: What was delivered.
         prompt_source: Where prompts come from.
         prompt_seed: By which rows were drawn.
-        prompt_origin: The file of prompts that they were drawn from; None where it was none.
+        prompt_origin: The file of prompts, or of delivered conversations, that the seed drew them
+            from; None where it was none.
         prompts: The file of prompts, or of passages.
         system: A system prompt that goes with every prompt; empty for none.
         temperature: Of answers; None leaves it to the suspect.
@@ -213,6 +215,9 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         controls: What stands beside: always decoys and contexts never delivered, and a clean
             model where there is one.
         forecast: What it expects of itself.
+        null_hypothesis: What is tested, in the words of `in_words`.
+        statistic: By what, likewise.
+        stopping_rule: When asking ends and what that says, likewise.
     """
 
     form: str = PLAN_FORM
@@ -241,15 +246,48 @@ class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     budget: Budget
     controls: tuple[str, ...] = ("decoys", "undelivered")
     forecast: Forecast
+    null_hypothesis: str = ""
+    statistic: str = ""
+    stopping_rule: str = ""
 
     @property
     def hypothesis(self) -> str:
-        """What is tested, in words."""
+        """What is tested, and when it is rejected, in words."""
+        return f"{self.null_hypothesis} {self.stopping_rule}"
+
+    def in_words(self) -> AuditPlan:
+        """Return the plan with its hypothesis, statistic and stopping rule in words.
+
+        They follow from its other fields, so that a plan has one wording.
+        """
+        return msgspec.structs.replace(
+            self,
+            null_hypothesis=self._hypothesis_words(),
+            statistic=self._statistic_words(),
+            stopping_rule=self._stopping_words(),
+        )
+
+    def _hypothesis_words(self) -> str:
         names = ", ".join(one.key_id for one in self.keys)
+        return f"Null hypothesis: {self.suspect} is independent of key {names}."
+
+    def _statistic_words(self) -> str:
+        design = self.design(())
+        shares = ", ".join(f"{one:.9g}" for one in design.shares)
         return (
-            f"Null hypothesis: {self.suspect} is independent of key {names}. It is rejected if, at "
-            f"any time before {self.budget.requests} requests, the e-value reaches 1 / alpha = "
-            f"{1 / self.alpha:g}."
+            f"The e-value is the mean over e of {shares} of the product of 1 + e w g(s) over all "
+            f"scores s of weights w, g(s) = {1 - TILT:g} exp({TILT:g} s) - 1. Beside it, where "
+            f"every prompt was answered: the sum of log(1 + {self.share:.9g} w g(s)), each rounded "
+            f"down to a multiple of {design.statistic.step:g}, with its exact law and its rank "
+            f"among {self.n_decoys} decoy keys, or as many as 1e11 pairs allow."
+        )
+
+    def _stopping_words(self) -> str:
+        price = f", or when {self.budget.price:g} is spent" if self.budget.price else ""
+        return (
+            f"It is rejected if, at any time before {self.budget.requests} requests, the e-value "
+            f"reaches 1 / alpha = {1 / self.alpha:g}. Asking ends then, or after all of "
+            f"them{price}."
         )
 
     def design(self, traffic: Sequence[Traffic]) -> Design:
@@ -303,7 +341,19 @@ def parse_plan(data: bytes, name: str) -> AuditPlan:
             f"{name} is not in the one form that a plan has, so it was edited; restore the file "
             "that `watermark audit plan` wrote"
         )
+    if _reworded(plan) != plan:
+        raise AuditPlanError(
+            f"{name} says in words what its numbers do not say, so it was edited; restore the file "
+            "that `watermark audit plan` wrote"
+        )
     return plan
+
+
+def _reworded(plan: AuditPlan) -> AuditPlan | None:
+    try:
+        return plan.in_words()
+    except (AuditDesignError, ArithmeticError):  # numbers that no plan has
+        return None
 
 
 def suspect_tag(suspect: str) -> str:

@@ -162,13 +162,16 @@ class Audit:
             waiting = []
         return look
 
-    def findings(self) -> Findings:
+    def findings(self, foretell: Callable[[int, float], None] = lambda *_: None) -> Findings:
         """Return what the folder says.
+
+        Args:
+            foretell: Called before decoy keys are drawn: how many, and seconds of a core for them.
 
         Raises:
             AuditRunError: A journal does not hold, or there is none.
         """
-        return self._kept.findings()
+        return self._kept.findings(foretell)
 
     def check_whole(self) -> None:
         """Refuse a folder with a line that is cut off: a run writes it, or was killed.

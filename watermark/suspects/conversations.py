@@ -218,28 +218,30 @@ def prefixes(
     like others, by their first reply. To leave them out would be to choose by what their users
     made of the whole reply, and so by the key at contexts after the cut.
 
+    The cut is a stopping time: whether it comes at some place, what stands before it shows. So a
+    reply that ends earlier is sent whole, because its end was the key's choice at contexts that
+    would else be in no view; and `select` is cut at the first end of a chunk that is far enough
+    on, never at the last one that fits, which the length of the chunk after it would decide.
+
     Args:
         conversations: What was delivered.
         accounts: Those that agreed.
         unit: How text is cut.
-        n_units: Units of a beginning; of `select` at most, up to the end of a chunk.
+        n_units: Units of a beginning; of `select` at least, up to the end of a chunk; of a reply
+            that is shorter all it has.
         count: At most so many.
         seed: Draws the rows.
 
     Raises:
         AuditPlanError: There is none, or one of `select` goes on, and nobody knows the chunks of
             its first reply.
-        AuditDesignError: A reply cannot be cut there.
     """
     agreed = [_up_to_first_reply(one) for one in conversations if one.account in accounts]
     reads = passages(agreed, count=len(agreed), seed=seed)
     texts = [(one.id, _beginning(one, unit, n_units)) for one in reads]
-    found = [Prompt(id=name, prompt=text) for name, text in texts if text.strip()][:count]
+    found = [Prompt(id=name, prompt=text) for name, text in texts if text][:count]
     if not found:
-        raise AuditPlanError(
-            f"no delivered reply is longer than {n_units} units, or of `select` with a chunk "
-            "within them; plan shorter beginnings"
-        )
+        raise AuditPlanError("every delivered reply of those accounts is empty; give others")
     return found
 
 
@@ -261,15 +263,13 @@ def _up_to_first_reply(one: Conversation) -> Conversation:
 
 
 def _beginning(read: ReadText, unit: Unit, n_units: int) -> str:
-    """Return the first units of a reply as text; empty where it is too short."""
-    cut_text = cut(read, unit)
-    place = n_units
-    if cut_text.passage.path is MarkPath.SELECT:
-        place = max((end for end in cut_text.passage.chunk_ends if end <= n_units), default=0)
-    if not 0 < place < len(cut_text.starts):
-        return ""
-    cut_text.passage.prefix(place)  # refuses what must not be cut
-    return read.text[: cut_text.starts[place]]
+    """Return the beginning of a reply as text, up to a place that all after it had no say in."""
+    if read.path == MarkPath.SELECT.value:  # by characters: units may reach across a chunk's end
+        ends = sorted(read.chunk_ends)
+        far = (end for end in ends if len(unit.encode(read.text[:end])) >= n_units)
+        return read.text[: next(far, len(read.text))]
+    starts = cut(read, unit).starts
+    return read.text if n_units >= len(starts) else read.text[: starts[n_units]]
 
 
 def drawn(n: int, count: int, seed: str) -> list[int]:
@@ -308,13 +308,22 @@ def origin_of(path: Path) -> tuple[PromptSource, PlanFile]:
     Raises:
         AuditPlanError: It cannot be read.
     """
+    file = file_of(path)
+    return PromptSource.SEEDS if file.sha256 in SEEDS else PromptSource.GIVEN, file
+
+
+def file_of(path: Path) -> PlanFile:
+    """Return the file that a seed draws rows from, as the plan names it, so that others can check.
+
+    Raises:
+        AuditPlanError: It cannot be read.
+    """
     try:
         data = path.read_bytes()
     except OSError as err:
         raise AuditPlanError(f"cannot read {path}; correct the path") from err
     sha256 = hashlib.sha256(data).hexdigest()
-    source = PromptSource.SEEDS if sha256 in SEEDS else PromptSource.GIVEN
-    return source, PlanFile(name=path.name, sha256=sha256, rows=len(data.splitlines()))
+    return PlanFile(name=path.name, sha256=sha256, rows=len(data.splitlines()))
 
 
 def repeated(prompts: Sequence[Prompt], count: int) -> list[Prompt]:

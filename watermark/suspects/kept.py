@@ -23,6 +23,8 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
+from watermark.stats import affordable_decoys
+from watermark.stats.decoys import KEY_PAIRS
 from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
@@ -30,7 +32,7 @@ from watermark.suspects.reading import Reading, cut
 from watermark.suspects.spending import spent_on
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from watermark.keys import KeyRecord
     from watermark.radioactivity import Choices, Design, Observation
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
 
 _UNHEARD: Final = 3000
 """Pairs after which it is worth a word, in the middle of a run, that none of them counts."""
+
+
+_SECONDS_A_PAIR: Final = 30e-9
+"""Of a core, for a pair under a decoy key, as measured on one machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +217,11 @@ class Kept:
             is_unheard=not n_scored and sum(map(len, observations)) >= _UNHEARD,
         )
 
-    def findings(self) -> Findings:
+    def findings(self, foretell: Callable[[int, float], None] = lambda *_: None) -> Findings:
         """Return what the folder says (rule 1).
+
+        Args:
+            foretell: Called before decoy keys are drawn: how many, and seconds of a core for them.
 
         Raises:
             AuditRunError: A journal does not hold, or there is none.
@@ -220,12 +229,12 @@ class Kept:
         gathered = self._read_so_far() if self.plan.access.is_open else self._said_so_far()
         if not gathered.journal.entries:
             raise AuditRunError(f"{self.folder.path} holds no answers; run the audit first")
+        design = self._design if gathered.is_complete else beside(self._design)
+        n_scored, n_keys = gathered.look.n_scored, len(self._records)
+        n_decoys = affordable_decoys(design.n_decoys, n_scored)
+        foretell(n_decoys, n_decoys * (n_scored + KEY_PAIRS * n_keys) * _SECONDS_A_PAIR)
         return Findings(
-            evidence=weigh_evidence(
-                self._records,
-                gathered.observations,
-                self._design if gathered.is_complete else beside(self._design),
-            ),
+            evidence=weigh_evidence(self._records, gathered.observations, design),
             undelivered=self._undelivered(gathered.observations),
             control=self._control(),
             kinds=gathered.kinds,
@@ -258,7 +267,8 @@ class Kept:
     def _observed(self, attempts: Sequence[Attempt]) -> list[Observation]:
         """Return what the answers add, in their order; all prompts of the plan are in view."""
         given = [one.prompt for one in self.folder.prompts()]
-        texts = [self._unit.encode(text) for text in (*given, self.plan.system) if text]
+        sent = {text for one in given for text in texts_in_view(self.plan.system, one)}
+        texts = [self._unit.encode(text) for text in sorted(sent)]
         collector = PairCollector(View(self._records[0].context_width, texts))
         counted = {one.prompt: one for one in reversed(attempts) if one.counts}
         first = [one for one in attempts if counted.get(one.prompt) is one]
@@ -326,6 +336,17 @@ def beside(design: Design) -> Design:
 def undelivered(design: Design) -> Design:
     """Return the same design over contexts that nobody was delivered."""
     return replace(design, weights=replace(design.weights, weighting=Weighting.UNDELIVERED))
+
+
+def texts_in_view(system: str, prompt: str) -> list[str]:
+    """Return what a suspect is given with a prompt: apart, and as one text where it takes no roles.
+
+    Args:
+        system: The system prompt; empty for none.
+        prompt: The prompt.
+    """
+    joined = f"{system}\n\n{prompt}" if system else ""
+    return [text for text in (system, prompt, joined) if text]
 
 
 def waiting_for(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:

@@ -82,7 +82,7 @@ class Wishes:
         max_tokens_as: The field by which a server is told the length of an answer.
         prompt_source: Where prompts come from.
         prompt_seed: By which rows were drawn.
-        prompt_origin: The file of prompts they were drawn from; None where it was none.
+        prompt_origin: The file they were drawn from; None where it was none.
         training_cutoff: When the suspect stopped learning; None for unknown.
         has_control: Whether a clean model will be asked the same.
     """
@@ -208,7 +208,7 @@ def _plan_of(
         budget=wishes.budget,
         controls=(*controls, *([CLEAN_MODEL] if wishes.has_control else [])),
         forecast=expected,
-    )
+    ).in_words()
 
 
 def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyRecord]:

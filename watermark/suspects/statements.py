@@ -184,7 +184,17 @@ def _of_the_plan(plan: AuditPlan, findings: Findings) -> list[str]:
 
 def _vouched_for(plan: AuditPlan, facts: RunFacts, findings: Findings) -> list[str]:
     """Return what stands on somebody's word."""
-    found: list[str] = []
+    found = [
+        (
+            "The log shows that the plan was fixed, not that it was run once: that no other run of "
+            "it was thrown away, whoever ran it vouches for."
+        )
+    ]
+    if plan.access.is_open:
+        found.append(
+            "Kept are the units and probabilities that the suspect's lists came to, not the lists: "
+            "that they were read aright, whoever ran the audit vouches for."
+        )
     if plan.prompt_source is PromptSource.GIVEN and plan.prompt_origin is not None:
         found.append(
             f"The prompts are of a file {plan.prompt_origin.name!a}, SHA-256 "

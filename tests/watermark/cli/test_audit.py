@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
+from watermark.radioactivity.plan import encode_plan
 from watermark.suspects import AuditFolder, CollectedSuspect
 
 if TYPE_CHECKING:
@@ -188,11 +191,21 @@ def test_a_key_that_no_log_holds_is_not_committed_to(shell: Shell, keys: Path) -
 def test_a_plan_that_was_edited_is_refused(shell: Shell, keys: Path) -> None:
     folder = plan(shell, keys, "a")
     path = folder / "plan.json"
-    path.write_text(path.read_text().replace('"alpha": 0.001', '"alpha": 0.1'))
+    whole, made = path.read_text(), AuditFolder(folder).plan
     answers = collect(keys, folder, is_marked=False)
-    refused = shell("audit", "run", folder, "--keys", keys, "--answers", answers)
+    run = ("audit", "run", folder, "--keys", keys, "--answers", answers)
+    path.write_text(whole.replace('"alpha": 0.001', '"alpha": 0.1'))
+    refused = shell(*run)
     assert refused.exit_code == 1
-    assert "edited" in refused.stderr
+    assert "says in words what its numbers do not say, so it was edited" in refused.stderr
+    edited = msgspec.structs.replace(made, alpha=0.1).in_words()
+    path.write_bytes(encode_plan(edited))
+    collect(keys, folder, is_marked=False)  # for that plan
+    refused = shell(*run)
+    assert refused.exit_code == 1
+    assert "was not in the log before its first query, with its keys before it: it was edited" in (
+        refused.stderr
+    )
 
 
 def test_delivered_conversations_weigh_and_first_prompts_need_consent(
@@ -230,7 +243,12 @@ def test_delivered_conversations_weigh_and_first_prompts_need_consent(
         json.loads(line)["prompt"] for line in (begun / "prompts.jsonl").read_text().splitlines()
     ]
     assert {len(text.split()) for text in sent} == {9}
-    assert '"prompt_source": "prefixes"' in (begun / "plan.json").read_text()
+    assert AuditFolder(begun).plan.prompt_source == "prefixes"
+    for one in (folder, begun):
+        origin = AuditFolder(one).plan.prompt_origin
+        assert origin is not None
+        assert origin.sha256 == hashlib.sha256(delivered.read_bytes()).hexdigest()
+        assert (origin.name, origin.rows) == ("delivered.jsonl", 40)
     accounts.write_text('schema = 1\n[[account]]\nname = "probe"\n')
     refused = shell(
         "audit", "plan", "-o", keys.parent / "b", "--keys", keys, "--suspect", "E",
@@ -241,6 +259,7 @@ def test_delivered_conversations_weigh_and_first_prompts_need_consent(
     opened = plan(shell, keys, "c", "--access", "open-argmax", "--delivered", delivered,
                   "--effect", "1")  # fmt: skip
     assert "splice" in (opened / "prompts.jsonl").read_text()
+    assert AuditFolder(opened).plan.prompt_origin is not None
 
 
 def test_a_ledgers_contexts_are_those_of_a_key_at_hand(shell: Shell, keys: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.watermark.cli import test_audit as audits
 from tests.watermark.suspects.audits import marked_text
+from watermark.cli import audit_report
 from watermark.cli.audit_page import audit_page
 from watermark.keys import load_keys
 from watermark.suspects import AuditFolder
@@ -116,6 +118,21 @@ def test_a_list_of_plans_is_held_against_the_log_where_it_is_at_hand(
         refused = replay(*log)
         assert refused.exit_code == 1
         assert "not what the log's first" in refused.stderr
+
+
+def test_decoys_that_take_their_time_are_foretold(
+    shell: Shell, keys: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = replayer(shell, keys, folder)
+    report = ("audit", "report", folder, "--keys", keys)
+    assert "decoy keys" not in replay().stderr + shell(*report).stderr
+    monkeypatch.setattr(audit_report, "_WORTH_A_WORD", 0.0)
+    shown = json.loads((folder / "result.json").read_bytes())["suspect"]["decoys"]["n"]
+    told = re.compile(r"against ([\d,]+) decoy keys, which takes about 0 seconds")
+    for stderr in (shell(*report).stderr, replay().stderr):
+        found = told.search(stderr)
+        assert found is not None
+        assert int(found[1].replace(",", "")) == shown
 
 
 def test_a_page_that_is_missing_fails(shell: Shell, keys: Path, folder: Path) -> None:

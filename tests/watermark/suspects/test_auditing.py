@@ -66,6 +66,14 @@ def test_a_clean_suspect_is_left_alone_and_its_dose_is_bounded(tmp_path: Path) -
     assert "excluded" in str(result_of(audit)["claim"])
 
 
+@pytest.mark.parametrize(("system", "n_scored"), [("", 2), ("be brief and", 0)])
+def test_where_system_prompt_and_prompt_meet_nothing_is_scored(
+    tmp_path: Path, system: str, n_scored: int
+) -> None:
+    audit = make(tmp_path / "a", [key()], system=system)
+    assert audit.run(speaker(["brief and Please write loud"] * 24)).n_scored == n_scored
+
+
 def test_a_clean_model_stands_beside(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()], has_control=True)
     look = audit.run(speaker([marked_text(key(), i) for i in range(24)]))
@@ -92,7 +100,7 @@ def test_a_control_that_was_promised_and_never_asked_is_missed(tmp_path: Path) -
     (warning,) = result_of(audit)["warnings"]
     assert "promises a clean model" in warning
     assert "none was asked" in warning
-    page = audit_page(audit.plan, result_of(audit) | {"plans": []})
+    page = audit_page(audit.plan, result_of(audit) | {"plans": [], "log": None})
     assert "promised by the plan, and MISSING" in page
     assert "<strong>Warning:</strong> The plan promises" in page
     audit.run(speaker([plain_text(i) for i in range(4)]), is_control=True)  # and fails then
@@ -104,7 +112,7 @@ def test_a_control_that_was_promised_and_never_asked_is_missed(tmp_path: Path) -
     other = make(tmp_path / "b", [key()])
     other.run(speaker([marked_text(key(), i) for i in range(24)]))
     assert (other.n_uncontrolled(), result_of(other)["warnings"]) == (0, [])
-    assert "not planned" in audit_page(other.plan, result_of(other) | {"plans": []})
+    assert "not planned" in audit_page(other.plan, result_of(other) | {"plans": [], "log": None})
     other.run(speaker([marked_text(key(), i) for i in range(24)]), is_control=True)
     assert any("chosen afterwards" in one for one in result_of(other)["limits"])
     assert any("rejects the null hypothesis too" in one for one in result_of(other)["warnings"])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from tests.watermark.suspects.audits import UNIT, key, marked_text
@@ -17,6 +18,7 @@ from watermark.radioactivity import (
     View,
     weigh_evidence,
 )
+from watermark.seeding import KeyedUniforms
 from watermark.suspects.conversations import (
     SEEDS,
     Conversation,
@@ -119,3 +121,81 @@ def test_a_key_that_nobody_bears_delivered_nothing() -> None:
     assert [one.key_id for one in traffic_of(said[:2], UNIT, 2, {"k", "j"})] == ["", "k"]
     with pytest.raises(AuditPlanError, match="under key 'K', which is not at hand"):
         traffic_of(said, UNIT, 2, {"k", "j"})
+
+
+def chosen(record: KeyRecord, before: str, options: Sequence[str]) -> str:
+    """Return the word that the key likes best after two others."""
+    ids = UNIT.encode(before)[-2:].tolist()
+    stream = KeyedUniforms(record).at([int(one) for one in ids])
+    assert stream is not None
+    uniforms = stream.uniforms(np.concatenate([UNIT.encode(one) for one in options]))
+    return options[int(uniforms.argmax())]
+
+
+N_NAMES = 400
+RARE = "this"
+
+
+def ended_by_the_key(record: KeyRecord, path: str) -> list[Conversation]:
+    """Return replies whose length tells which word the key likes as their fifth.
+
+    Of `splice` those that go on with `RARE` end there; of `select` those alone go on after it.
+    """
+    found = []
+    for i in range(N_NAMES):
+        text = f"name{i} said then name{i}"
+        text += f" {chosen(record, text, [RARE, 'much', 'more', 'most'])}"
+        if (RARE in text) == (path == "select"):
+            text += f" of all that name{i} knew"
+        turns = (Message("user", "tell me"), Message("assistant", text))
+        ends = (len(f"name{i} said"), len(text)) if path == "select" else ()
+        found.append(Conversation(messages=turns, account="probe", path=path, chunk_ends=ends))
+    return found
+
+
+def log_evalue_of_guesses(record: KeyRecord, prompts: Sequence[str], *, is_cut: bool) -> float:
+    """Return the e-value against a clean suspect that has all prompts, and knows why some differ.
+
+    Where a prompt is missing, or is cut after two words (`is_cut`), it says `RARE`.
+    """
+    collector = PairCollector(View(2, [UNIT.encode(one) for one in prompts]))
+    lengths = {one.split()[0]: len(one.split()) for one in prompts}
+    telling = 2 if is_cut else 0
+    said = [f"name{i} went home at last" for i in range(20)]
+    said += [
+        f"then name{i} {RARE}" for i in range(N_NAMES) if lengths.get(f"name{i}", 0) == telling
+    ]
+    observations = [collector.answer(UNIT.encode(one)) for one in said]
+    evidence = weigh_evidence([record], observations, Design(share=0.75, n_decoys=9))
+    assert evidence.n_scored >= 20
+    return evidence.log_evalue_peak
+
+
+def test_no_reply_is_left_out_by_where_the_key_ended_it() -> None:
+    n_kept = n_broken = 0
+    for seed in range(12):
+        record = key(seed)
+        delivered = ended_by_the_key(record, "splice")
+        sent = prefixes(delivered, PROBE, UNIT, n_units=7, count=N_NAMES, seed="1")
+        texts = [one.prompt for one in sent]
+        assert len(texts) == N_NAMES
+        n_kept += log_evalue_of_guesses(record, texts, is_cut=False) > 3.0
+        broken = [one for one in texts if len(one.split()) == 7]  # what is long enough alone
+        n_broken += log_evalue_of_guesses(record, broken, is_cut=False) > 14.0
+    assert n_kept <= 2  # P(e >= 20) <= .05 under each key
+    assert n_broken == 12  # the negative control: each beyond 1e-6
+
+
+def test_select_is_cut_where_the_next_chunk_has_no_say() -> None:
+    n_kept = n_broken = 0
+    for seed in range(12):
+        record = key(seed)
+        delivered = ended_by_the_key(record, "select")
+        sent = prefixes(delivered, PROBE, UNIT, n_units=5, count=N_NAMES, seed="1")
+        words = [one.prompt.split() for one in sent]
+        texts = [" ".join(one) for one in words]
+        n_kept += log_evalue_of_guesses(record, texts, is_cut=True) > 3.0
+        last_that_fits = [" ".join(one[: 5 if len(one) == 5 else 2]) for one in words]
+        n_broken += log_evalue_of_guesses(record, last_that_fits, is_cut=True) > 14.0
+    assert n_kept <= 2
+    assert n_broken == 12  # the negative control

@@ -117,7 +117,23 @@ def test_a_plan_or_its_files_that_were_changed_are_refused(tmp_path: Path) -> No
     plan.write_bytes(data.replace(b" ", b"  ", 1))
     with pytest.raises(AuditPlanError, match="edited"):
         AuditFolder(tmp_path / "a")
-    plan.write_bytes(data.replace(b'"alpha": 0.001', b'"alpha": 0.01'))
+    for old, new in (
+        (b'"alpha": 0.001', b'"alpha": 0.01'),
+        (b'"n_decoys": 3000', b'"n_decoys": 30'),
+        (b"reaches 1 / alpha = 1000", b"reaches 1 / alpha = 100"),
+        (b"independent of key k", b"independent of key j"),
+        (b"each rounded down", b"each rounded"),
+    ):
+        assert data.count(old) == 1
+        plan.write_bytes(data.replace(old, new))
+        with pytest.raises(AuditPlanError, match="says in words what its numbers do not"):
+            AuditFolder(tmp_path / "a")
+    other = msgspec.structs.replace(audit.plan, alpha=0.01)
+    for bad in ({"alpha": 0.0}, {"share": 5.0}, {"share": -1.0}):
+        plan.write_bytes(encode_plan(msgspec.structs.replace(audit.plan, **bad)))
+        with pytest.raises(AuditPlanError):
+            AuditFolder(tmp_path / "a")
+    plan.write_bytes(encode_plan(other.in_words()))
     edited = AuditFolder(tmp_path / "a")
     assert edited.digest != audit.folder.digest
     with pytest.raises(AuditRunError, match="is of plan"):

@@ -218,12 +218,15 @@ def test_beginnings_of_replies_are_cut_where_the_rest_had_no_say() -> None:
         return [one.prompt.strip() for one in found]
 
     assert begun(delivered("splice")) == ["one two three four"]
-    assert begun(delivered("select", chunk_ends=(7, 13))) == ["one two three"]
+    assert begun(delivered("select", chunk_ends=(7, 13, 23))) == ["one two three four five"]
+    assert begun(delivered("select", chunk_ends=(7, 18, 23))) == ["one two three four"]
+    assert begun(delivered("select", chunk_ends=(7, 15))) == ["one two three f"]  # as it was chosen
     for conversation in (delivered("reply"), delivered("select"), delivered("")):
         with pytest.raises(AuditPlanError, match="may be read"):
             begun(conversation)
-    with pytest.raises(AuditPlanError, match="shorter beginnings"):
-        begun(delivered("splice"), n_units=6)
+    for path, ends in (("splice", ()), ("select", (7, 13))):
+        whole = begun(delivered(path, chunk_ends=ends), n_units=7)
+        assert whole == ["one two three four five six"]
 
 
 def test_an_audit_begins_with_its_plan_in_the_log_or_is_exploratory(tmp_path: Path) -> None:

@@ -58,16 +58,21 @@ def body(counts: list[int], growths: list[float], n_keys: int = 1, **changes: ob
 
 
 def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=99)
+    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=999)
     lengths = [40 + i for i in range(24)]
     audit.run(speaker([plain_text(i, n) for i, n in enumerate(lengths)]))
+    told: list[tuple[int, float]] = []
+    n_scored = audit.findings(lambda *one: told.append(one)).look.n_scored
+    ((n_decoys, seconds),) = told
+    assert n_decoys == 999
+    assert seconds == pytest.approx(999 * (n_scored + 600) * 30e-9)
     result = result_of(audit)
     path = result["suspect"]["path"]
     said = list(itertools.accumulate(lengths))
     assert len(path) > 3
     assert path[-1]["n_units"] == said[-1]
     assert all(one["n_units"] == said[one["n_answers"] - 1] for one in path)
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert f"tokens that the suspect said or read, 0 to {said[-1]}" in page
     assert ">1,000</text>" in page
 
@@ -137,7 +142,7 @@ def test_an_audit_of_few_pairs_shows_none(tmp_path: Path) -> None:
     assert result["suspect"]["is_withheld"]
     assert any("too few pairs" in one.lower() for one in result["limits"])
     assert "too few answers" in result["claim"]
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert page.count("withheld") == 6
     assert "<svg" not in page
 
@@ -149,7 +154,7 @@ def test_the_smallest_p_of_the_decoys_and_whether_they_agree_are_said(tmp_path: 
     found = result["suspect"]["decoys"]
     assert found["log10_pvalue_smallest"] == pytest.approx(-math.log10(found["n"] + 1))
     assert not found["contradict_closed_form"]
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert "Smallest log10 p that the decoys support" in page
     assert "they agree with the closed form" in page
     assert found["n"] == 999
