@@ -248,7 +248,8 @@ def plan(
     records = _records(desk, ring, key_ids, training_cutoff)
     unit = _unit(records, tokenizers)
     conversations = read_conversations(delivered) if delivered else []
-    traffic = traffic_of(conversations, unit, records[0].context_width)
+    known = {one.key_id for one in ring}
+    traffic = traffic_of(conversations, unit, records[0].context_width, known)
     if ledger_contexts is not None:
         first = records[0]
         traffic += read_contexts(ledger_contexts, ring, first.unit, first.context_width, ledger)
@@ -374,6 +375,7 @@ def _log(desk: Desk, made: AuditPlan, digest: str) -> None:
 
 def _say(out: Path, made: AuditPlan, digest: str) -> None:
     found = made.forecast
+    least = "at least " * found.is_least
     lines = [
         ("plan", digest),
         ("keys", ", ".join(one.key_id for one in made.keys)),
@@ -382,9 +384,15 @@ def _say(out: Path, made: AuditPlan, digest: str) -> None:
         ("supposed effect", f"{found.effect:g}"),
         ("scores needed, expected", f"{found.scores_needed}, {found.scores_expected}"),
         ("power", f"{found.power:.3f} at alpha {made.alpha:g}"),
-        ("price", f"{found.price:.2f}"),
-        ("days at the rate limit", f"{found.days:.2f}"),
+        ("requests", f"{least}{found.requests}"),
+        ("price", f"{least}{found.price:.2f}"),
+        ("days at the rate limit", f"{least}{found.days:.2f}"),
     ]
     width = max(len(name) for name, _ in lines)
     render.write_data("".join(f"{name:<{width}}  {render.printable(v)}\n" for name, v in lines))
+    if found.is_least:
+        render.write_note(
+            "a server that can neither echo a text nor give prompt_logprobs is asked prefix by "
+            "prefix: 32 positions a request, and each bills all the text before it"
+        )
     render.write_note(f"wrote {out}; the folder is as secret as the keys and the prompts in it")

@@ -45,7 +45,7 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
         ("Answers", table((name, str(n)) for name, n in result["kinds"].items())),
         ("What this does not say", _list(result["limits"])),
         ("Plan", _plan(plan, result)),
-        ("Every plan for this suspect", _plans(result["plans"])),
+        ("Every plan for this suspect", _plans(result["plans"], result["log"])),
     ]
     warning = _EXPLORATORY if result["is_exploratory"] else ""
     body = "".join(
@@ -57,7 +57,8 @@ def audit_page(plan: AuditPlan, result: dict[str, Any]) -> str:
 
 def _result(result: dict[str, Any]) -> str:
     one = result["suspect"]
-    verdict = "rejected" if result["is_rejected"] else "not rejected"
+    held = "not rejected" if one["n_scored"] else "not tested"
+    verdict = "rejected" if result["is_rejected"] else held
     rows = [
         ("Null hypothesis", f"{verdict} at {result['alpha']:g}, anytime-valid"),
         *_numbers(one, is_complete=result["is_complete"]),
@@ -266,16 +267,31 @@ def _plan(plan: AuditPlan, result: dict[str, Any]) -> str:
                 f"for 0.9, {found.scores_expected} expected"
             ),
         ),
+        (
+            "Expected",
+            (
+                f"{'at least ' * found.is_least}{found.requests} requests, price "
+                f"{found.price:.2f}, {found.days:.2f} days at the rate limit"
+            ),
+        ),
     ]
     return table(rows)
 
 
-def _plans(plans: Sequence[dict[str, Any]]) -> str:
+def _plans(plans: Sequence[dict[str, Any]], log: dict[str, Any] | None) -> str:
     def words(one: dict[str, Any]) -> str:
         place = "not logged" if one["log_index"] is None else f"entry {one['log_index']} of the log"
         return f"{place}{', this one' if one['is_this'] else ''}"
 
-    return table((one["plan"], words(one)) for one in plans)
+    source = (
+        "No log was at hand, so that nobody knows of other plans."
+        if log is None
+        else f"As the log {log['verifier'].partition('+')[0]} had it with {log['size']} entries. "
+        f"It held {log['n_other_plans']} plans under names of other suspects, among which a plan "
+        "for this one under another name would stand."
+    )
+    rows = table((one["plan"], words(one)) for one in plans)
+    return f'{rows}<p class="note">{escaped(source)}</p>\n'
 
 
 def _list(sentences: Sequence[str]) -> str:

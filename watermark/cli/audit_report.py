@@ -16,18 +16,18 @@ from watermark.keys import KeyRecord, KeyState
 from watermark.keys.commitment import key_entry, root_of_entry
 from watermark.keys.disclosure import parse_disclosure
 from watermark.keys.record import BEGINNING
-from watermark.log import NoteVerifier, TlogProof, verify_tlog_proof
-from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
+from watermark.log import NoteVerifier
+from watermark.radioactivity.plan import plan_entry
 from watermark.suspects.auditing import Audit
 from watermark.suspects.figures import encode_result, figures
 from watermark.suspects.folder import REPORT, RESULT, AuditFolder, RunFacts
+from watermark.suspects.logged import PlanList, list_plans, plans_since, shown_index, stored_plans
 from watermark.suspects.opening import check_commitments, log_of, open_audit, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from watermark.keys.disclosure import Disclosure
-    from watermark.keys.keylog import KeyLog
     from watermark.radioactivity.plan import PlanKey
     from watermark.suspects.kept import Findings
 
@@ -47,7 +47,7 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
     log = log_of(keys_file)
     check_commitments(audit.plan, log.read().index if log else {})
     findings = audit.findings()
-    result = _figures(audit, findings) | {"plans": _plans(audit, log)}
+    result = _figures(audit, findings) | list_plans(audit.folder, log).fields()
     data = encode_result(result)
     audit.folder.write(RESULT, data)
     audit.folder.write(REPORT, audit_page(audit.plan, msgspec.json.decode(data)).encode())
@@ -78,14 +78,26 @@ def report(*, path: Path, keys_file: Path, tokenizers: tuple[Path, ...], as_json
 )
 @tokenizer_option
 @click.option("--verifier", help="The log's public key that you trust.  [default: that of the run]")
+@click.option(
+    "--log",
+    "log_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="The log's files: read the list of plans again, and hold it against the result's.",
+)
 def replay(
-    *, path: Path, subkeys: tuple[Path, ...], tokenizers: tuple[Path, ...], verifier: str | None
+    *,
+    path: Path,
+    subkeys: tuple[Path, ...],
+    tokenizers: tuple[Path, ...],
+    verifier: str | None,
+    log_folder: Path | None,
 ) -> int:
     """Recompute every figure of RUN offline, and hold it against result.json.
 
     Needs the folder and disclosed context subkeys; asks no one. Any changed byte of plan, prompts,
-    delivered contexts, answers, result or report fails. The list of the suspect's plans comes
-    from the log of keys, and is held against nothing here.
+    delivered contexts, answers, `run.json`, result or report fails, save in the list of the
+    suspect's plans: that comes from the log of keys, and only with --log another list fails too.
     """
     folder = AuditFolder(path)
     records, others = _disclosed(folder, subkeys)
@@ -95,15 +107,18 @@ def replay(
     stored = folder.read_result()
     result = _decoded(stored, folder)
     audit.check_whole()
-    again = encode_result(_figures(audit, audit.findings()) | {"plans": result.get("plans")})
+    plans = stored_plans(folder, facts, result, verifier)
+    lines.append(_plans_line(folder, plans, log_folder, verifier or facts.log_verifier))
+    again = encode_result(_figures(audit, audit.findings()) | plans.fields())
     if again != stored:
         raise AuditRunError(
             f"{folder.path / RESULT} does not follow from plan, answers and subkey: something was "
             "changed; ask for the folder again"
         )
-    page = folder.path / REPORT
-    if page.exists() and page.read_bytes() != audit_page(folder.plan, result).encode():
-        raise AuditRunError(f"{page} does not follow from {RESULT}; ask for the folder again")
+    if folder.read_report() != audit_page(folder.plan, result).encode():
+        raise AuditRunError(
+            f"{folder.path / REPORT} does not follow from {RESULT}; ask for the folder again"
+        )
     lines.append(f"every figure of plan {folder.digest[:12]} was recomputed and is the same")
     render.write_data("".join(f"{line}\n" for line in lines))
     _print(result)
@@ -134,18 +149,24 @@ def _decoded(data: bytes, folder: AuditFolder) -> dict[str, Any]:
         raise AuditRunError(f"{folder.path / RESULT} was changed; ask for it again") from None
 
 
-def _plans(audit: Audit, log: KeyLog | None) -> list[dict[str, Any]]:
-    """Return every plan for the suspect that the log holds, and this one."""
-    tag = suspect_tag(audit.plan.suspect)
-    found = []
-    for entry, index in sorted((log.read().index if log else {}).items(), key=lambda one: one[1]):
-        known = read_entry(entry)
-        if known is not None and known[1] == tag:
-            is_this = known[0] == audit.folder.digest
-            found.append({"plan": known[0], "log_index": index, "is_this": is_this})
-    if not any(one["is_this"] for one in found):
-        found.append({"plan": audit.folder.digest, "log_index": None, "is_this": True})
-    return found
+def _plans_line(
+    folder: AuditFolder, plans: PlanList, log_folder: Path | None, verifier: str
+) -> str:
+    """Return what the list of plans was held against.
+
+    Raises:
+        AuditRunError: The log holds another.
+    """
+    if plans.log is None:
+        return "the report was made without a log, so that nobody knows of other plans"
+    told = f"{len(plans.plans)} of the suspect's plans among {plans.log.size} entries"
+    if log_folder is None:
+        return (
+            f"the list of plans ({told}) was held against no log; whoever has the log's files "
+            "gives --log"
+        )
+    since = plans_since(folder, plans, log_folder, verifier or plans.log.verifier)
+    return f"the log bears the list of plans out ({told}); since then it has had {since} more"
 
 
 def _disclosed(
@@ -214,9 +235,9 @@ def _proof_line(folder: AuditFolder, facts: RunFacts, verifier: str | None) -> s
     keys = folder.plan.keys
     try:
         key = NoteVerifier.parse(verifier or facts.log_verifier)
-        index = _shown_index(facts.proof, entry, key)
+        index = shown_index(facts.proof, entry, key)
         found = [
-            _shown_index(proof, one.commitment.encode(), key)
+            shown_index(proof, one.commitment.encode(), key)
             for proof, one in zip(facts.key_proofs, keys, strict=False)
         ]
     except LogError as err:
@@ -229,16 +250,6 @@ def _proof_line(folder: AuditFolder, facts: RunFacts, verifier: str | None) -> s
             "that it names; ask for the folder again"
         )
     return f"the plan is entry {index} of log {key.name}, its keys are entries before"
-
-
-def _shown_index(proof: str, entry: bytes, key: NoteVerifier) -> int:
-    """Return which entry of a log a proof shows.
-
-    Raises:
-        LogError: It shows none.
-    """
-    shown = verify_tlog_proof(TlogProof.parse(proof.encode()), entry, key.name, [key])
-    return shown.inclusion.index
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -180,10 +180,11 @@ def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_contro
             f"wait for its answers; ask it with `watermark audit run {audit.folder.path} "
             "--as-control`; until then the report warns of it"
         )
-    if look.is_unheard:
+    if look.n_answers and not look.n_scored:
         render.write_note(
-            "warning: nothing was said at a context that was delivered; the suspect speaks another "
-            "language, or the ledger is another deployment's; then plan again with the right one"
+            "warning: nothing was tested, because nothing was said at a context that counts; the "
+            "suspect speaks another language or repeats its prompts, or the ledger is another "
+            "deployment's or of another secret; then plan again with the right one"
         )
     render.write_hints([f"`watermark audit report {audit.folder.path}` writes the report"])
     return render.EXIT_DONE
@@ -208,4 +209,5 @@ def _tell(look: Look) -> None:
     render.write_note(
         f"{look.n_answers} of {look.n_planned} answers, {look.n_scored} scores, log10 of the "
         f"e-value at most {look.log_evalue_peak / LN_10:.2f}, spent {look.spent:.2f}"
+        f"{'; nothing was said at a context that counts, so stop and look' * look.is_unheard}"
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import math
+import re
 import unicodedata
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -20,7 +20,6 @@ import msgspec
 from watermark.errors import AuditPlanError
 from watermark.radioactivity.delivered import ContextWeights, Weighting
 from watermark.radioactivity.design import Design
-from watermark.radioactivity.power import power_of_bet, scores_for_bet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from watermark.radioactivity.delivered import Traffic
 
 PLAN_FORM: Final = "output-watermark-audit-plan/v1"
-MINUTES_A_DAY: Final = 24 * 60
 _TAG: Final = b"output-watermark/v1/audit-suspect"
-_PARTS: Final = 3.0  # of the capital, one is on the supposed share
+_ENTRY: Final = re.compile(
+    PLAN_FORM.encode() + rb"\nplan: ([0-9a-f]{64})\nsuspect: ([0-9a-f]{64})\n"
+)
 
 
 class Access(enum.StrEnum):
@@ -163,9 +163,11 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         power: Chance to reject if the effect is that large.
         scores_needed: Scores for nine chances in ten.
         scores_expected: Scores that the budget gives.
-        requests: Requests.
+        requests: Requests, to the clean model too where the plan promises one.
         price: Of all of them, as far as prices are known.
-        days: At the rate limit.
+        days: Of all of them, at the rate limit.
+        is_least: Whether that may take more, however well it goes: a server that reads delivered
+            text and cannot echo it is asked prefix by prefix, many times a text.
     """
 
     effect: float
@@ -176,6 +178,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests: int
     price: float
     days: float
+    is_least: bool
 
 
 class AuditPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,9 +309,17 @@ def parse_plan(data: bytes, name: str) -> AuditPlan:
 def suspect_tag(suspect: str) -> str:
     """Return what the log calls a suspect: the same for one name, and not the name, 64 hex digits.
 
-    Who guesses the name can check it; a plan is no secret to whoever is named in it.
+    Of a name its letters and digits count, compatible forms and cases alike, so that spelling it
+    in another way hides no plan. Who guesses the name can check it; a plan is no secret to whoever
+    is named in it.
+
+    Raises:
+        AuditPlanError: The name has neither.
     """
-    name = unicodedata.normalize("NFC", suspect.strip()).casefold().encode()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", suspect).casefold())
+    name = "".join(one for one in folded if one.isalnum()).encode()
+    if not name:
+        raise AuditPlanError(f"{suspect!a} has no letter and no digit; call the suspect by a name")
     return hashlib.sha256(_TAG + len(name).to_bytes(4, "little") + name).hexdigest()
 
 
@@ -319,82 +330,5 @@ def plan_entry(digest: str, suspect: str) -> bytes:
 
 def read_entry(entry: bytes) -> tuple[str, str] | None:
     """Return digest and suspect's tag of a plan's log entry; None for another entry."""
-    lines = entry.decode("utf-8", "replace").split("\n")
-    if len(lines) != 4 or lines[0] != PLAN_FORM:  # noqa: PLR2004 - three lines and their end
-        return None
-    return lines[1].removeprefix("plan: "), lines[2].removeprefix("suspect: ")
-
-
-def forecast(
-    budget: Budget,
-    *,
-    effect: float,
-    alpha: float,
-    share_scored: float,
-    prompt_tokens: int,
-    is_open: bool,
-    n_units: int = 0,
-    n_keys: int = 1,
-) -> Forecast:
-    """Return what an audit can expect.
-
-    Every pair is scored under every key, and each text was marked under one of them: so many times
-    the scores have so small a part of the excess each.
-
-    Args:
-        budget: What it may take.
-        effect: Supposed mean excess of a score, in standard deviations, > 0, under the key that
-            marked.
-        alpha: Level.
-        share_scored: Supposed share of generated units that are scored.
-        prompt_tokens: Tokens of an average prompt, for the price.
-        is_open: Whether delivered text is read, of which every new context is scored.
-        n_units: Units of all passages, where it is.
-        n_keys: Keys that are tested together.
-
-    Raises:
-        AuditPlanError: It cannot succeed; the message says what would.
-    """
-    if budget.price and not (budget.price_in or budget.price_out):
-        raise AuditPlanError(
-            f"a price limit of {budget.price:g} never holds where tokens cost nothing; give "
-            "--price-in and --price-out, or no --price"
-        )
-    generated = n_units if is_open else budget.requests * budget.max_tokens
-    expected, effect = int(share_scored * generated * n_keys), effect / n_keys
-    needed = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=_PARTS)
-    power = power_of_bet(expected, effect, alpha=alpha, n_parts=_PARTS)
-    out = 0 if is_open else budget.max_tokens
-    price = budget.requests * budget.spent(prompt_tokens, out)
-    rate = budget.requests_per_minute
-    found = Forecast(
-        effect=effect,
-        share_scored=share_scored,
-        power=round(power, 4),
-        scores_needed=needed,
-        scores_expected=expected,
-        requests=budget.requests,
-        price=round(price, 4),
-        days=round(budget.requests / rate / MINUTES_A_DAY, 4) if rate else 0.0,
-    )
-    _check_power(found, budget, alpha)
-    if budget.price and price > budget.price:
-        raise AuditPlanError(
-            f"{budget.requests} requests cost {price:.2f}, more than the {budget.price:.2f} that "
-            "may be spent; raise --price, or plan fewer requests"
-        )
-    return found
-
-
-def _check_power(found: Forecast, budget: Budget, alpha: float) -> None:
-    """Refuse what cannot succeed, and say what would."""
-    if found.power >= 0.5:  # noqa: PLR2004 - as likely as not
-        return
-    per_request = max(1.0, found.scores_expected / budget.requests)
-    smallest = found.effect * math.sqrt(found.scores_needed / max(1, found.scores_expected))
-    raise AuditPlanError(
-        f"this cannot succeed: {budget.requests} requests give about {found.scores_expected} "
-        f"scores, which reject at alpha {alpha:g} with a chance of {found.power:.3f} if the effect "
-        f"is {found.effect:g}; {math.ceil(found.scores_needed / per_request)} requests would do, "
-        f"or an effect of {smallest:.3g}, or open access, or a larger alpha"
-    )
+    found = _ENTRY.fullmatch(entry)
+    return None if found is None else (found[1].decode(), found[2].decode())

@@ -30,7 +30,7 @@ from watermark.suspects.answers import Prompt
 from watermark.suspects.reading import ReadText, cut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from watermark.text import Unit
@@ -89,11 +89,31 @@ def read_conversations(path: Path) -> list[Conversation]:
 
 
 def traffic_of(
-    conversations: Iterable[Conversation], unit: Unit, context_width: int
+    conversations: Iterable[Conversation],
+    unit: Unit,
+    context_width: int,
+    known: Collection[str],
 ) -> list[Traffic]:
-    """Return the contexts that were delivered, by the key that marked."""
+    """Return the contexts that were delivered, by the key that marked.
+
+    Args:
+        conversations: What was delivered.
+        unit: How text is cut.
+        context_width: Units in a context.
+        known: Ids of all keys at hand. Traffic under a misspelt one would pass for another key's,
+            and a tested key would choose its own weights.
+
+    Raises:
+        AuditPlanError: A conversation names a key that is not at hand.
+    """
     by_key: dict[str, list[Conversation]] = {}
     for one in conversations:
+        if one.key_id and one.key_id not in known:
+            raise AuditPlanError(
+                f"a conversation was delivered under key {one.key_id!a}, which is not at hand; "
+                "correct its key_id, give the KEYS.toml of the deployment that delivered, or "
+                "leave out key_id where nobody knows it"
+            )
         by_key.setdefault(one.key_id, []).append(one)
     return [
         Traffic.of_conversations(

@@ -195,11 +195,22 @@ class AuditFolder:
         Raises:
             AuditRunError: There is none.
         """
+        return self._reported(RESULT)
+
+    def read_report(self) -> bytes:
+        """Return the page as it was written.
+
+        Raises:
+            AuditRunError: There is none.
+        """
+        return self._reported(REPORT)
+
+    def _reported(self, name: str) -> bytes:
         try:
-            return (self.path / RESULT).read_bytes()
+            return (self.path / name).read_bytes()
         except OSError as err:
             raise AuditRunError(
-                f"{self.path} holds no {RESULT}; `watermark audit report` writes it"
+                f"{self.path} holds no {name}; `watermark audit report` writes it"
             ) from err
 
     def _rows(self, kind: type[T]) -> list[T]:

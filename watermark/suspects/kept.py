@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from watermark.text import Unit
 
 _UNHEARD: Final = 3000
-"""Pairs after which it is worth a word that none of their contexts was delivered."""
+"""Pairs after which it is worth a word, in the middle of a run, that none of them counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,8 @@ class Look:
         is_rejected: Whether it has reached 1 / alpha.
         spent: What suspect and clean model cost together, as far as prices are known.
         is_unheard: Whether the suspect has said much, and nothing at a context that counts: it
-            speaks another language, or the ledger is another deployment's.
+            speaks another language, or the ledger is another deployment's. At the end of a run
+            `n_scored` alone says so, however little was said.
     """
 
     n_answers: int

@@ -20,6 +20,7 @@ from watermark.radioactivity import (
     PromptSource,
     Weighting,
 )
+from watermark.radioactivity.forecasting import forecast
 from watermark.radioactivity.plan import (
     DeliveredFile,
     Forecast,
@@ -27,8 +28,8 @@ from watermark.radioactivity.plan import (
     PlanKey,
     TokensField,
     encode_plan,
-    forecast,
     plan_digest,
+    suspect_tag,
 )
 from watermark.radioactivity.scoring import check_keys
 from watermark.stats import decoys_for, share_of
@@ -139,21 +140,23 @@ def write_plan(
     """
     if (folder / PLAN).exists():
         raise AuditPlanError(f"{folder} holds a plan already; give another folder")
+    suspect_tag(wishes.suspect)
     check_keys(records)
     _check_marked(records, now, wishes.training_cutoff)
     _check_repeats(wishes, rows)
     _check_traffic(wishes, records, traffic)
     _check_control(wishes)
-    lengths = [len(unit.encode(_text(one))) for one in rows]
+    sent = sum(len(unit.encode(_sent(one))) for one in rows)
     expected = forecast(
         wishes.budget,
         effect=wishes.effect,
         alpha=wishes.alpha,
         share_scored=wishes.share_scored,
-        prompt_tokens=len(unit.encode(wishes.system)) + -(-sum(lengths) // max(1, len(rows))),
+        prompt_tokens=len(unit.encode(wishes.system)) + -(-sent // max(1, len(rows))),
         is_open=wishes.access.is_open,
-        n_units=sum(lengths),
+        n_units=sum(len(unit.encode(_text(one))) for one in rows),
         n_keys=len(records),
+        has_control=wishes.has_control,
     )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     delivered = tuple(_write_traffic(folder, i, one) for i, one in enumerate(traffic))
@@ -233,6 +236,11 @@ def check_records(plan: AuditPlan, records: Sequence[KeyRecord]) -> list[KeyReco
 def _text(one: Prompt | ReadText) -> str:
     text: str = getattr(one, "prompt", "") or getattr(one, "text", "")
     return text
+
+
+def _sent(one: Prompt | ReadText) -> str:
+    """Return a text with the turns before it, which are sent too."""
+    return "\n".join((*getattr(one, "before", ()), _text(one)))
 
 
 def can_have_marked(record: KeyRecord, now: datetime, cutoff: datetime | None) -> bool:

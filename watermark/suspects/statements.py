@@ -62,6 +62,8 @@ def claim(plan: AuditPlan, findings: Findings) -> str:
         if dose is not None and math.isfinite(dose.high)
         else "there are too few answers to bound the dose"
     )
+    if not findings.evidence.n_scored:
+        return f"Nothing was tested: no score counts, and nothing follows for {plan.suspect}."
     return f"The null hypothesis stands: nothing was shown, and {bound}."
 
 
@@ -73,6 +75,8 @@ def warnings(plan: AuditPlan, findings: Findings) -> list[str]:
     """Return what must be mended or explained before the result is used, a sentence or two each."""
     control = findings.control
     found: list[str] = []
+    if not findings.evidence.n_scored:
+        found.append(_untested(plan))
     if control is None and CLEAN_MODEL in plan.controls:
         found.append(
             "The plan promises a clean model as a control, and none was asked: nothing shows what "
@@ -100,6 +104,19 @@ def warnings(plan: AuditPlan, findings: Findings) -> list[str]:
     return found
 
 
+def _untested(plan: AuditPlan) -> str:
+    if plan.weighting is Weighting.FLAT:
+        return (
+            "Nothing was tested: no answer holds a context that counts. Answers are empty or too "
+            "short, or repeat their prompts."
+        )
+    return (
+        "Nothing was tested: nothing that the suspect said stands at a context that counts as "
+        "delivered. It speaks another language or of other things, or the ledger is another "
+        "deployment's, or of another secret under the same key id. Plan again with the right one."
+    )
+
+
 def limits(plan: AuditPlan, facts: RunFacts, findings: Findings) -> list[str]:
     """Return what the result does not say, a sentence or two each."""
     return [
@@ -118,12 +135,6 @@ def _of_the_answers(findings: Findings) -> list[str]:
             "Not every prompt of the plan was answered when this was written: the fixed-n p-value "
             "and the ranks among decoys suppose a number of answers fixed beforehand, and count "
             "for nothing here. The e-value holds at any time."
-        )
-    if findings.look.is_unheard:
-        found.append(
-            "Nothing that the suspect said stands at a context that was delivered, so that nothing "
-            "was tested: it speaks another language or of other things, or the ledger is another "
-            "deployment's."
         )
     if is_withheld(findings.evidence):
         found.append(

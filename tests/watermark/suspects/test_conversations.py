@@ -25,6 +25,7 @@ from watermark.suspects.conversations import (
     passages,
     prefixes,
     read_conversations,
+    traffic_of,
 )
 
 if TYPE_CHECKING:
@@ -110,3 +111,11 @@ def test_a_conversation_counts_once(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(AuditPlanError, match=r":5 has the id 'a' of line 1"):
         read_conversations(path)
+
+
+def test_a_key_that_nobody_bears_delivered_nothing() -> None:
+    turns = (Message("assistant", "one two three four"),)
+    said = [Conversation(messages=turns, key_id=one) for one in ("k", "", "K")]
+    assert [one.key_id for one in traffic_of(said[:2], UNIT, 2, {"k", "j"})] == ["", "k"]
+    with pytest.raises(AuditPlanError, match="under key 'K', which is not at hand"):
+        traffic_of(said, UNIT, 2, {"k", "j"})

@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,13 +21,15 @@ from tests.watermark.suspects.audits import (
     speaker,
     wishes,
 )
+from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError
-from watermark.radioactivity import Budget, Traffic, Weighting
-from watermark.radioactivity.plan import plan_entry, read_entry
+from watermark.radioactivity import Access, Budget, Traffic, Weighting
+from watermark.radioactivity.plan import plan_entry, read_entry, suspect_tag
 from watermark.suspects import (
     Audit,
     AuditFolder,
     Prompt,
+    ReadText,
     begin,
     write_plan,
 )
@@ -37,12 +40,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from watermark.radioactivity.plan import Forecast
+
 
 def test_entries_of_plans_are_told_from_others() -> None:
     entry = plan_entry("ab" * 32, "Example ")
     assert read_entry(entry) == read_entry(plan_entry("ab" * 32, "example"))
+    assert read_entry(entry + b"\n") is None
     assert read_entry(b"output-watermark-key-commitment/v1\nkey-id: k\n") is None
     assert b"xample" not in entry
+
+
+def test_a_suspect_has_one_tag_however_it_is_spelled() -> None:
+    names = ("Example 7B", "Example  7B", "example-7b", "EXAMPLE_7B.", "\uff25xample\u00a0\uff17B")
+    assert len({suspect_tag(name) for name in names}) == 1
+    others = ("Example 7", "Example 70B", "Exemple 7B", "\u6a21\u578b 7B")
+    assert len({suspect_tag(name) for name in (names[0], *others)}) == 5
 
 
 def test_what_cannot_succeed_is_refused_with_what_would(tmp_path: Path) -> None:
@@ -91,6 +104,38 @@ def test_a_forecast_counts_money_and_days(tmp_path: Path) -> None:
     assert found.days == pytest.approx(24 / 1440, abs=1e-4)
     assert found.price == pytest.approx(24 * (6 * 2 + 1000 * 10) / 1e6, abs=1e-3)
     assert found.power > 0.99
+    twice = make(tmp_path / "b", [key()], budget=budget, has_control=True).plan.forecast
+    assert twice.requests == 48
+    assert twice.days == pytest.approx(48 / 1440, abs=1e-4)
+    assert twice.price == pytest.approx(2 * found.price, abs=1e-3)
+    limited = msgspec.structs.replace(budget, price=1.5 * found.price)
+    make(tmp_path / "c", [key()], budget=limited)
+    with pytest.raises(AuditPlanError, match="48 requests cost"):
+        make(tmp_path / "d", [key()], budget=limited, has_control=True)
+
+
+def test_what_reading_takes_is_told_as_the_least(tmp_path: Path) -> None:
+    texts = [
+        ReadText(id=f"r{i}", text=plain_text(i), before=("once upon a time",), path="splice")
+        for i in range(24)
+    ]
+    asked = wishes(
+        access=Access.ARGMAX, budget=Budget(requests=24, price_in=1e6 / 24, requests_per_minute=1)
+    )
+
+    def forecast(n: int) -> Forecast:
+        plan, _ = write_plan(
+            tmp_path / str(n), asked, [key()], rows=texts[:n], traffic=(), unit=UNIT, now=NOW
+        )
+        return plan.forecast
+
+    found = forecast(24)
+    assert found.is_least
+    assert found.scores_expected == 24 * 60 // 2
+    assert found.price == 60 + 4  # the turns before a text are sent with it
+    with pytest.raises(AuditPlanError, match=r"passages would do.*or more delivered text"):
+        forecast(1)
+    assert not make(tmp_path / "a", [key()]).plan.forecast.is_least
 
 
 def test_several_keys_share_what_a_student_shows(tmp_path: Path) -> None:
@@ -126,8 +171,26 @@ def test_the_ledger_of_another_key_is_refused(tmp_path: Path) -> None:
     assert (look.n_answers, look.n_scored, look.is_unheard) == (24, 0, True)
     result = result_of(lost)  # a valid null, which says what it rests on
     assert not result["is_rejected"]
-    assert any("nothing was tested" in one for one in result["limits"])
-    assert not any("nothing was tested" in one for one in result_of(audit)["limits"])
+    assert "Nothing was tested" in result["claim"]
+    assert any("Nothing was tested" in one for one in result["warnings"])
+    assert result_of(audit)["warnings"] == []
+
+
+def test_a_ledger_of_another_secret_is_told_however_short_the_audit(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    keyed = Traffic(
+        key_id="k",
+        fingerprints=np.sort(rng.integers(0, 2**63, 900).astype(np.uint64)),
+        conversations=np.full(900, 20),
+        context_key=key(9).secret.subkey("context", 16),
+    )
+    audit = make(tmp_path / "a", [key()], [keyed], weighting=Weighting.ALL_KEYS)
+    look = audit.run(speaker([marked_text(key(), i) for i in range(24)]))
+    assert not look.is_unheard  # too little was said for a word in the middle
+    result = result_of(audit)
+    assert result["claim"].startswith("Nothing was tested")
+    assert ["another secret" in one for one in result["warnings"]] == [True]
+    assert "not tested at" in audit_page(audit.plan, result | {"plans": [], "log": None})
 
 
 def test_keyed_fingerprints_need_their_key(tmp_path: Path) -> None:

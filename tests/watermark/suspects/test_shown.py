@@ -58,7 +58,7 @@ def body(counts: list[int], growths: list[float], n_keys: int = 1, **changes: ob
 
 
 def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9)
+    audit = make(tmp_path / "a", [key(rho=0.5)], alpha=1e-9, n_decoys=99)
     lengths = [40 + i for i in range(24)]
     audit.run(speaker([plain_text(i, n) for i, n in enumerate(lengths)]))
     result = result_of(audit)
@@ -67,7 +67,7 @@ def test_the_bet_stands_against_the_tokens_that_were_said(tmp_path: Path) -> Non
     assert len(path) > 3
     assert path[-1]["n_units"] == said[-1]
     assert all(one["n_units"] == said[one["n_answers"] - 1] for one in path)
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert f"tokens that the suspect said or read, 0 to {said[-1]}" in page
     assert ">1,000</text>" in page
 
@@ -137,23 +137,23 @@ def test_an_audit_of_few_pairs_shows_none(tmp_path: Path) -> None:
     assert result["suspect"]["is_withheld"]
     assert any("too few pairs" in one.lower() for one in result["limits"])
     assert "too few answers" in result["claim"]
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert page.count("withheld") == 6
     assert "<svg" not in page
 
 
 def test_the_smallest_p_of_the_decoys_and_whether_they_agree_are_said(tmp_path: Path) -> None:
-    audit = make(tmp_path / "a", [key()], alpha=1e-6, effect=1.0)
+    audit = make(tmp_path / "a", [key()], alpha=1e-6, effect=1.0, n_decoys=999)
     audit.run(speaker([marked_text(key(), i) for i in range(24)]))
     result = result_of(audit)
     found = result["suspect"]["decoys"]
     assert found["log10_pvalue_smallest"] == pytest.approx(-math.log10(found["n"] + 1))
     assert not found["contradict_closed_form"]
-    page = audit_page(audit.plan, result | {"plans": []})
+    page = audit_page(audit.plan, result | {"plans": [], "log": None})
     assert "Smallest log10 p that the decoys support" in page
     assert "they agree with the closed form" in page
-    is_short = found["n"] + 1 < 1e6
-    assert any("support no p-value below" in one for one in result["limits"]) is is_short
+    assert found["n"] == 999
+    assert any("support no p-value below" in one for one in result["limits"])
 
 
 def test_a_closed_form_that_is_too_small_is_contradicted(tmp_path: Path) -> None:
