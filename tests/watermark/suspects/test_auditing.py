@@ -223,20 +223,25 @@ def test_a_price_limit_holds_before_every_request(tmp_path: Path) -> None:
     assert {one.n_answers for one in looks} == {suspect.n_asked}
 
 
-@pytest.mark.parametrize("has_control", [True, False])
-def test_suspect_and_clean_model_share_one_budget(tmp_path: Path, *, has_control: bool) -> None:
-    budget = Budget(requests=24, max_tokens=60, price=0.0016, price_in=0.5, price_out=1.0)
+@pytest.mark.parametrize(
+    ("has_control", "price", "prompt_tokens"), [(True, 0.0031, 40), (False, 0.0016, 5)]
+)
+def test_suspect_and_clean_model_share_one_budget(
+    tmp_path: Path, *, has_control: bool, price: float, prompt_tokens: int
+) -> None:
+    budget = Budget(requests=24, max_tokens=60, price=price, price_in=0.5, price_out=1.0)
     audit = make(tmp_path / "a", [key()], budget=budget, has_control=has_control)
-    suspect, clean = Dear(5), Dear(5)
+    suspect, clean = Dear(prompt_tokens), Dear(prompt_tokens)
     audit.run(suspect)
     look = audit.run(clean, is_control=True)
-    assert look.spent == pytest.approx((suspect.n_asked + clean.n_asked) * 62.5 / 1e6)
-    assert look.spent <= 0.0016
+    cost = (prompt_tokens * 0.5 + 60) / 1e6
+    assert look.spent == pytest.approx((suspect.n_asked + clean.n_asked) * cost)
+    assert look.spent <= price + 8 * 40 * 0.5 / 1e6
     assert audit.findings().look.spent == look.spent
     assert audit.run(suspect).spent == look.spent
-    if has_control:  # half of the money was kept for it
-        assert 1 < suspect.n_asked == clean.n_asked < 15
-        assert audit.n_uncontrolled() == 0
+    if has_control:  # else the suspect would have had all 24, and left 14 for it
+        assert clean.n_asked > 14
+        assert suspect.n_asked < 24
     else:
         assert (suspect.n_asked, clean.n_asked) == (24, 1)
 

@@ -105,7 +105,9 @@ def test_an_audit_goes_on_with_nobody_else(tmp_path: Path) -> None:
         begin(audit.folder, None, "another", is_exploratory=True)
     assert {one.name: one.read_bytes() for one in (tmp_path / "a").iterdir()} == before
     begin(audit.folder, None, "a function", is_exploratory=True)
-    begin(audit.folder, None, "clean", is_control=True, is_exploratory=True)
+    for name in ("misspelt", "clean"):  # none of its answers counts yet
+        begin(audit.folder, None, name, is_control=True, is_exploratory=True)
+    audit.run(Named("c"), is_control=True)
     with pytest.raises(AuditRunError, match="control 'clean'"):
         begin(audit.folder, None, "cleaner", is_control=True, is_exploratory=True)
 
