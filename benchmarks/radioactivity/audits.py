@@ -55,7 +55,9 @@ Z_ALPHA: Final = 4.7534
 CAP: Final = 50_000
 PLANNED_SHARE: Final = share_of(0.1)
 """What the tests are tuned for, an effect of .1; fixed before any student was made."""
-LOOKS: Final = 50
+PLANNED_OPEN: Final = share_of(0.5)
+"""The same in reading mode, where a context tells more."""
+LOOKS: Final = 200
 _WEAK: Final = 0.01  # below, what it takes is so much that the tails agree
 TOP: Final = 64
 FILTER: Final = ContextWeights(weighting=Weighting.ALL_KEYS, full_at=1)
@@ -75,8 +77,9 @@ class Measured:
         effect: Standard deviations a score.
         error: Its standard error under the null.
         log10_p: Of all scores.
-        reached: Scores at the first of 50 looks with p <= 1e-6, none of them corrected for the
-            others; None where there was none.
+        reached: Scores at the first look with p <= 1e-6, of looks after so many answers that each
+            has a few percent more than the last; none is corrected for the others. None where
+            there was none.
         reached_units: Tokens at that look.
         tail: Scores at which the exact tail at this effect is 1e-6, over those of a normal law.
         half: Scores at which half of the audits of this effect have p <= 1e-6: extrapolated
@@ -205,7 +208,8 @@ def _ours(
     *,
     by_context: bool = False,
 ) -> Measured:
-    design = Design(alpha=ALPHA, share=PLANNED_SHARE, n_decoys=999, weights=weights)
+    share = PLANNED_OPEN if by_context else PLANNED_SHARE
+    design = Design(alpha=ALPHA, share=share, n_decoys=999, weights=weights)
     light = replace(design, n_decoys=1)
     evidence = weigh_evidence(records, observations, design)
     path = bet_path(records, observations, design)
@@ -313,7 +317,8 @@ def first_look(
 ) -> tuple[int | None, int | None]:
     """Return scores and units at the first look with p <= 1e-6, up to the cap."""
     units = np.cumsum([one.n_units for one in observations])
-    for n in np.unique(np.linspace(1, len(observations), LOOKS).round().astype(int)).tolist():
+    looks = np.geomspace(1, max(1, len(observations)), LOOKS).round().astype(int)
+    for n in np.unique(looks).tolist():
         scored, log_p = at(n)
         if scored > CAP:
             break

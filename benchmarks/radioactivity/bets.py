@@ -63,7 +63,7 @@ def measure(scores: NDArray[np.float64], design: Design) -> tuple[int, int, int,
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--runs", type=int, default=16)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     head = ("excess", "share", "guess", "fixed n", "plain sum", "bet", "linear bet", "bet/fixed n")

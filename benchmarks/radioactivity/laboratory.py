@@ -161,7 +161,8 @@ class Laboratory:
         """Return a trained student."""
         seed = recipe.seed if recipe.from_scratch else None
         network = Network.load(self.models / recipe.base, device=self.device, from_scratch=seed)
-        state = self._kept(recipe, partial(self._train, recipe, network))
+        made = recipe.alike()
+        state = self._kept(made, partial(self._train, made, network))
         weights = network.module.state_dict()
         network.module.load_state_dict(
             {name: torch.from_numpy(state[name]).to(weights[name]) for name in weights}
@@ -215,7 +216,8 @@ class Laboratory:
 
     def answers(self, recipe: AnswersRecipe) -> tuple[list[str], list[NDArray[np.uint32]]]:
         """Return the prompts that were sent, as text, and the answers in the student's tokens."""
-        kept = self._kept(recipe, partial(self._ask, recipe))
+        made = recipe.alike()
+        kept = self._kept(made, partial(self._ask, made))
         ids = [row.astype(np.uint32) for row in kept["answers"]]
         return self._asked(recipe), ids
 

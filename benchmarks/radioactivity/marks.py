@@ -3,7 +3,8 @@
 Ours is the project's own processor for transformers, and `select` its own race. The peers:
 
 - tournament: transformers' SynthID, depth 30, its own arithmetic over the candidates that top-k
-  leaves. Its audit is exact: the share of the whole key space that does as well.
+  leaves. Its audit takes the mean over layers weighted from 10 to 1, which finds more than the
+  plain count of ones does.
 - green list: delta 3, gamma 1/4, membership by this project's keyed uniforms. transformers' own
   has 32-bit seeds, looks at one token (lefthash) and supports no p below 1/1000, so that its
   tokens to 1e-6 cannot be measured; with an ideal function the count of green tokens among
@@ -18,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import special
 
 from watermark.keys import LABEL_CONTEXT, ForeignKey, KeyRecord, KeyState, SecretKey
-from watermark.schemes import Positions, reader_of
 from watermark.seeding import ContextPRF, levels_to_uniforms, pair_levels, pair_values
 from watermark.stats import binomial_log_sf
 
@@ -162,7 +163,8 @@ class PeerScores:
 
     Attributes:
         excess: Standardized scores under the null, shape (n,); of the tournament the mean over
-            its layers weighted from 10 to 1, which is the stronger one.
+            its layers weighted from 10 to 1, which is the stronger one. Thirty coins a score make
+            its sum as good as normal.
         record: Its key.
         contexts: Shape (n, context_width).
         tokens: Shape (n,).
@@ -174,11 +176,9 @@ class PeerScores:
     tokens: Tokens
 
     def log_pvalue(self, n: int) -> float:
-        """Return the natural log of the exact p-value of the first n pairs."""
+        """Return the natural log of the p-value of the first n pairs."""
         if self.record.scheme == "hf-synthid":
-            reader = reader_of(self.record)
-            pairs = reader.evaluate(Positions(self.contexts[:n], self.tokens[:n]))
-            return reader.log_pvalue(reader.statistic(pairs), pairs)
+            return float(special.log_ndtr(-self.excess[:n].sum() / math.sqrt(max(1, n))))
         green = is_green(self.record, self.contexts[:n], self.tokens[:n])
         return binomial_log_sf(int(green.sum()), n, GAMMA)
 

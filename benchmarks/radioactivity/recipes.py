@@ -82,6 +82,10 @@ class StudentRecipe:
     batch: int = 16
     seed: int = 0
 
+    def alike(self) -> StudentRecipe:
+        """Return the recipe of the same student: where nothing is marked, the mark is no matter."""
+        return self if self.share else replace(self, text=self.text.unmarked())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersRecipe:
@@ -100,6 +104,10 @@ class AnswersRecipe:
     tokens: int = 100
     temperature: float = 1.0
     seed: int = 0
+
+    def alike(self) -> AnswersRecipe:
+        """Return the recipe of the same answers."""
+        return replace(self, student=self.student.alike())
 
 
 Recipe = TextRecipe | StudentRecipe | AnswersRecipe

@@ -98,6 +98,25 @@ def ratio_of_tokens(ours: Pooled, peer: Pooled) -> tuple[float, float, float]:
     return tails * ratio, tails * max(low, 0.0) ** 2, tails * max(high, 0.0) ** 2
 
 
+def ratio_of_first_looks(ours: Pooled, peer: Pooled) -> tuple[float, float, float] | None:
+    """Return the ratio of scores at which seeds first had p <= 1e-6, with a 95% interval.
+
+    Geometric means, and Welch's interval of the difference of their logarithms. None where a seed
+    did not get there, or there are too few.
+    """
+    reached = [[row["reached"] for row in one.rows] for one in (ours, peer)]
+    if any(None in found or len(found) < 2 for found in reached):
+        return None
+    logs = [np.log(found) for found in reached]
+    found = stats.ttest_ind(*logs, equal_var=False)
+    low, high = found.confidence_interval(0.95)
+    return (
+        math.exp(float(logs[0].mean() - logs[1].mean())),
+        math.exp(float(low)),
+        math.exp(float(high)),
+    )
+
+
 def print_figure(figure: int, cells: Sequence[Row]) -> None:
     """Print a figure's table."""
     lines = pool(cells)
@@ -108,7 +127,7 @@ def print_figure(figure: int, cells: Sequence[Row]) -> None:
     head = [*labels, "seeds", "scored", "effect [95%]", "log10 p", "1e-6 at", "tokens said"]
     head += [
         "half of audits at [95%]",
-        *(["by the plain sum", "bet at", "bet / fixed n"] if figure == 3 else []),
+        *(["by the plain sum", "bet at", "bet / half", "bet / first look"] if figure == 3 else []),
     ]
     print_table(TITLES[figure], head, [_line(figure, one) for one in lines])
     if figure == 2:
@@ -129,14 +148,15 @@ def _line(figure: int, one: Pooled) -> list[object]:
         _half(one, n),
     ]
     if figure == 3:
-        both = [row for row in one.rows if row["bet_reached"] and row["reached"]]
-        price = np.median([row["bet_reached"] / row["reached"] for row in both]) if both else None
-        line += [
-            _reached(one, "plain_half"),
-            _reached(one, "bet_reached"),
-            "-" if price is None else f"{price:.2f}",
-        ]
+        line += [_reached(one, "plain_half"), _reached(one, "bet_reached")]
+        line += [_price(one, "half"), _price(one, "reached")]
     return line
+
+
+def _price(one: Pooled, of: str) -> str:
+    """Return the median over seeds of what the bet takes, over what a test at one number does."""
+    found = [row["bet_reached"] / row[of] for row in one.rows if row["bet_reached"] and row[of]]
+    return f"{np.median(found):.2f}" if found else "-"
 
 
 def _reached(one: Pooled, name: str) -> str:
@@ -176,10 +196,18 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
             continue
         best = max(peers, key=lambda one: one.effect)
         ratio, low, high = ratio_of_tokens(ours, best)
+        seen = ratio_of_first_looks(ours, best)
         met = "yes" if high <= BAR else "no" if low > BAR else "open"
         rows.append(
-            [*where.values(), best.labels["scheme"], f"{ratio:.2f} [{low:.2f}, {high:.2f}]", met]
+            [
+                *where.values(),
+                best.labels["scheme"],
+                "-" if seen is None else f"{seen[0]:.2f} [{seen[1]:.2f}, {seen[2]:.2f}]",
+                f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
+                met,
+            ]
         )
-    head = ["width", "marked", "better peer", "our tokens / its tokens [95%]", f"at most {BAR}"]
+    head = ["width", "marked", "better peer", "our tokens / its tokens, first p <= 1e-6 [95%]"]
+    head += ["half of the audits [95%]", f"at most {BAR}"]
     if rows:
         print_table("Ours against the better of the two", head, rows)

@@ -17,6 +17,7 @@ from watermark.suspects.api import ApiSuspect
 from watermark.suspects.callables import COLLECTED, CollectedSuspect
 from watermark.suspects.client import ApiSettings
 from watermark.suspects.dialects import Dialect, Sampling
+from watermark.suspects.folder import CLEAN_MODEL
 from watermark.suspects.gguf import load_gguf
 from watermark.suspects.http_reading import HttpReader
 from watermark.suspects.huggingface import FolderSuspect
@@ -121,7 +122,8 @@ def run(
         suspect = FolderSuspect(weights, sampling, trust_remote_code=trust_remote_code)
         asked = f"folder {weights.name} {weights_digest(weights)}"
     elif gguf is not None:
-        suspect, asked = load_gguf(gguf, sampling), f"gguf {gguf.name} {weights_digest(gguf)}"
+        suspect = load_gguf(gguf, sampling, longest=audit.longest(), is_read=plan.access.is_open)
+        asked = f"gguf {gguf.name} {weights_digest(gguf)}"
     else:
         suspect, asked = _collected(audit, collected), COLLECTED
     device = getattr(suspect, "device", "")
@@ -154,16 +156,22 @@ def _api_key(name: str | None) -> str:
 
 
 def _execute(audit: Audit, suspect: Suspect | Reader | GgufSuspect, *, as_control: bool) -> int:
-    if audit.plan.access.is_open:
-        look = audit.read(suspect, tell=_tell)  # type: ignore[arg-type]  # by what it is made of
-    else:
-        look = audit.run(suspect, is_control=as_control, tell=_tell)  # type: ignore[arg-type]
+    try:
+        if audit.plan.access.is_open:
+            look = audit.read(suspect, tell=_tell)  # type: ignore[arg-type]  # by what it is made of
+        else:
+            look = audit.run(suspect, is_control=as_control, tell=_tell)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        render.write_note("interrupted; what came so far is kept, and the same command goes on")
+        raise
     if look.is_rejected and not as_control:
         render.write_note("the e-value has reached 1 / alpha: the null hypothesis is rejected")
     if audit.plan.budget.price and look.n_answers < look.n_planned and not look.is_rejected:
+        is_shared = as_control or CLEAN_MODEL in audit.plan.controls
+        together = " by suspect and clean model together, or kept for the latter" * is_shared
         render.write_note(
-            f"{look.spent:.2f} of {audit.plan.budget.price:.2f} is spent; a further request might "
-            "pass the limit, and those without an answer wait for it"
+            f"{look.spent:.2f} of {audit.plan.budget.price:.2f} is spent{together}; a further "
+            "request might pass the limit, and those without an answer wait for it"
         )
     n_uncontrolled = audit.n_uncontrolled()
     if n_uncontrolled:

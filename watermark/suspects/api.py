@@ -2,22 +2,27 @@
 
 Rule 1: what fails for a while (429, 5xx, a cut connection, an answer that cannot be read, an empty
 one) is tried again within bounds, later each time; what fails for good (401, 404) ends the session
-at once. What fails as one prompt may (400, 413, 422) is put aside until another prompt is answered,
-which shows that it is the prompt; then it is final. Rule 2: after a run of
-prompts without an answer the suspect counts as down. Rule 3: prompts and answers go to this server
-and into no message.
+at once; what fails as one prompt may (400, 413, 422) is final once another prompt is answered
+(`standing`). Rule 2: whatever may have been billed is booked, by what the server says, else by a
+guess that is flagged: an answer that was given up or cut off, and one in flight when the session
+ends. Rule 3: prompts and answers go to this server and into no message.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from watermark.errors import SuspectError
+from watermark.radioactivity.plan import TokensField
 from watermark.suspects.answers import Attempt, Outcome, answered
 from watermark.suspects.client import MAX_BYTES, OF_A_PROMPT, ApiSettings, Line, TryAgainError
 from watermark.suspects.dialects import body_of, read_said
-from watermark.suspects.spending import estimated_tokens
+from watermark.suspects.spending import BYTES_A_TOKEN, estimated_tokens
+from watermark.suspects.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,9 +30,10 @@ if TYPE_CHECKING:
     import httpx2
 
     from watermark.suspects.answers import Prompt
+    from watermark.suspects.dialects import Said
 
-_DOWN_AFTER: Final = 5  # prompts in a row that nobody answered
 _EMPTY: Final = "empty answers"
+_INTERRUPTED: Final = "interrupted"
 
 
 class ApiSuspect:
@@ -36,6 +42,9 @@ class ApiSuspect:
     Args:
         settings: How it is asked.
         transport: What carries requests; None for the network.
+
+    Attributes:
+        standing: Whether it is up.
     """
 
     def __init__(
@@ -43,9 +52,10 @@ class ApiSuspect:
     ) -> None:
         self._settings = settings
         self._line = Line(settings, transport)
-        self._failed_in_a_row = 0
-        self._has_answered = False
-        self._aside: list[Attempt] = []
+        self.standing = Standing(
+            remedy="run the command again once it is up",
+            refused="correct URL, model, dialect or API key",
+        )
 
     def __repr__(self) -> str:
         """Show where it is."""
@@ -65,104 +75,110 @@ class ApiSuspect:
 
             async def work() -> None:
                 while waiting:
-                    for attempt in self._ready(await self._ask(client, waiting.pop())):
-                        keep(attempt)
-                    self._check_up()
+                    self.standing.take(await self._ask(client, waiting.pop(), keep), keep)
 
             tasks = [asyncio.create_task(work()) for _ in range(self._settings.concurrency)]
             try:
                 await asyncio.gather(*tasks)
-                self._check_answers()
+                self.standing.check_answers()
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                self.standing.end(keep)
 
-    def _ready(self, attempt: Attempt) -> list[Attempt]:
-        """Return what may be kept now: what was not taken waits for an answer (rule 1)."""
-        self._has_answered |= attempt.counts
-        if attempt.outcome is not Outcome.UNANSWERABLE:
-            found = [attempt]
-        else:
-            self._aside.append(attempt)
-            found = []
-        if self._has_answered:
-            found, self._aside = [*found, *self._aside], []
-        return found
-
-    def _check_answers(self) -> None:
-        """Refuse to call prompts unanswerable where none was answered."""
-        if self._aside:
-            raise SuspectError(
-                f"the suspect answered with {self._aside[0].detail}, and to nothing; correct URL, "
-                "model, dialect or API key"
-            )
-
-    def _check_up(self) -> None:
-        if len(self._aside) >= _DOWN_AFTER:
-            self._check_answers()
-        if self._failed_in_a_row >= _DOWN_AFTER:
-            raise SuspectError(
-                f"the suspect gave no answer to {self._failed_in_a_row} prompts in a row; run the "
-                "command again once it is up"
-            )
-
-    async def _ask(self, client: httpx2.AsyncClient, prompt: Prompt) -> Attempt:
+    async def _ask(
+        self, client: httpx2.AsyncClient, prompt: Prompt, keep: Callable[[Attempt], None]
+    ) -> Attempt:
         """Return how asking one prompt ended, after several tries where it takes them (rule 1)."""
-        spent, reason = [0, 0], ""
+        sampling = self._settings.sampling
+        bill = _Bill(estimated_tokens(sampling.system + prompt.prompt), sampling.max_tokens)
+        try:
+            attempt, _ = await self._line.persist(
+                lambda: self._try(client, prompt, bill), bill.fail
+            )
+        except asyncio.CancelledError:
+            if bill.is_open:
+                bill.guess()
+                found = Attempt(prompt=prompt.id, outcome=Outcome.FAILED, detail=_INTERRUPTED)
+                keep(bill.booked(found))
+            raise
+        if attempt is None:
+            outcome = Outcome.EMPTY if bill.reason == _EMPTY else Outcome.FAILED
+            attempt = Attempt(prompt=prompt.id, outcome=outcome, detail=bill.reason)
+        return bill.booked(attempt)
 
-        def failed(err: TryAgainError) -> None:
-            nonlocal reason
-            reason = str(err)
-            spent[:] = [spent[0] + err.tokens[0], spent[1] + err.tokens[1]]
-
-        attempt, tries = await self._line.persist(lambda: self._try(client, prompt), failed)
-        if attempt is not None:
-            self._failed_in_a_row = 0
-            return _billed(attempt, spent, tries)
-        outcome = Outcome.EMPTY if reason == _EMPTY else Outcome.FAILED
-        self._failed_in_a_row = 0 if outcome is Outcome.EMPTY else self._failed_in_a_row + 1
-        return _billed(Attempt(prompt=prompt.id, outcome=outcome, detail=reason), spent, tries)
-
-    async def _try(self, client: httpx2.AsyncClient, prompt: Prompt) -> Attempt:
+    async def _try(self, client: httpx2.AsyncClient, prompt: Prompt, bill: _Bill) -> Attempt:
         settings = self._settings
         body = body_of(settings.dialect, settings.model, prompt.prompt, settings.sampling)
+        bill.begin()
         reply = await self._line.send(client, settings.dialect.path, body)
+        bill.is_open = False
         if reply.status in OF_A_PROMPT:
             detail = f"status {reply.status}"
             return Attempt(prompt=prompt.id, outcome=Outcome.UNANSWERABLE, detail=detail)
         if reply.data is None:
+            is_untold = settings.sampling.max_tokens_as is TokensField.NONE
+            bill.guess(MAX_BYTES // BYTES_A_TOKEN if is_untold else 0)
             detail = f"more than {MAX_BYTES} bytes"
             return Attempt(prompt=prompt.id, outcome=Outcome.TOO_LARGE, detail=detail)
         try:
             said = read_said(settings.dialect, reply.data)
         except SuspectError as err:
-            raise TryAgainError(str(err)) from None
+            raise TryAgainError(str(err), may_be_billed=True) from None
+        bill.add(said)
         if not said.text.strip():
-            raise TryAgainError(_EMPTY, tokens=(said.prompt_tokens, said.completion_tokens))
-        tokens = said.prompt_tokens, said.completion_tokens
-        if not said.has_usage:
-            system = settings.sampling.system
-            tokens = estimated_tokens(system + prompt.prompt), estimated_tokens(said.text)
-        return answered(
-            prompt,
-            said.text,
-            model=said.model,
-            prompt_tokens=tokens[0],
-            completion_tokens=tokens[1],
-            is_estimated=not said.has_usage,
+            raise TryAgainError(_EMPTY)
+        return answered(prompt, said.text, model=said.model)
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What asking one prompt costs, over all tries (rule 2).
+
+    Attributes:
+        likely_prompt: Tokens of the prompt, guessed.
+        most_said: Tokens of the longest answer.
+        is_open: Whether a request is on its way.
+        reason: Why the last try failed.
+    """
+
+    likely_prompt: int
+    most_said: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    is_estimated: bool = False
+    tries: int = 0
+    is_open: bool = False
+    reason: str = ""
+
+    def begin(self) -> None:
+        self.is_open = True
+        self.tries += 1
+
+    def guess(self, at_least: int = 0) -> None:
+        self.prompt_tokens += self.likely_prompt
+        self.completion_tokens += max(self.most_said, at_least)
+        self.is_estimated = True
+
+    def add(self, said: Said) -> None:
+        """Add an answer; of one without text that says no number everything may be billed."""
+        guessed = estimated_tokens(said.text) if said.text.strip() else self.most_said
+        prompt, completion = said.prompt_tokens, said.completion_tokens
+        self.prompt_tokens += self.likely_prompt if prompt is None else prompt
+        self.completion_tokens += guessed if completion is None else completion
+        self.is_estimated |= prompt is None or completion is None
+
+    def fail(self, err: TryAgainError) -> None:
+        self.is_open, self.reason = False, str(err)
+        if err.may_be_billed:
+            self.guess()
+
+    def booked(self, attempt: Attempt) -> Attempt:
+        return msgspec.structs.replace(
+            attempt,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            is_estimated=self.is_estimated,
+            tries=self.tries,
         )
-
-
-def _billed(attempt: Attempt, spent: Sequence[int], tries: int) -> Attempt:
-    return Attempt(
-        prompt=attempt.prompt,
-        outcome=attempt.outcome,
-        text=attempt.text,
-        model=attempt.model,
-        prompt_tokens=attempt.prompt_tokens + spent[0],
-        completion_tokens=attempt.completion_tokens + spent[1],
-        tries=tries,
-        is_estimated=attempt.is_estimated,
-        detail=attempt.detail,
-    )

@@ -18,7 +18,7 @@ from watermark.suspects.folder import ANSWERS, CLEAN_MODEL, CONTROL
 from watermark.suspects.kept import Kept, waiting_for
 from watermark.suspects.naming import NameWatch
 from watermark.suspects.reading import ToRead, UnitMap, cut, read_passages
-from watermark.suspects.spending import affordable, readable
+from watermark.suspects.spending import Books, affordable, estimated_tokens, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from watermark.suspects.journal import Journal
     from watermark.suspects.kept import Findings, Look
     from watermark.suspects.reading import Reader, Reading
+    from watermark.suspects.standing import Standing
     from watermark.text import Unit
 
 _LOOKS: Final = 40
@@ -90,7 +91,9 @@ class Audit:
         prompts = self.folder.prompts()
         if is_control:
             prompts = self._kept.asked(prompts)
-        look, before = self._kept.look(journal.entries, len(prompts)), len(journal.entries)
+        others = self._kept.journal(ANSWERS if is_control else CONTROL).entries
+        look = self._kept.look(journal.entries, len(prompts), others)
+        before = len(journal.entries)
         while True:
             tell(look)
             had = {one.prompt for one in journal.entries[before:]}  # once a session, failed or not
@@ -99,12 +102,22 @@ class Audit:
                 check_answered(journal.entries[before:])
                 return look
             wave = waiting[: max(8, len(prompts) // _LOOKS)]
-            if not is_control:
-                wave = affordable(self.plan, look.spent, wave, self._unit)
+            books = self._books(journal.entries, others, is_control=is_control)
+            wave = affordable(self.plan, books, wave, self._unit)
             if not wave:
                 return look
             self._wave(suspect, wave, journal, is_control=is_control)
-            look = self._kept.look(journal.entries, len(prompts))
+            look = self._kept.look(journal.entries, len(prompts), others)
+
+    def _books(
+        self, asked: Sequence[Attempt], others: Sequence[Attempt], *, is_control: bool
+    ) -> Books:
+        """Return who has been paid and promised what; a clean model only where the plan does."""
+        if is_control or CLEAN_MODEL not in self.plan.controls:
+            return Books(asked=asked, others=others)
+        had = {one.prompt for one in asked}
+        promised = [one for one in waiting_for(self.folder.prompts(), others) if one.id in had]
+        return Books(asked=asked, others=others, promised=promised, is_doubled=True)
 
     def read(self, reader: Reader, *, tell: Callable[[Look], None] = lambda _look: None) -> Look:
         """Have a suspect read what it has not read, until the bet decides or all is read.
@@ -169,6 +182,14 @@ class Audit:
         for journal in self._kept.journals():
             journal.check_whole()
 
+    def longest(self) -> int:
+        """Return tokens of the longest prompt or passage, with what stands before, estimated."""
+        if self.plan.access.is_open:
+            texts = ["".join((*one.before, one.text)) for one in self.folder.passages()]
+        else:
+            texts = [self.plan.system + one.prompt for one in self.folder.prompts()]
+        return max(map(estimated_tokens, texts))
+
     def n_uncontrolled(self) -> int:
         """Return how many answers of a clean model the plan promises and the folder lacks."""
         return self._kept.n_uncontrolled() if CLEAN_MODEL in self.plan.controls else 0
@@ -205,6 +226,9 @@ class Audit:
     ) -> None:
         """Ask some prompts and keep what comes (rule 3)."""
         first = next((one.model for one in journal.entries if one.counts and one.model), "")
+        standing: Standing | None = getattr(suspect, "standing", None)
+        if standing is not None:
+            standing.has_answered |= any(one.counts for one in journal.entries)
         watch, others = NameWatch.of(self.plan, first, is_control=is_control), list[str]()
 
         def keep(attempt: Attempt) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from watermark.errors import AuditRunError, SuspectError
 from watermark.suspects.answers import Attempt, Outcome, answered
 from watermark.suspects.folder import PROMPTS
+from watermark.suspects.standing import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from watermark.suspects.answers import Prompt
@@ -26,44 +27,77 @@ class CallableSuspect:
     """A function from prompts to answers.
 
     Args:
-        answer: Takes a list of prompts, returns as many answers. What it raises is tried again
-            twice, and then ends the session.
+        answer: Takes a list of prompts, returns as many answers. Where it raises, it is called
+            again, at most twice, then with each prompt by itself, so that one prompt that it does
+            not take, or a function that fails at random, costs no other prompt its answer.
         batch: Prompts a call, >= 1.
+
+    Attributes:
+        standing: Whether it answers at all.
     """
 
     def __init__(self, answer: Callable[[list[str]], list[str]], *, batch: int = 16) -> None:
         self._answer = answer
         self._batch = batch
+        self.standing = Standing(
+            remedy="mend the suspect's function, and run again",
+            refused="mend the suspect's function, and run again",
+        )
 
     def ask(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:
         """Ask every prompt, a batch at a time.
 
         Raises:
-            SuspectError: The function fails, or returns another number of answers.
+            SuspectError: The function fails at five prompts in a row, or answers none with text,
+                or returns another number of answers.
         """
-        for first in range(0, len(prompts), self._batch):
-            part = prompts[first : first + self._batch]
-            texts, tries = self._call([one.prompt for one in part])
-            for prompt, text in zip(part, texts, strict=True):
-                keep(answered(prompt, text, tries=tries))
+        try:
+            for first in range(0, len(prompts), self._batch):
+                for attempt in self._ask_batch(prompts[first : first + self._batch]):
+                    self.standing.take(attempt, keep)
+            self.standing.check_answers()
+        finally:
+            self.standing.end(keep)
 
-    def _call(self, prompts: list[str]) -> tuple[list[str], int]:
+    def _ask_batch(self, prompts: Sequence[Prompt], n_before: int = 0) -> Iterator[Attempt]:
+        """Give attempts as they end: of all prompts together, else of each by itself."""
+        called = self._call([one.prompt for one in prompts])
+        tries = n_before + called.tries
+        if called.texts is not None:
+            for prompt, text in zip(prompts, called.texts, strict=True):
+                yield answered(prompt, text, tries=tries)
+        elif len(prompts) > 1:
+            for one in prompts:
+                yield from self._ask_batch([one], tries)
+        else:
+            failed = Outcome.FAILED
+            yield Attempt(prompt=prompts[0].id, outcome=failed, tries=tries, detail=called.failure)
+
+    def _call(self, prompts: list[str]) -> _Called:
+        """Call the function until it returns, within bounds.
+
+        Of what it raises only the class is kept: the message may hold anybody's text.
+        """
+        failure = ""
         for number in range(1, _TRIES + 1):
             try:
                 texts = list(self._answer(list(prompts)))
-            except Exception as err:
-                if number == _TRIES:
-                    raise SuspectError(
-                        f"the suspect's function fails ({type(err).__name__}); mend it, run again"
-                    ) from err
+            except Exception as err:  # noqa: BLE001 - a function raises whatever comes up
+                failure = type(err).__name__
                 continue
             if len(texts) != len(prompts) or not all(isinstance(one, str) for one in texts):
                 raise SuspectError(
                     f"the suspect's function gave {len(texts)} answers to {len(prompts)} prompts; "
                     "return one string each"
                 )
-            return texts, number
-        raise AssertionError
+            return _Called(texts, number)
+        return _Called(None, _TRIES, failure)
+
+
+class _Called(NamedTuple):
+    texts: list[str] | None
+    tries: int
+    failure: str = ""
 
 
 class _Collected(msgspec.Struct, frozen=True):

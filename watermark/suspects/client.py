@@ -24,6 +24,16 @@ MAX_BYTES: Final = 1 << 22
 FOR_GOOD: Final = frozenset({401, 402, 403, 404, 405})
 OF_A_PROMPT: Final = frozenset({400, 413, 422})
 _LONGEST_WAIT_S: Final = 60.0
+_CONNECT_S: Final = 20.0
+"""Whoever takes longer to be reached is down, which costs nothing: other time-outs may."""
+_UNSENT: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+    httpx2.InvalidURL,
+    httpx2.ProxyError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +70,13 @@ class TryAgainError(Exception):
 
     Attributes:
         wait_s: Seconds that the server asks to wait.
-        tokens: What was billed all the same, of prompt and of answer.
+        may_be_billed: Whether an answer was on its way, which is paid for and cannot be read.
     """
 
-    def __init__(self, reason: str, wait_s: float = 0.0, tokens: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0, *, may_be_billed: bool = False) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
-        self.tokens = tokens
+        self.may_be_billed = may_be_billed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +112,9 @@ class Line:
         return httpx2.AsyncClient(
             base_url=self.settings.url,
             headers=headers_of(self.settings.dialect, self.settings.api_key),
-            timeout=self.settings.timeout_s,
+            timeout=httpx2.Timeout(
+                self.settings.timeout_s, connect=min(_CONNECT_S, self.settings.timeout_s / 2)
+            ),
             transport=self._transport,
         )
 
@@ -174,4 +186,5 @@ async def _send(
             wait = float(retry_after) if retry_after.isdigit() else 0.0
             return response.status_code, wait, bytes(data)
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError) as err:
-        raise TryAgainError(type(err).__name__) from None
+        may_be_billed = not isinstance(err, _UNSENT)
+        raise TryAgainError(type(err).__name__, may_be_billed=may_be_billed) from None

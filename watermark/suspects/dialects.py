@@ -6,6 +6,7 @@ Source: OpenAI API reference, Chat and Completions; Anthropic API reference, Mes
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -15,6 +16,8 @@ from watermark.errors import SuspectError
 from watermark.radioactivity.plan import TokensField
 
 _ANTHROPIC_VERSION: Final = "2023-06-01"
+_USAGE: Final = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+_DIGITS: Final = 12
 T = TypeVar("T")
 
 
@@ -61,27 +64,18 @@ class Said:
     Attributes:
         text: What the model wrote.
         model: Its name.
-        prompt_tokens: Tokens billed for the prompt.
-        completion_tokens: Tokens billed for the text.
-        has_usage: Whether the answer says what was billed.
+        prompt_tokens: Tokens billed for the prompt; None where the answer does not say.
+        completion_tokens: Tokens billed for the text; None likewise.
     """
 
     text: str
     model: str
-    prompt_tokens: int
-    completion_tokens: int
-    has_usage: bool
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    prompt_tokens: int | None
+    completion_tokens: int | None
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
 
 
@@ -93,7 +87,7 @@ class _Choice(msgspec.Struct):
 class _OpenAI(msgspec.Struct):
     choices: list[_Choice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 class _Block(msgspec.Struct):
@@ -104,7 +98,7 @@ class _Block(msgspec.Struct):
 class _Anthropic(msgspec.Struct):
     content: list[_Block]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 def headers_of(dialect: Dialect, api_key: str) -> dict[str, str]:
@@ -152,19 +146,46 @@ def read_said(dialect: Dialect, data: bytes) -> Said:
         raise SuspectError("the suspect's answer holds no choice")
     choice = found.choices[0]
     message = choice.message or _Message()
-    return _said(choice.text or message.content or message.refusal or "", found.model, found.usage)
+    text = choice.text or _joined(message.content) or message.refusal or ""
+    return _said(text, found.model, found.usage)
 
 
-def _said(text: str, model: str | None, usage: _Usage | None) -> Said:
-    has_usage = usage is not None
-    usage = usage or _Usage()
+def _joined(content: str | list[Any] | None) -> str:
+    """Return a text, or the parts of one that are text."""
+    if not isinstance(content, list):
+        return content or ""
+    parts = (one.get("text") if isinstance(one, dict) else one for one in content)
+    return "".join(one for one in parts if isinstance(one, str))
+
+
+def _said(text: str, model: str | None, usage: object) -> Said:
+    prompt, completion = billed_tokens(usage)
+    if text.strip():
+        completion = completion or None  # text is never free: a zero says nothing
     return Said(
-        text=text,
-        model=model or "",
-        prompt_tokens=usage.prompt_tokens or usage.input_tokens or 0,
-        completion_tokens=usage.completion_tokens or usage.output_tokens or 0,
-        has_usage=has_usage,
+        text=text, model=model or "", prompt_tokens=prompt or None, completion_tokens=completion
     )
+
+
+def billed_tokens(usage: object) -> tuple[int | None, int | None]:
+    """Return tokens of prompt and of answer, as a server says them; None where it does not.
+
+    Servers disagree on names and on types; what is no number is none, and never an error.
+    """
+    found = usage if isinstance(usage, dict) else {}
+    prompt, said = (
+        next((n for n in (_count(found.get(name)) for name in names) if n is not None), None)
+        for names in _USAGE
+    )
+    return prompt, said
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, str):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < _DIGITS else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return math.ceil(value) if 0 <= value < 10.0**_DIGITS else None
 
 
 def _decode(data: bytes, kind: type[T]) -> T:

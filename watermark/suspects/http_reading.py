@@ -9,6 +9,8 @@ Rule 1: a server adds the token that stands in the text to the list of a positio
 among the first, and that token knows the key. So only candidates above the last place of the
 shortest list count (`told_apart`), which are the same whatever stands there. Rule 2: requests go
 through the same line as questions: tries, rate, time and number at once are those of closed access.
+Rule 3: a text that the server does not take, while it takes a sentence of ours, is that text's
+fault: nothing is known of it, and reading goes on.
 
 Source: OpenAI API reference, Completions; vLLM, `prompt_logprobs` in its extra parameters.
 """
@@ -19,13 +21,13 @@ import asyncio
 import itertools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from watermark.errors import SuspectError
 from watermark.suspects.client import OF_A_PROMPT, ApiSettings, Line, TryAgainError
-from watermark.suspects.dialects import Dialect
+from watermark.suspects.dialects import Dialect, billed_tokens
 from watermark.suspects.naming import NameWatch
 from watermark.suspects.spending import estimated_tokens
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from watermark.suspects.reading import Candidates
+    from watermark.suspects.reading import Candidates, Told
 
 _PREFIXES: Final = 32
 _ECHO: Final = "echo"
@@ -49,6 +51,8 @@ _WAYS: Final = (  # with the length of a list; OpenAI gives 5 at most
 )
 _LEAST_MET: Final = 0.5
 """Of an echo's tokens, the share that must stand in the text where the server says."""
+
+_SENTENCE: Final = "The cat sat on the mat, and the dog lay down by the door."
 
 Lists = list[tuple[int, dict[str, float]]]
 """Positions in a text, in characters, and how likely each string comes there, as logarithms."""
@@ -71,15 +75,14 @@ class _Choice(msgspec.Struct):
     prompt_logprobs: list[dict[str, _Candidate] | None] | None = None
 
 
-class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
+
+
+class _NotTakenError(Exception):
+    """The server refuses the form of a request, or says far too much."""
 
 
 class HttpReader:
@@ -92,6 +95,7 @@ class HttpReader:
     Attributes:
         model: The name that its answers bear; empty where they bear none.
         billed: Tokens so far, of prompts and of answers.
+        is_estimated: Whether some of them are a guess, because the server did not say.
         at_once: Texts that it is worth giving together.
     """
 
@@ -99,11 +103,12 @@ class HttpReader:
         self, settings: ApiSettings, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self._line = Line(replace(settings, dialect=Dialect.COMPLETIONS), transport)
-        self._ways = list(_WAYS)
+        self._ways: tuple[tuple[str, int], ...] = _WAYS
         self._works = False
         self._watch = NameWatch()
         self.model = ""
         self.billed = (0, 0)
+        self.is_estimated = False
         self.at_once = settings.concurrency
 
     def next_tokens(self, text: str, places: Sequence[int]) -> list[Candidates | None]:
@@ -112,35 +117,31 @@ class HttpReader:
         Raises:
             SuspectError: The server cannot be reached, or gives no candidates.
         """
-        return self.next_tokens_of([(text, places)])[0]
+        (found,) = self.next_tokens_of([(text, places)])
+        if isinstance(found, SuspectError):
+            raise found
+        return [None] * len(places) if found is None else found
 
-    def next_tokens_of(
-        self, texts: Sequence[tuple[str, Sequence[int]]]
-    ) -> list[list[Candidates | None]]:
-        """Return the same of several texts, which are asked together.
+    def next_tokens_of(self, texts: Sequence[tuple[str, Sequence[int]]]) -> list[Told]:
+        """Return what reading each of several texts came to, which are asked together.
 
-        Raises:
-            SuspectError: The server cannot be reached, or gives no candidates.
+        The list ends with the first error where the server was not known to work before.
         """
         return asyncio.run(self._of_all(texts))
 
-    async def _of_all(
-        self, texts: Sequence[tuple[str, Sequence[int]]]
-    ) -> list[list[Candidates | None]]:
+    async def _of_all(self, texts: Sequence[tuple[str, Sequence[int]]]) -> list[Told]:
         free = asyncio.Semaphore(self._line.settings.concurrency)
         first = 0 if self._works else 1  # it shows what the server can do
         async with self._line.client() as client:
-            found = [await self._of_one(client, free, *one) for one in texts[:first]]
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(_held(self._of_one(client, free, *one)))
-                    for one in texts[first:]
-                ]
-        results = [one.result() for one in tasks]
-        for one in results:
-            if isinstance(one, SuspectError):
-                raise one
-        return [*found, *(one for one in results if not isinstance(one, SuspectError))]
+            found = [await _held(self._of_one(client, free, *one)) for one in texts[:first]]
+            if not self._works:
+                return found
+            return [
+                *found,
+                *await asyncio.gather(
+                    *(_held(self._of_one(client, free, *one)) for one in texts[first:])
+                ),
+            ]
 
     async def _of_one(
         self,
@@ -148,58 +149,92 @@ class HttpReader:
         free: asyncio.Semaphore,
         text: str,
         places: Sequence[int],
-    ) -> list[Candidates | None]:
-        for way, n_listed in tuple(self._ways):
+    ) -> list[Candidates | None] | None:
+        """Return candidates; None where the text is not taken (rule 3)."""
+        found = await self._by_ways(client, free, text, places)
+        if found is not None:
+            return found
+        ends = [place for place, one in enumerate(_SENTENCE) if one == " "]
+        if await self._by_ways(client, free, _SENTENCE, ends) is None:
+            raise SuspectError(
+                "the suspect gives no distributions; it must have completions with logprobs, or "
+                "audit it closed"
+            )
+        return None
+
+    async def _by_ways(
+        self,
+        client: httpx2.AsyncClient,
+        free: asyncio.Semaphore,
+        text: str,
+        places: Sequence[int],
+    ) -> list[Candidates | None] | None:
+        """Return candidates by the first way that gives some; None where no way does."""
+        for number, (way, n_listed) in enumerate(self._ways):
             asked = _Asked(self, client, free, n_listed)
-            if way == _BY_PREFIXES:
-                found = await asked.by_prefixes(text, places)
-            else:
-                lists = await asked.echoed(text, way)
-                found = None if lists is None else _at(text, places, lists)
+            try:
+                if way == _BY_PREFIXES:
+                    found = await asked.by_prefixes(text, places)
+                else:
+                    lists = await asked.echoed(text, way)
+                    found = None if lists is None else _at(text, places, lists)
+            except _NotTakenError:
+                if self._works:  # dearer ways would only be refused too
+                    return None
+                continue
             if found is not None:
+                self._ways = self._ways if self._works else self._ways[number:]
                 self._works = True
                 return found
-            if not self._works:  # else it is this text alone
-                self._ways.remove((way, n_listed))
-        raise SuspectError(
-            "the suspect gives no distributions; it must have completions with logprobs, and room "
-            "for the texts, or audit it closed"
-        )
+        return None
 
     async def complete(
         self, client: httpx2.AsyncClient, prompt: str | list[str], extra: Mapping[str, object]
-    ) -> _Completion | None:
-        """Return an answer; None where the server refuses the form, or says far too much.
+    ) -> _Completion:
+        """Return an answer.
 
         Raises:
             SuspectError: There is none within the tries, or the server refuses for good.
+            _NotTakenError: The server refuses the form, or says far too much.
         """
         settings, reasons = self._line.settings, [""]
         body = {"model": settings.model, "prompt": prompt, "max_tokens": 1, "temperature": 1}
         encoded = msgspec.json.encode(body | dict(extra))
 
-        async def once() -> list[_Completion]:
+        async def once() -> _Completion:
             reply = await self._line.send(client, settings.dialect.path, encoded)
+            if reply.data is None:
+                self._bill(prompt, None)
             if reply.status in OF_A_PROMPT or reply.data is None:
-                return []
-            return [_decode(reply.data)]
+                raise _NotTakenError
+            return _decode(reply.data)
 
-        found, _ = await self._line.persist(once, lambda err: reasons.append(str(err)))
+        def failed(err: TryAgainError) -> None:
+            reasons.append(str(err))
+            if err.may_be_billed:
+                self._bill(prompt, None)
+
+        found, _ = await self._line.persist(once, failed)
         if found is None:
             raise SuspectError(
                 f"the suspect gives no distributions ({reasons[-1]}); it must have completions "
                 "with logprobs, or audit it closed"
             )
-        for one in found:
-            usage = one.usage or _Usage(prompt_tokens=estimated_tokens("".join(prompt)))
-            if not self._watch.accepts(one.model or ""):
-                raise self._watch.refusal(one.model or "")
-            self.model = self._watch.first
-            self.billed = (
-                self.billed[0] + (usage.prompt_tokens or 0),
-                self.billed[1] + (usage.completion_tokens or 0),
-            )
-        return found[0] if found else None
+        self._bill(prompt, found.usage)
+        if not self._watch.accepts(found.model or ""):
+            raise self._watch.refusal(found.model or "")
+        self.model = self._watch.first
+        return found
+
+    def _bill(self, prompt: str | list[str], usage: object) -> None:
+        """Book what the server says, else an estimate: every prompt, and one token of each."""
+        billed, said = billed_tokens(usage)
+        self.is_estimated |= not billed or said is None
+        if not billed:
+            billed = estimated_tokens("".join(prompt))
+        if said is None:
+            said = 1 if isinstance(prompt, str) else len(prompt)
+        self.billed = (self.billed[0] + billed, self.billed[1] + said)
 
 
 class _Asked:
@@ -215,9 +250,7 @@ class _Asked:
         self._reader, self._client, self._free = reader, client, free
         self._n_listed = n_listed
 
-    async def _complete(
-        self, prompt: str | list[str], extra: Mapping[str, object]
-    ) -> _Completion | None:
+    async def _complete(self, prompt: str | list[str], extra: Mapping[str, object]) -> _Completion:
         async with self._free:
             return await self._reader.complete(self._client, prompt, extra)
 
@@ -226,34 +259,44 @@ class _Asked:
         is_echo = way == _ECHO
         extra = {"logprobs": self._n_listed} if is_echo else {way: self._n_listed}
         answer = await self._complete(text, extra | ({"echo": True} if is_echo else {}))
-        if answer is None or not answer.choices:
+        if not answer.choices:
             return None
         choice = answer.choices[0]
         lists = _of_echo(text, choice) if is_echo else _of_prompt_logprobs(text, choice)
         return told_apart(lists, self._n_listed)
 
     async def by_prefixes(self, text: str, places: Sequence[int]) -> list[Candidates | None] | None:
-        """Return candidates at some places, each prefix asked by itself; None if refused."""
+        """Return candidates at some places, each prefix asked by itself; None without any.
+
+        Raises:
+            _NotTakenError: Every prefix is refused; of some, nothing is known.
+        """
         # A space at the end would be a token of its own, and the next word another one.
         prefixes = [text[:place].rstrip(" ") for place in places]
         parts = [prefixes[i : i + _PREFIXES] for i in range(0, len(prefixes), _PREFIXES)]
-        answers = await asyncio.gather(
-            *(self._complete(part, {"logprobs": self._n_listed}) for part in parts)
-        )
-        found: list[Candidates | None] = []
-        for part, answer in zip(parts, answers, strict=True):
-            if answer is None:
-                return None
-            if len(answer.choices) != len(part):
-                raise SuspectError("the suspect answered another number of prefixes than asked")
-            found += [_first(one) for one in sorted(answer.choices, key=lambda one: one.index)]
+        answers = await asyncio.gather(*map(self._part, parts))
+        if parts and not any(answers):
+            raise _NotTakenError
+        found = [
+            candidates
+            for part, answer in zip(parts, answers, strict=True)
+            for candidates in answer or [None] * len(part)
+        ]
         return found if any(one is not None for one in found) or not found else None
 
+    async def _part(self, prefixes: list[str]) -> list[Candidates | None]:
+        """Return candidates after each prefix; nothing where they are refused."""
+        try:
+            answer = await self._complete(prefixes, {"logprobs": self._n_listed})
+        except _NotTakenError:
+            return []
+        if len(answer.choices) != len(prefixes):
+            raise SuspectError("the suspect answered another number of prefixes than asked")
+        return [_first(one) for one in sorted(answer.choices, key=lambda one: one.index)]
 
-async def _held(
-    asking: Awaitable[list[Candidates | None]],
-) -> list[Candidates | None] | SuspectError:
-    """Return what asking came to, so that one failure does not hide behind a group's."""
+
+async def _held(asking: Awaitable[list[Candidates | None] | None]) -> Told:
+    """Return what asking came to, so that one failure costs no other text what was read."""
     try:
         return await asking
     except SuspectError as err:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from watermark.errors import SuspectError
 from watermark.extras import load_extra
 from watermark.suspects.answers import answered
-from watermark.suspects.reading import CANDIDATES
+from watermark.suspects.reading import CANDIDATES, pieces
+from watermark.suspects.standing import Standing
+from watermark.suspects.weights import at_work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from watermark.suspects.reading import Candidates
 
 _DEFAULT_LIMIT: Final = 1024
-_STRIDE_SHARE: Final = 2  # of a context, how much stays in view when a long text is read
 
 
 class FolderSuspect:
@@ -36,6 +37,7 @@ class FolderSuspect:
 
     Attributes:
         device: Where it runs: `cuda` where there is a GPU, else `cpu`.
+        standing: Whether it says anything at all.
 
     Raises:
         SuspectError: torch or transformers is not installed, or the folder cannot be loaded.
@@ -60,6 +62,9 @@ class FolderSuspect:
         self._network = network.to(self.device).eval()
         self._sampling = sampling
         self._torch.manual_seed(seed)
+        self.standing = Standing(
+            remedy="run the command again", refused="give a folder of a model that answers"
+        )
         config = self._network.config
         self._limit = int(getattr(config, "max_position_embeddings", 0) or _DEFAULT_LIMIT)
 
@@ -69,20 +74,31 @@ class FolderSuspect:
         Raises:
             SuspectError: The model cannot answer.
         """
-        for prompt in prompts:
-            ids = self._ids(self._rendered(prompt.prompt), self._limit - self._sampling.max_tokens)
-            if not ids:
-                raise SuspectError(
-                    f"the suspect has room for {self._limit} tokens; plan shorter answers"
-                )
+        try:
+            for prompt in prompts:
+                self.standing.take(self._answer(prompt), keep)
+            self.standing.check_answers()
+        finally:
+            self.standing.end(keep)
+
+    def _answer(self, prompt: Prompt) -> Attempt:
+        ids = self._ids(self._rendered(prompt.prompt), self._limit - self._sampling.max_tokens)
+        if not ids:
+            raise SuspectError(
+                f"the suspect has room for {self._limit} tokens; plan shorter answers"
+            )
+        with at_work():
             said = self._generate(ids)
-            text = str(self._tokenizer.decode(said, skip_special_tokens=True))
-            keep(answered(prompt, text, prompt_tokens=len(ids), completion_tokens=len(said)))
+        text = str(self._tokenizer.decode(said, skip_special_tokens=True))
+        return answered(prompt, text, prompt_tokens=len(ids), completion_tokens=len(said))
 
     def next_tokens(self, text: str, places: Sequence[int]) -> list[Candidates | None]:
         """Return what may come after the first characters of a text (see `reading.Reader`).
 
         The text is cut once; a place counts where a token ends there, white space aside.
+
+        Raises:
+            SuspectError: The model fails.
         """
         encoding = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
         ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
@@ -96,18 +112,15 @@ class FolderSuspect:
         found: dict[int, Candidates] = {}
         start_ids = self._start_ids()
         room = self._limit - len(start_ids)
-        step = max(1, room // _STRIDE_SHARE)
-        for first in range(0, max(1, len(ids)), step):
+        for first, new in pieces(indices, len(ids), room):
             piece = [*start_ids, *ids[first : first + room]]
-            new = [i for i in indices if i not in found and first <= i < first + room]
-            if new:
-                rows = [i - first + len(start_ids) for i in new]
-                found |= dict(zip(new, self._top(piece, rows), strict=True))
+            rows = self._top(piece, [one - first + len(start_ids) for one in new])
+            found |= dict(zip(new, rows, strict=True))
         return found
 
     def _top(self, ids: Sequence[int], rows: Sequence[int]) -> list[Candidates]:
         torch = self._torch
-        with torch.inference_mode():
+        with at_work(), torch.inference_mode():
             batch = torch.tensor([list(ids)], device=self.device)
             logits = self._network(input_ids=batch).logits[0, list(rows)].double()
             best = torch.softmax(logits, dim=-1).topk(min(CANDIDATES, logits.shape[-1]), dim=-1)

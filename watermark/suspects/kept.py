@@ -25,7 +25,7 @@ from watermark.radioactivity import (
 )
 from watermark.stats import affordable_decoys
 from watermark.stats.decoys import KEY_PAIRS
-from watermark.suspects.answers import Attempt, count_kinds, last_of_each
+from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
 from watermark.suspects.reading import Reading, cut
@@ -59,7 +59,7 @@ class Look:
         n_scored: Scores so far.
         log_evalue_peak: Natural log of the bet's largest value.
         is_rejected: Whether it has reached 1 / alpha.
-        spent: What it cost, as far as prices are known.
+        spent: What suspect and clean model cost together, as far as prices are known.
         is_unheard: Whether the suspect has said much, and nothing at a context that counts: it
             speaks another language, or the ledger is another deployment's. At the end of a run
             `n_scored` alone says so, however little was said.
@@ -191,10 +191,12 @@ class Kept:
         """Return how many prompts the suspect has had that no clean model has answered."""
         return len(waiting_for(self.asked(self.folder.prompts()), self.journal(CONTROL).entries))
 
-    def look(self, attempts: Sequence[Attempt], n_planned: int) -> Look:
-        """Return where answers stand."""
-        observations = self._observed(attempts)
-        return self._looked(observations, n_planned, spent_on(self.plan.budget, attempts))
+    def look(
+        self, attempts: Sequence[Attempt], n_planned: int, others: Sequence[Attempt] = ()
+    ) -> Look:
+        """Return where answers stand; those of the other one, suspect or clean model, cost too."""
+        spent = spent_on(self.plan.budget, (*attempts, *others))
+        return self._looked(self._observed(attempts), n_planned, spent)
 
     def look_open(self, readings: Sequence[Reading]) -> Look:
         """Return where reading stands."""
@@ -247,7 +249,7 @@ class Kept:
         return _Gathered(
             journal,
             self._observed(journal.entries),
-            self.look(journal.entries, len(prompts)),
+            self.look(journal.entries, len(prompts), self.journal(CONTROL).entries),
             count_kinds(prompts, last_of_each(journal.entries)),
             is_complete=not waiting_for(prompts, journal.entries),
         )
@@ -258,7 +260,7 @@ class Kept:
             journal,
             self._observed_open(journal.entries),
             self.look_open(journal.entries),
-            {"read": len(journal.entries)},
+            _kinds_read(journal.entries),
             is_complete=len(journal.entries) == self.plan.prompts.rows,
         )
 
@@ -310,6 +312,17 @@ class Kept:
         if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered
             return None
         return weigh_evidence(self._records, observations, undelivered(beside(self._design)))
+
+
+def _kinds_read(readings: Sequence[Reading]) -> dict[str, int]:
+    """Return how many passages were read, or not taken, in the words of `count_kinds`."""
+    n_refused = sum(one.is_refused for one in readings)
+    found = {
+        "read": len(readings) - n_refused,
+        Outcome.UNANSWERABLE.value: n_refused,
+        "tokens-estimated": sum(one.is_estimated for one in readings),
+    }
+    return {name: number for name, number in found.items() if number}
 
 
 def beside(design: Design) -> Design:

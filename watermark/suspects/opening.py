@@ -1,7 +1,8 @@
 """An audit's folder with its keys, and the log that holds its plan: how runs and reports begin.
 
 Rule 1: an audit begins once: whether its plan stood in the log before the first prompt went out
-is written down then, and never set to more afterwards.
+is written down then, and never set to more afterwards. Rule 2: it goes on with the suspect whose
+answers it holds; before one counts, a wrong address or endpoint can be corrected.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from watermark.errors import AuditPlanError, AuditRunError, UnitMismatchError
 from watermark.keys import KeysLoader
 from watermark.keys.keylog import KeyLog
 from watermark.radioactivity.plan import plan_entry
+from watermark.suspects.answers import Attempt
 from watermark.suspects.auditing import Audit
-from watermark.suspects.folder import ANSWERS, RUN, AuditFolder, RunFacts, encode_facts
+from watermark.suspects.folder import ANSWERS, CONTROL, RUN, AuditFolder, RunFacts, encode_facts
+from watermark.suspects.journal import Journal
 from watermark.suspects.planning import check_records
+from watermark.suspects.reading import Reading
 from watermark.text import WORDS_V1, TokenizerUnit, WordsUnit
 
 if TYPE_CHECKING:
@@ -80,8 +84,8 @@ def begin(
 
     Raises:
         AuditPlanError: It is not logged, and was not called exploratory.
-        AuditRunError: There are answers already, and nothing says how they came about; it began
-            with another suspect; or another session is at work.
+        AuditRunError: There are answers already, and nothing says how they came about; they are
+            another suspect's; or another session is at work.
     """
     with folder.session():
         return _begun(folder, log, asked, is_control=is_control, is_exploratory=is_exploratory)
@@ -135,13 +139,25 @@ def _check_same(folder: AuditFolder, role: str, before: str, asked: str) -> None
     """Refuse to go on with another suspect: its answers would stand among those of the first.
 
     Raises:
-        AuditRunError: The audit began with another, or asked it in another way.
+        AuditRunError: The audit holds answers of another, or asked it in another way (rule 2).
     """
-    if before and before != asked:
+    if before and before != asked and _has_heard(folder, CONTROL if role == "control" else ANSWERS):
         raise AuditRunError(
             f"the audit in {folder.path} began with {role} {before!a}, and goes on with none but "
             f"that; {asked!a} needs a plan of its own (`watermark audit plan` with another --out)"
         )
+
+
+def _has_heard(folder: AuditFolder, name: str) -> bool:
+    """Return whether a journal holds anything that counts.
+
+    Raises:
+        AuditRunError: The journal does not hold.
+    """
+    path = folder.path / name
+    if folder.plan.access.is_open:
+        return any(one.places for one in Journal(path, folder.digest, Reading).entries)
+    return any(one.counts for one in Journal(path, folder.digest, Attempt).entries)
 
 
 def check_commitments(plan: AuditPlan, logged: Mapping[bytes, int]) -> None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from watermark.errors import AuditDesignError
+from watermark.errors import AuditDesignError, SuspectError
 from watermark.radioactivity import Choices, Passage, Path
 from watermark.radioactivity.pairs import MOST_MASS
 from watermark.text import TokenizerUnit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from watermark.text import Unit
 
@@ -60,6 +60,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         model: The suspect's name, where it tells it.
         prompt_tokens: Tokens that were billed for what was sent.
         completion_tokens: Tokens that were billed for what came back.
+        is_estimated: Whether the server did not say what it billed, so that tokens are a guess.
+        is_refused: Whether the server does not take the text, and takes others.
     """
 
     passage: str
@@ -69,6 +71,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    is_estimated: bool = False
+    is_refused: bool = False
 
     def choices(self, n_units: int) -> list[Choices | None]:
         """Return one entry a position of the passage, None where nothing is known.
@@ -91,6 +95,10 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 Candidates = list[tuple[str, float]]
 """What may come next: strings with their probabilities."""
+
+
+Told = list[Candidates | None] | SuspectError | None
+"""What reading a text came to: an entry a place; why there is none; None where it is not taken."""
 
 
 class Reader(Protocol):
@@ -221,10 +229,10 @@ def read_passage(
     Raises:
         SuspectError: The suspect cannot be asked.
     """
-    return read_passages(reader, [ToRead(read, cut_text, places)], units)[0]
+    return next(read_passages(reader, [ToRead(read, cut_text, places)], units))
 
 
-def read_passages(reader: Reader, passages: Sequence[ToRead], units: UnitMap) -> list[Reading]:
+def read_passages(reader: Reader, passages: Sequence[ToRead], units: UnitMap) -> Iterator[Reading]:
     """Ask a suspect about some passages, together where it takes several texts at once.
 
     Args:
@@ -232,47 +240,76 @@ def read_passages(reader: Reader, passages: Sequence[ToRead], units: UnitMap) ->
         passages: With their positions.
         units: Of the key.
 
-    Returns:
-        One entry a passage. Tokens that were billed stand with the first.
+    Yields:
+        One entry a passage, up to the first that could not be read. Tokens that were billed for
+        passages that were read together stand with the first.
 
     Raises:
-        SuspectError: The suspect cannot be asked.
+        SuspectError: The suspect cannot be asked about the next passage.
     """
     together = getattr(reader, "next_tokens_of", None)
-    before: tuple[int, int] = getattr(reader, "billed", (0, 0))
-    texts = [one.asked() for one in passages]
-    some = [one for one in texts if one[1]]
-    answers = iter(together(some) if together else [reader.next_tokens(*one) for one in some])
-    found = [next(answers) if places else [] for _, places in texts]
-    after: tuple[int, int] = getattr(reader, "billed", (0, 0))
-    model = getattr(reader, "model", "")
-    billed = [(after[0] - before[0], after[1] - before[1]), *[(0, 0)] * len(passages)]
-    return [
-        _reading(one, asked, units, model=model if one.places else "", billed=cost)
-        for one, asked, cost in zip(passages, found, billed, strict=False)
-    ]
+    for group in [passages] if together else [[one] for one in passages]:
+        before = _billed(reader)
+        texts = [one.asked() for one in group]
+        some = [one for one in texts if one[1]]
+        answers = iter(together(some) if together else [reader.next_tokens(*one) for one in some])
+        after = _billed(reader)
+        cost = (after[0] - before[0], after[1] - before[1])
+        for one in group:
+            told: Told = next(answers) if one.places else []
+            if isinstance(told, SuspectError):
+                raise told
+            yield _reading(one, told, units, reader, cost)
+            cost = (0, 0)
+
+
+def pieces(indices: Collection[int], n: int, room: int) -> Iterator[tuple[int, list[int]]]:
+    """Give the overlapping pieces in which tokens are read that have no room together.
+
+    Args:
+        indices: Tokens after which candidates are wanted.
+        n: Tokens.
+        room: Tokens of a piece, >= 1.
+
+    Yields:
+        Where a piece begins, and the indices that it is the first to hold; pieces of some alone.
+    """
+    left = sorted(indices)
+    for first in range(0, max(1, n), max(1, room // 2)):
+        new = [one for one in left if one < first + room]
+        left = left[len(new) :]
+        if new:
+            yield first, new
+
+
+def _billed(reader: Reader) -> tuple[int, int]:
+    found: tuple[int, int] = getattr(reader, "billed", (0, 0))
+    return found
 
 
 def _reading(
     to_read: ToRead,
-    asked: Sequence[Candidates | None],
+    told: list[Candidates | None] | None,
     units: UnitMap,
-    *,
-    model: str,
+    reader: Reader,
     billed: tuple[int, int],
 ) -> Reading:
+    asked = [None] * len(to_read.places) if told is None else told
     kept = [
         (place, units.choices(one))
         for place, one in zip(to_read.places, asked, strict=True)
         if one is not None
     ]
     known = [(place, said) for place, said in kept if said and sum(said.values()) <= MOST_MASS]
+    was_asked = bool(to_read.places)
     return Reading(
         passage=to_read.read.id,
         places=tuple(place for place, _ in known),
         tokens=tuple(tuple(said) for _, said in known),
         probabilities=tuple(tuple(round(p, 6) for p in said.values()) for _, said in known),
-        model=model,
+        model=getattr(reader, "model", "") if was_asked else "",
         prompt_tokens=billed[0],
         completion_tokens=billed[1],
+        is_estimated=was_asked and getattr(reader, "is_estimated", False),
+        is_refused=told is None,
     )

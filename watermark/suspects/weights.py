@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING, Final
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from watermark.errors import SuspectError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _PIECES: Final = 16
@@ -52,3 +54,19 @@ def _pieces(file: Path) -> bytes:
             stream.seek(number * (size - _PIECE) // (_PIECES - 1))
             found += stream.read(_PIECE)
         return found
+
+
+@contextlib.contextmanager
+def at_work() -> Iterator[None]:
+    """Let weights work, and say what helps where they fail.
+
+    Raises:
+        SuspectError: They fail; most often memory runs out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        raise SuspectError(
+            f"the suspect's weights fail ({type(err).__name__}); where memory ran out, make room, "
+            "take a larger machine, or run on the CPU (CUDA_VISIBLE_DEVICES= before the command)"
+        ) from err

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,9 +16,10 @@ import pytest
 from tests.watermark.suspects.audits import marked_text, plain_text
 from watermark.keys import load_keys
 from watermark.radioactivity.plan import encode_plan
-from watermark.suspects import AuditFolder
+from watermark.suspects import AuditFolder, CollectedSuspect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.watermark.cli.shell import Shell
@@ -306,6 +310,71 @@ def test_a_run_goes_on_with_the_server_it_began_with(shell: Shell, keys: Path) -
     assert "127.0.0.1:9/b chat" in refused.stderr
     assert "secret" not in refused.stderr
     assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
+
+
+class Suspect(BaseHTTPRequestHandler):
+    """A server of chat completions, which says the same to everybody."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        said = {"choices": [{"message": {"content": plain_text(1)}}], "model": "m"}
+        is_here = self.path == "/v1/chat/completions"
+        self.send_response(200 if is_here else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(said if is_here else {}).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@contextlib.contextmanager
+def serve_suspect() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Suspect) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_an_address_can_be_corrected_until_something_was_answered(shell: Shell, keys: Path) -> None:
+    folder = plan(shell, keys, "a")
+    run = ("audit", "run", folder, "--keys", keys)
+    with serve_suspect() as url:
+        for bad, dialect, why in (
+            (url + "/nowhere", "chat", "status 404"),
+            (url, "messages", "status 404"),
+        ):
+            wrong = shell(*run, "--url", bad, "--dialect", dialect)
+            assert wrong.exit_code == 1
+            assert why in wrong.stderr
+        right = shell(*run, "--url", url)
+        assert right.exit_code == 0, right.stderr
+        again = shell(*run, "--url", url + "/nowhere")
+        assert "needs a plan of its own" in again.stderr
+    facts = json.loads((folder / "run.json").read_bytes())
+    assert facts["suspect"] == url.removeprefix("http://") + " chat"
+    assert facts["is_logged"]
+
+
+def test_whoever_interrupts_a_run_is_told_how_it_goes_on(
+    shell: Shell, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plan(shell, keys, "a")
+    run = ("audit", "run", folder, "--keys", keys)
+    answers = collect(keys, folder, is_marked=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(CollectedSuspect, "ask", _interrupted)
+        stopped = shell(*run, "--answers", answers)
+    assert stopped.exit_code == 130
+    assert "the same command goes on" in stopped.stderr
+    assert shell(*run, "--answers", answers).exit_code == 0
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_usage(shell: Shell, keys: Path) -> None:

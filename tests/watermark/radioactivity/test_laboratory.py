@@ -26,7 +26,13 @@ from benchmarks.radioactivity.marks import (
 )
 from benchmarks.radioactivity.recipes import AnswersRecipe, StudentRecipe, TextRecipe, digest
 from benchmarks.radioactivity.results import Results
-from benchmarks.radioactivity.tables import Pooled, pool, print_figure, ratio_of_tokens
+from benchmarks.radioactivity.tables import (
+    Pooled,
+    pool,
+    print_figure,
+    ratio_of_first_looks,
+    ratio_of_tokens,
+)
 from benchmarks.story import shared
 
 if TYPE_CHECKING:
@@ -68,6 +74,13 @@ def test_a_digest_changes_with_everything_it_was_made_of() -> None:
     }
     assert len(digests) == 6
     assert digest(TEXT) == digest(replace(TEXT))
+
+
+def test_a_student_of_no_marked_text_is_one_whatever_the_mark() -> None:
+    other = replace(STUDENT, text=replace(TEXT, mark="tournament"))
+    assert digest(STUDENT.alike()) != digest(other.alike())
+    asked = [AnswersRecipe(student=replace(one, share=0.0)).alike() for one in (STUDENT, other)]
+    assert digest(asked[0]) == digest(asked[1])
 
 
 def test_results_go_on_where_they_were(tmp_path: Path) -> None:
@@ -112,6 +125,18 @@ def test_what_tails_ask_for_goes_into_the_ratio() -> None:
     asked = tail_of(0.1, lambda n: -n * 0.1**2 / 2)  # e^-(effect^2 n / 2)
     assert asked == pytest.approx(-2 * LOG_ALPHA / Z_ALPHA**2, rel=1e-3)
     assert tail_of(0.001, lambda _: 0.0) == 1.0
+
+
+def test_first_looks_are_compared_where_every_seed_had_one() -> None:
+    def line(*reached: int | None) -> Pooled:
+        return Pooled({}, tuple({"reached": one} for one in reached), 0.3, 0.03, 1.96, 1.0)
+
+    found = ratio_of_first_looks(line(100, 110, 90), line(200, 180, 220))
+    assert found is not None
+    assert found[0] == pytest.approx(0.5, abs=0.02)
+    assert found[1] < 0.5 < found[2] < 0.7
+    assert ratio_of_first_looks(line(100, None), line(200, 180)) is None
+    assert ratio_of_first_looks(line(100), line(200)) is None
 
 
 def test_nothing_is_claimed_of_an_effect_that_was_not_seen() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -89,13 +90,68 @@ def test_fields_that_a_server_refuses_are_left_out_or_renamed(
     assert "temperature" not in seen[0]
 
 
-def test_tokens_are_estimated_where_the_server_is_silent() -> None:
-    silent = {"choices": [{"message": {"content": "Once upon"}}]}
+@pytest.mark.parametrize(
+    "usage",
+    [None, {}, {"total_tokens": 9}, {"prompt_tokens": 0, "completion_tokens": 0}],
+)
+def test_tokens_are_estimated_where_the_server_gives_no_numbers(usage: object) -> None:
+    silent = {"choices": [{"message": {"content": "Once upon"}}], "usage": usage}
     (kept,) = ask(lambda _: Answer(200, json=silent), PROMPTS[:1])
     assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (6, 5, True)
     assert count_kinds(PROMPTS, [kept])["tokens-estimated"] == 1
     (kept,) = ask(lambda _: chat("Once upon"), PROMPTS[:1])
     assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (3, 5, False)
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 2.5, "completion_tokens": "5"}, [], "x"])
+def test_parts_of_text_are_joined_and_odd_numbers_are_no_error(usage: object) -> None:
+    parts = [{"type": "thinking", "thinking": "x"}, {"type": "text", "text": "Once"}, " upon"]
+    body = {"choices": [{"message": {"content": parts}}], "usage": usage}
+    (kept,) = ask(lambda _: Answer(200, json=body), PROMPTS[:1])
+    assert (kept.outcome, kept.text) == (Outcome.ANSWER, "Once upon")
+    expected = (3, 5) if isinstance(usage, dict) else (6, 5)
+    assert (kept.prompt_tokens, kept.completion_tokens) == expected
+    assert kept.is_estimated is not isinstance(usage, dict)
+
+
+def test_what_is_in_flight_when_a_session_ends_is_paid_for() -> None:
+    async def handler(request: httpx2.Request) -> Answer:
+        if said_by(request)[-1] == "5":
+            await asyncio.sleep(0.05)
+            return Answer(401)
+        await asyncio.sleep(60)
+        return chat("Once")
+
+    kept: list[Attempt] = []
+    settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=6)
+    with pytest.raises(SuspectError, match="status 401"):
+        ApiSuspect(settings, httpx2.MockTransport(handler)).ask(PROMPTS, kept.append)
+    assert {(one.outcome, one.detail) for one in kept} == {(Outcome.FAILED, "interrupted")}
+    assert len(kept) == 5
+    assert {(one.prompt_tokens, one.completion_tokens) for one in kept} == {(6, 400)}
+    assert all(one.is_estimated for one in kept)
+
+
+def test_what_is_in_flight_at_ctrl_c_is_paid_for() -> None:
+    async def handler(request: httpx2.Request) -> Answer:
+        if said_by(request)[-1] == "0":
+            return chat("Once")
+        if said_by(request)[-1] == "5":
+            signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return chat("Once")
+
+    kept: list[Attempt] = []
+    settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=6)
+    with pytest.raises(KeyboardInterrupt):
+        ApiSuspect(settings, httpx2.MockTransport(handler)).ask(PROMPTS, kept.append)
+    assert [one.outcome for one in kept] == [Outcome.ANSWER] + [Outcome.FAILED] * 5
+    assert {one.completion_tokens for one in kept[1:]} == {400}
+
+
+@pytest.mark.parametrize("status", [301, 429])
+def test_why_a_suspect_is_down_is_told(status: int) -> None:
+    stopped(lambda _: Answer(status), rf"in a row \(at last status {status}\)")
 
 
 def test_what_fails_for_a_while_is_tried_again_and_billed() -> None:
@@ -112,25 +168,68 @@ def test_what_fails_for_a_while_is_tried_again_and_billed() -> None:
 
     (kept,) = ask(handler, PROMPTS[:1])
     assert (kept.outcome, kept.tries, kept.text) == (Outcome.ANSWER, 3, "At last")
+    assert (kept.prompt_tokens, kept.completion_tokens) == (6 + 3, 400 + 5)  # one was cut off
+    assert kept.is_estimated
 
 
-def test_empty_answers_are_asked_again_in_bounds_and_paid_for() -> None:
-    (kept,) = ask(lambda _: chat("  "), PROMPTS[:1])
-    assert (kept.outcome, kept.tries, kept.counts) == (Outcome.EMPTY, 3, False)
-    assert kept.completion_tokens == 15
-    assert kept.is_final
+def said_by(request: httpx2.Request) -> str:
+    return str(json.loads(request.content)["messages"][-1]["content"])
+
+
+def stopped(
+    handler: Callable[[httpx2.Request], Answer], match: str, prompts: list[Prompt] = PROMPTS
+) -> list[Attempt]:
+    """Ask until it makes no sense to go on, and return what was kept."""
+    settings = ApiSettings(url="http://s", model="m", tries=3, concurrency=1, first_wait_s=0.0)
+    kept: list[Attempt] = []
+    with pytest.raises(SuspectError, match=match):
+        ApiSuspect(settings, httpx2.MockTransport(handler)).ask(prompts, kept.append)
+    return kept
+
+
+@pytest.mark.parametrize("place", [0, 3, 5])
+def test_an_empty_answer_is_final_where_another_prompt_has_text(place: int) -> None:
+    kept = ask(lambda one: chat("  " if said_by(one)[-1] == str(place) else "Once"), concurrency=1)
+    empty = kept.pop(place)
+    assert (empty.outcome, empty.tries, empty.is_final) == (Outcome.EMPTY, 3, True)
+    assert empty.completion_tokens == 15
+    assert all(one.counts for one in kept)
+
+
+def test_a_suspect_that_answers_with_nothing_but_empty_text_burns_no_plan() -> None:
+    many = [Prompt(id=f"p{i}", prompt="x") for i in range(20)]
+    kept = stopped(lambda _: chat(None), "larger --max-tokens", many)
+    assert [one.outcome for one in kept] == [Outcome.FAILED] * 5  # paid for, and asked again
+    assert sum(one.completion_tokens for one in kept) == 5 * 3 * 5
+    stopped(lambda _: chat(None), "larger --max-tokens", many[:1])
+
+
+def test_an_empty_answer_is_final_where_an_earlier_session_had_text() -> None:
+    settings = ApiSettings(url="http://s", model="m", tries=1, first_wait_s=0.0)
+    suspect = ApiSuspect(settings, httpx2.MockTransport(lambda _: chat(None)))
+    suspect.standing.has_answered = True
+    kept: list[Attempt] = []
+    suspect.ask(PROMPTS, kept.append)
+    assert [one.outcome for one in kept] == [Outcome.EMPTY] * 6
 
 
 def test_an_enormous_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_BYTES", 1000)
-    (kept,) = ask(lambda _: chat("word " * 1000), PROMPTS[:1])
+    kept, *_ = ask(lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)))
     assert (kept.outcome, kept.text, kept.counts) == (Outcome.TOO_LARGE, "", False)
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (6, 400, True)
+    untold = Sampling(max_tokens_as=TokensField.NONE)
+    kept, *_ = ask(
+        lambda one: chat("word " * (1000 if said_by(one)[-1] == "0" else 1)), sampling=untold
+    )
+    assert kept.completion_tokens > 1 << 20  # a token for every two bytes of the limit
 
 
 @pytest.mark.parametrize("broken", [b"{", b"[]", b'{"choices": []}', b"\xff", b"<html>"])
 def test_an_answer_that_cannot_be_read_is_no_answer(broken: bytes) -> None:
     (kept,) = ask(lambda _: Answer(200, content=broken), PROMPTS[:1])
     assert (kept.outcome, kept.is_final) == (Outcome.FAILED, False)
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (18, 1200, True)
 
 
 def test_a_suspect_that_is_down_ends_the_session_and_keeps_what_came() -> None:
@@ -146,10 +245,13 @@ def test_a_suspect_that_is_down_ends_the_session_and_keeps_what_came() -> None:
     kept: list[Attempt] = []
     settings = ApiSettings(url="http://s", model="m", tries=1, concurrency=1, first_wait_s=0.0)
     many = [Prompt(id=f"p{i}", prompt="x") for i in range(20)]
-    with pytest.raises(SuspectError, match="no answer to 5 prompts"):
+    with pytest.raises(
+        SuspectError, match=r"no answer to 5 prompts in a row \(at last ConnectError\)"
+    ):
         ApiSuspect(settings, transport=httpx2.MockTransport(handler)).ask(many, kept.append)
     assert [one.outcome for one in kept[:2]] == [Outcome.ANSWER] * 2
     assert len(kept) == 7
+    assert kept[-1].completion_tokens == 0  # nobody was reached
 
 
 @pytest.mark.parametrize("bad", ["Tell story 0", "Tell story 3", "Tell story 5"])
@@ -186,6 +288,7 @@ class Trickle(httpx2.AsyncByteStream):
 def test_an_answer_that_trickles_in_runs_out_of_time() -> None:
     (kept,) = ask(lambda _: Answer(200, stream=Trickle()), PROMPTS[:1], timeout_s=0.2, tries=2)
     assert (kept.outcome, kept.detail, kept.tries) == (Outcome.FAILED, "TimeoutError", 2)
+    assert (kept.prompt_tokens, kept.completion_tokens, kept.is_estimated) == (12, 800, True)
 
 
 def test_the_rate_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

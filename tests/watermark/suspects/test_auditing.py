@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from tests.watermark.suspects.audits import (
@@ -22,6 +23,7 @@ from tests.watermark.suspects.audits import (
 from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError, SuspectError
 from watermark.radioactivity import Access, Budget, PromptSource
+from watermark.radioactivity.plan import TokensField
 from watermark.suspects import (
     Attempt,
     Audit,
@@ -101,8 +103,7 @@ def test_a_control_that_was_promised_and_never_asked_is_missed(tmp_path: Path) -
     page = audit_page(audit.plan, result_of(audit) | {"plans": [], "log": None})
     assert "promised by the plan, and MISSING" in page
     assert "<strong>Warning:</strong> The plan promises" in page
-    with pytest.raises(SuspectError, match="fails"):
-        audit.run(speaker([plain_text(i) for i in range(4)]), is_control=True)
+    audit.run(speaker([plain_text(i) for i in range(4)]), is_control=True)  # and fails then
     assert audit.n_uncontrolled() == look.n_answers - 4
     (warning,) = result_of(audit)["warnings"]
     assert f"has not answered {look.n_answers - 4} of the prompts" in warning
@@ -155,12 +156,56 @@ def test_another_models_answers_do_not_count(tmp_path: Path) -> None:
     assert findings.kinds["other-model"] == 3
 
 
-def test_a_function_that_fails_or_miscounts_is_told(tmp_path: Path) -> None:
+def test_a_function_that_always_fails_or_miscounts_is_told(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()])
-    with pytest.raises(SuspectError, match="ZeroDivisionError"):
+    with pytest.raises(SuspectError, match=r"5 prompts in a row \(at last ZeroDivisionError\)"):
         audit.run(CallableSuspect(lambda _: [str(1 // 0)]))
     with pytest.raises(SuspectError, match="1 answers to 8"):
         audit.run(CallableSuspect(lambda _: ["one"]))
+
+
+def test_a_function_that_fails_at_one_prompt_or_at_random_loses_no_other(tmp_path: Path) -> None:
+    audit, rng = make(tmp_path / "a", [key()]), np.random.default_rng(0)
+
+    def answer(prompts: list[str]) -> list[str]:
+        if "Please write text number 3" in prompts or rng.random() < 0.2:
+            raise ValueError("customer text")
+        return [plain_text(len(one)) for one in prompts]
+
+    audit.run(CallableSuspect(answer, batch=4))
+    findings = audit.findings()
+    assert findings.kinds["failed"] == 1
+    assert findings.kinds["answer"] == 23
+    assert findings.kinds["retried"] >= 4
+    journal = (tmp_path / "a/answers.jsonl").read_text()
+    assert "ValueError" in journal
+    assert "customer text" not in journal
+    audit.run(CallableSuspect(lambda prompts: ["Once upon a time" for _ in prompts]))
+    assert audit.findings().is_complete
+
+
+def test_a_function_that_says_nothing_burns_no_plan(tmp_path: Path) -> None:
+    audit = make(tmp_path / "a", [key()])
+    with pytest.raises(SuspectError, match="empty text"):
+        audit.run(CallableSuspect(lambda prompts: ["" for _ in prompts]))
+    assert audit.findings().kinds == {"failed": 5}
+    audit.run(speaker([plain_text(i) for i in range(22)] + ["", ""]))
+    assert audit.findings().kinds["empty"] == 2
+    assert audit.findings().is_complete
+
+
+class Dear:
+    """Bills all that may be billed, and more for the prompt than was thought."""
+
+    def __init__(self, prompt_tokens: int = 40, completion_tokens: int = 60) -> None:
+        self.n_asked, self._billed = 0, {"prompt_tokens": prompt_tokens}
+        self._billed["completion_tokens"] = completion_tokens
+
+    def ask(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:
+        for i, one in enumerate(prompts):
+            self.n_asked += 1
+            said = {"text": plain_text(i), "outcome": "answer"} | self._billed
+            keep(msgspec.convert({"prompt": one.id} | said, Attempt))
 
 
 def test_a_price_limit_holds_before_every_request(tmp_path: Path) -> None:
@@ -170,23 +215,39 @@ def test_a_price_limit_holds_before_every_request(tmp_path: Path) -> None:
     budget = Budget(requests=24, max_tokens=60, price=0.0016, price_in=0.5, price_out=1.0)
     audit = make(tmp_path / "a", [key()], budget=budget)
 
-    class Dear:
-        """Bills all that may be billed, and more for the prompt than was thought."""
-
-        n_asked = 0
-
-        def ask(self, prompts: Sequence[Prompt], keep: Callable[[Attempt], None]) -> None:
-            for i, one in enumerate(prompts):
-                self.n_asked += 1
-                said = {"text": plain_text(i), "prompt_tokens": 40, "completion_tokens": 60}
-                keep(msgspec.convert({"prompt": one.id, "outcome": "answer"} | said, Attempt))
-
     suspect = Dear()
     looks = [audit.run(suspect) for _ in range(3)]
     assert 1 < suspect.n_asked < 24
     assert looks[0].spent <= 0.0016 + 8 * 40 * 0.5 / 1e6  # of one wave the prompts were dearer
     assert looks[0].spent + 80 / 1e6 > 0.0016
     assert {one.n_answers for one in looks} == {suspect.n_asked}
+
+
+@pytest.mark.parametrize("has_control", [True, False])
+def test_suspect_and_clean_model_share_one_budget(tmp_path: Path, *, has_control: bool) -> None:
+    budget = Budget(requests=24, max_tokens=60, price=0.0016, price_in=0.5, price_out=1.0)
+    audit = make(tmp_path / "a", [key()], budget=budget, has_control=has_control)
+    suspect, clean = Dear(5), Dear(5)
+    audit.run(suspect)
+    look = audit.run(clean, is_control=True)
+    assert look.spent == pytest.approx((suspect.n_asked + clean.n_asked) * 62.5 / 1e6)
+    assert look.spent <= 0.0016
+    assert audit.findings().look.spent == look.spent
+    assert audit.run(suspect).spent == look.spent
+    if has_control:  # half of the money was kept for it
+        assert 1 < suspect.n_asked == clean.n_asked < 15
+        assert audit.n_uncontrolled() == 0
+    else:
+        assert (suspect.n_asked, clean.n_asked) == (24, 1)
+
+
+def test_without_max_tokens_the_longest_answer_stands_for_the_next(tmp_path: Path) -> None:
+    budget = Budget(requests=24, max_tokens=60, price=0.02, price_in=0.5, price_out=1.0)
+    audit = make(tmp_path / "a", [key()], budget=budget, max_tokens_as=TokensField.NONE)
+    suspect = Dear(40, 1000)
+    look = audit.run(suspect)
+    assert 8 < suspect.n_asked < 24
+    assert 0.02 - 1020 / 1e6 < look.spent <= 0.02 + 8 * 20 / 1e6
 
 
 def test_a_price_limit_ends_reading_too(tmp_path: Path) -> None:

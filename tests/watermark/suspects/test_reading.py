@@ -6,6 +6,9 @@ import asyncio
 import json
 import math
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +16,25 @@ import httpx2
 import numpy as np
 import pytest
 
+from tests.watermark.suspects.audits import NOW, key, plain_text, wishes
 from watermark.errors import AuditDesignError, SuspectError
-from watermark.radioactivity import View
-from watermark.suspects import ApiSettings, HttpReader, Prompt, ReadText, Sampling
+from watermark.radioactivity import Access, PromptSource, View
+from watermark.suspects import (
+    ApiSettings,
+    Audit,
+    AuditFolder,
+    HttpReader,
+    Outcome,
+    Prompt,
+    ReadText,
+    Sampling,
+    begin,
+    write_plan,
+)
 from watermark.suspects.gguf import GgufSuspect, load_gguf
 from watermark.suspects.http_reading import told_apart
 from watermark.suspects.huggingface import FolderSuspect
-from watermark.suspects.reading import UnitMap, cut, read_passage
+from watermark.suspects.reading import UnitMap, cut, pieces, read_passage
 from watermark.text import TokenizerUnit, WordsUnit
 
 if TYPE_CHECKING:
@@ -96,9 +111,11 @@ def test_a_server_that_reads_is_asked_once_and_the_texts_own_token_is_dropped(wa
     assert reader.model == "m-1"
     assert len(bodies) == 2 + (way == "prompt_logprobs")  # what is refused is not asked again
     if way == "prompt_logprobs":  # which says nothing of it: a token for every two bytes
-        assert reader.billed == (2 * -(-len(TEXT) // 2), 0)
+        assert reader.billed == (2 * -(-len(TEXT) // 2), 2)
+        assert reader.is_estimated
     else:
         assert reader.billed == (2 * (10 - (way != "echo")), 2)
+        assert not reader.is_estimated
 
 
 def test_a_token_is_kept_by_the_distribution_alone() -> None:
@@ -157,10 +174,10 @@ def test_texts_are_read_together_in_the_rate_and_tried_again() -> None:
 
     reader = server(handler, concurrency=3)
     found = reader.next_tokens_of([(TEXT, [TEXT.index("cat")])] * 7)
-    assert [len(one) for one in found] == [1] * 7
+    assert [len(one) for one in found if isinstance(one, list)] == [1] * 7
     assert (most, calls) == (3, 8)
-    with pytest.raises(SuspectError, match="status 401"):
-        server(lambda _: httpx2.Response(401)).next_tokens_of([(TEXT, [5])] * 3)
+    (only,) = server(lambda _: httpx2.Response(401)).next_tokens_of([(TEXT, [5])] * 3)
+    assert "status 401" in str(only)
 
 
 def test_prefixes_are_asked_and_the_text_at_the_place_is_never_sent() -> None:
@@ -189,6 +206,58 @@ def test_prefixes_are_asked_and_the_text_at_the_place_is_never_sent() -> None:
         reading.choices(4)
 
 
+def echo_words(request: httpx2.Request, *, longest: int = 100) -> httpx2.Response:
+    """Answer as a server of short context that has a word a token."""
+    body = json.loads(request.content)
+    text = body["prompt"]
+    if isinstance(text, list) or len(text) > longest or "echo" not in body:
+        return httpx2.Response(400)
+    tokens = [one.group() for one in re.finditer(r"\s*\S+", text)]
+    offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
+    tops = [None, *[{" cat": -0.5, " dog": -1.5}] * (len(tokens) - 1)]
+    logprobs = {"tokens": tokens, "text_offset": offsets, "top_logprobs": tops}
+    return httpx2.Response(200, json={"model": "m", "choices": [{"logprobs": logprobs}]})
+
+
+def open_folder(path: Path, n_words: list[int]) -> Audit:
+    """Return an open audit of passages so long, in words."""
+    rows = [
+        ReadText(id=f"r{i}", text=plain_text(i, n), path="splice") for i, n in enumerate(n_words)
+    ]
+    asked = wishes(access=Access.ARGMAX, prompt_source=PromptSource.PASSAGES, effect=3.0)
+    write_plan(path, asked, [key()], rows=rows, traffic=(), unit=UNIT, now=NOW)
+    begin(AuditFolder(path), None, "http://s", is_exploratory=True)
+    return Audit(AuditFolder(path), [key()], UNIT)
+
+
+@pytest.mark.parametrize("long", [0, 2, 5, 11])
+def test_a_passage_that_the_server_never_takes_is_left_out_and_told(
+    tmp_path: Path, long: int
+) -> None:
+    audit = open_folder(tmp_path, [90 if i == long else 8 for i in range(12)])
+    audit.read(server(echo_words, concurrency=3))
+    findings = audit.findings()
+    assert findings.is_complete
+    assert findings.kinds == {"read": 11, "tokens-estimated": 12, "unanswerable": 1}
+
+
+def test_what_was_read_before_a_failure_is_kept_in_the_plans_order(tmp_path: Path) -> None:
+    audit = open_folder(tmp_path, [8] * 12)
+    is_down, third = True, audit.folder.passages()[2].text
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        if is_down and json.loads(request.content)["prompt"] == third:
+            return httpx2.Response(500)
+        return echo_words(request)
+
+    with pytest.raises(SuspectError, match="status 500"):
+        audit.read(server(handler, concurrency=6, tries=1))
+    assert audit.findings().kinds["read"] == 2
+    is_down = False
+    audit.read(server(handler, concurrency=6, tries=1))
+    assert audit.findings().kinds == {"read": 12, "tokens-estimated": 12}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -206,10 +275,12 @@ def test_a_choice_without_a_list_is_left_out_and_a_server_without_any_is_refused
     has_list = True
 
     def handler(request: httpx2.Request) -> httpx2.Response:
-        if isinstance(json.loads(request.content)["prompt"], str):
+        prompts = json.loads(request.content)["prompt"]
+        if isinstance(prompts, str):
             return httpx2.Response(400)
         top = {"top_logprobs": [{" b": -0.5}]} if has_list else None
-        return httpx2.Response(200, json={"choices": [{"index": 0}, {"index": 1, "logprobs": top}]})
+        choices = [{"index": i, "logprobs": top if i else None} for i in range(len(prompts))]
+        return httpx2.Response(200, json={"choices": choices})
 
     assert server(handler).next_tokens("a b", [0, 1]) == [None, [(" b", math.exp(-0.5))]]
     has_list = False
@@ -253,6 +324,8 @@ class FakeLlama:
     def create_completion(self, prompt: str, **_options: Any) -> dict[str, Any]:
         if len(prompt) > 40:
             raise ValueError("too long")
+        if len(prompt) > 30:
+            raise RuntimeError("llama_decode returned -3")
         return {
             "choices": [{"text": "Once"}],
             "usage": {"prompt_tokens": len(prompt), "completion_tokens": 4},
@@ -268,8 +341,73 @@ def test_a_gguf_file_is_read_and_asked() -> None:
     kept: list[Attempt] = []
     suspect.ask([Prompt(id="p", prompt="x")], kept.append)
     assert (kept[0].text, kept[0].completion_tokens) == ("Once", 4)
-    with pytest.raises(SuspectError, match="no room"):
-        suspect.ask([Prompt(id="p", prompt="x" * 50)], kept.append)
+    suspect.ask([Prompt(id="q", prompt="x" * 50)], kept.append)
+    assert kept[1].outcome is Outcome.UNANSWERABLE
+    with pytest.raises(SuspectError, match=r"\(RuntimeError\); where memory ran out"):
+        suspect.ask([Prompt(id="p", prompt="x" * 30)], kept.append)
+    with pytest.raises(SuspectError, match="shorter prompts"):
+        GgufSuspect(FakeLlama(), Sampling()).ask([Prompt(id="p", prompt="x" * 50)], kept.append)
+
+
+def test_a_long_text_is_read_in_pieces_that_overlap() -> None:
+    text = "".join(chr(97 + i % 26) for i in range(200))  # of 63 that have room
+    found = GgufSuspect(FakeLlama(), Sampling()).next_tokens(text, list(range(1, 200)))
+    assert [one and one[0][0] for one in found] == [chr(ord(one) + 1) for one in text[:-1]]
+    assert list(pieces({0, 5, 9, 12}, 13, 6)) == [(0, [0, 5]), (6, [9]), (9, [12])]
+
+
+def test_a_gguf_file_with_a_chat_template_is_asked_as_a_chat() -> None:
+    class Chat(FakeLlama):
+        metadata = {"tokenizer.chat_template": "..."}  # noqa: RUF012 - as the package has it
+
+        def create_chat_completion(
+            self, messages: list[dict[str, str]], **_options: Any
+        ) -> dict[str, Any]:
+            assert messages == [
+                {"role": "system", "content": "Hi"}, {"role": "user", "content": "x"}
+            ]  # fmt: skip
+            said = {"choices": [{"message": {"content": "In a chat"}}]}
+            return said | {"usage": {"prompt_tokens": 2, "completion_tokens": 3}}
+
+    kept: list[Attempt] = []
+    GgufSuspect(Chat(), Sampling(system="Hi")).ask([Prompt(id="p", prompt="x")], kept.append)
+    assert (kept[0].text, kept[0].completion_tokens) == ("In a chat", 3)
+
+
+@pytest.mark.shared
+def test_a_real_gguf_file_is_read_and_asked(tmp_path: Path) -> None:
+    shared = os.environ.get("OUTPUT_WATERMARK_SHARED")
+    if not shared:
+        pytest.skip("OUTPUT_WATERMARK_SHARED is not set")
+    for package in ("llama_cpp", "gguf", "safetensors"):
+        pytest.importorskip(package, reason=f"{package} makes or runs the file")
+    folder, file = Path(shared) / "models/stories260K", tmp_path / "story.gguf"
+    converter = Path(__file__).parents[2] / "support/story_gguf.py"
+    subprocess.run([sys.executable, converter, folder, file], check=True, timeout=60)
+    asked = load_gguf(file, Sampling(max_tokens=12), longest=20)
+    kept: list[Attempt] = []
+    asked.ask([Prompt(id="p", prompt="Once upon a time")], kept.append)
+    asked.ask([Prompt(id="q", prompt="Once upon a time " * 400)], kept.append)
+    assert [one.outcome for one in kept] == [Outcome.ANSWER, Outcome.UNANSWERABLE]
+    assert 0 < kept[0].completion_tokens <= 12
+    text = "Once upon a time, there was a little girl named Lily. She loved to play outside."
+    text = " ".join([text] * 30)  # longer than the model's 512 tokens
+    read, unit = (
+        ReadText(id="r", text=text, path="splice"),
+        TokenizerUnit.read(folder / "tokenizer.json"),
+    )
+    cut_text = cut(read, unit)
+    places = range(2, len(cut_text.starts))
+    reading = read_passage(
+        load_gguf(file, Sampling(), longest=len(text), is_read=True),
+        read, cut_text, places, UnitMap(unit),
+    )  # fmt: skip
+    assert len(reading.places) > len(places) // 2
+    hits = [
+        int(cut_text.passage.ids[place]) == ids[int(np.argmax(p))]
+        for place, ids, p in zip(reading.places, reading.tokens, reading.probabilities, strict=True)
+    ]
+    assert sum(hits) > len(hits) // 2  # what was said before stays in view
 
 
 @pytest.mark.slow  # torch takes seconds to come up
@@ -291,7 +429,7 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("watermark.suspects.gguf.load_extra", lambda *_: Package)
     with pytest.raises(SuspectError, match="cannot be loaded"):
-        load_gguf(tmp_path / "x.gguf", Sampling())
+        load_gguf(tmp_path / "x.gguf", Sampling(), longest=9)
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])
@@ -311,13 +449,16 @@ def test_a_gguf_file_goes_to_a_gpu_where_the_package_can(
             return FakeLlama()
 
     monkeypatch.setattr("watermark.suspects.gguf.load_extra", lambda *_: Package)
-    suspect = load_gguf(tmp_path / "x.gguf", Sampling())
+    suspect = load_gguf(tmp_path / "x.gguf", Sampling(), longest=9)
     assert seen["n_gpu_layers"] == (-1 if has_gpu else 0)
+    assert (seen["logits_all"], seen["n_ctx"]) == (False, 9 + 256 + 400)
+    load_gguf(tmp_path / "x.gguf", Sampling(), longest=10**6, is_read=True)
+    assert (seen["logits_all"], seen["n_ctx"]) == (True, 2048)
     assert suspect.device == ("gpu" if has_gpu else "cpu")
 
 
 @pytest.mark.shared
-def test_a_folder_of_weights_is_read_and_asked() -> None:
+def test_a_folder_of_weights_is_read_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = os.environ.get("OUTPUT_WATERMARK_SHARED")
     if not shared:
         pytest.skip("OUTPUT_WATERMARK_SHARED is not set")
@@ -344,6 +485,16 @@ def test_a_folder_of_weights_is_read_and_asked() -> None:
     suspect.ask([Prompt(id="p", prompt="Once upon a time")], kept.append)
     assert kept[0].counts
     assert kept[0].completion_tokens <= 12
+
+    def run_out(*_: object, **__: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("transformers.LlamaForCausalLM.generate", run_out)
+    monkeypatch.setattr("transformers.LlamaForCausalLM.forward", run_out)
+    with pytest.raises(SuspectError, match="memory ran out"):
+        suspect.ask([Prompt(id="q", prompt="Once upon a time")], kept.append)
+    with pytest.raises(SuspectError, match="memory ran out"):
+        suspect.next_tokens(text, [4])
 
 
 def test_a_distribution_that_is_none_is_left_out() -> None:
