@@ -23,6 +23,7 @@ from tests.watermark.suspects.audits import (
 from watermark.cli.audit_page import audit_page
 from watermark.errors import AuditPlanError, AuditRunError, SuspectError
 from watermark.radioactivity import Access, Budget, PromptSource
+from watermark.radioactivity.forecasting import forecast
 from watermark.radioactivity.plan import TokensField
 from watermark.suspects import (
     Attempt,
@@ -33,6 +34,7 @@ from watermark.suspects import (
     Prompt,
     ReadText,
     begin,
+    planning,
     write_plan,
 )
 from watermark.suspects.figures import encode_result
@@ -40,6 +42,8 @@ from watermark.suspects.figures import encode_result
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from watermark.radioactivity.plan import Forecast
 
 
 def test_a_suspect_that_says_marked_text_is_found_and_asked_no_further(tmp_path: Path) -> None:
@@ -224,7 +228,13 @@ def test_a_price_limit_holds_before_every_request(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_control", [True, False])
-def test_suspect_and_clean_model_share_one_budget(tmp_path: Path, *, has_control: bool) -> None:
+def test_suspect_and_clean_model_share_one_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_control: bool
+) -> None:
+    def for_nothing(budget: Budget, **facts: Any) -> Forecast:
+        return forecast(msgspec.structs.replace(budget, price=0.0), **facts)
+
+    monkeypatch.setattr(planning, "forecast", for_nothing)  # too dear: it would be refused
     budget = Budget(requests=24, max_tokens=60, price=0.0016, price_in=0.5, price_out=1.0)
     audit = make(tmp_path / "a", [key()], budget=budget, has_control=has_control)
     suspect, clean = Dear(5), Dear(5)
