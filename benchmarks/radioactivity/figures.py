@@ -150,7 +150,9 @@ class Grid:
             is_main = width == 2
             shares = scale.shares if is_main else scale.other_shares
             for seed in range(scale.seeds if is_main else scale.other_seeds):
-                for share, mark in itertools.product(shares, SCHEMES):
+                marks = [*itertools.product(shares, SCHEMES)]
+                marks += [(shares[0], "gumbel")] if is_main else []
+                for share, mark in marks:
                     labels = {"width": width, "marked": share, "scheme": mark}
                     yield self._cell(2, labels, self._answers(mark, width, share, seed))
 

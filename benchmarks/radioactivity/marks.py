@@ -1,6 +1,7 @@
 """The marks that are compared, as choosers of a teacher's tokens, and the audits of each.
 
-Ours is the project's own processor for transformers, and `select` its own race. The peers:
+Ours is the project's own processor for transformers at the default rho (copula) and at rho = 1
+(gumbel: stronger, and one reply a prompt and key), and `select` its own race. The peers:
 
 - tournament: transformers' SynthID, depth 30, its own arithmetic over the candidates that top-k
   leaves. Its audit takes the mean over layers weighted from 10 to 1, which finds more than the
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     Tokens = NDArray[np.uint32]
 
 DELTA, GAMMA, DEPTH, RHO = 3.0, 0.25, 30, 0.9
+OURS = ("copula", "gumbel")
 PEERS = ("green-list", "tournament")
 
 
@@ -60,7 +62,7 @@ def _record(recipe: TextRecipe, unit: str, index: int) -> KeyRecord:
         key_id=key_id,
         unit=unit,
         context_width=recipe.context_width,
-        rho=RHO,
+        rho=1.0 if recipe.mark == "gumbel" else RHO,
         secret=SecretKey(key_id, rng.bytes(32)),
     )
 
@@ -150,7 +152,7 @@ def chooser_of(
     recipe: TextRecipe, record: KeyRecord, generator: torch.Generator, prompt_tokens: int
 ) -> Chooser:
     """Return what marks a batch of replies token by token."""
-    if recipe.mark == "copula":
+    if recipe.mark in OURS:
         return Copula(record, generator)
     if recipe.mark == "green-list":
         return GreenList(record, generator, prompt_tokens)

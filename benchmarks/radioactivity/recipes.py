@@ -22,7 +22,7 @@ class TextRecipe:
     Attributes:
         teacher: Name of the model's folder.
         weights: First digits of its digest.
-        mark: `copula`, `select`, `words`, `green-list`, `tournament` or `none`.
+        mark: `copula`, `gumbel`, `select`, `words`, `green-list`, `tournament` or `none`.
         context_width: Of the mark.
         n_keys: Keys in rotation; reply i is marked by key i modulo their number.
         replies: How many, one a prompt.

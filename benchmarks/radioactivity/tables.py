@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.radioactivity.audits import Measured, half_of
-from benchmarks.radioactivity.marks import PEERS
+from benchmarks.radioactivity.marks import OURS, PEERS
 from benchmarks.story import print_table
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _half_at(effect: float, tail: float) -> str:
 
 def _print_ratios(lines: Sequence[Pooled]) -> None:
     rows: list[list[object]] = []
-    for ours in (one for one in lines if one.labels["scheme"] == "copula" and one.labels["marked"]):
+    for ours in (one for one in lines if one.labels["scheme"] in OURS and one.labels["marked"]):
         where = {key: ours.labels[key] for key in ("width", "marked")}
         peers = [
             one
@@ -201,13 +201,20 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
         rows.append(
             [
                 *where.values(),
+                ours.labels["scheme"],
                 best.labels["scheme"],
                 "-" if seen is None else f"{seen[0]:.2f} [{seen[1]:.2f}, {seen[2]:.2f}]",
                 f"{ratio:.2f} [{low:.2f}, {high:.2f}]",
                 met,
             ]
         )
-    head = ["width", "marked", "better peer", "our tokens / its tokens, first p <= 1e-6 [95%]"]
+    head = [
+        "width",
+        "marked",
+        "ours",
+        "better peer",
+        "our tokens / its tokens, first p <= 1e-6 [95%]",
+    ]
     head += ["half of the audits [95%]", f"at most {BAR}"]
     if rows:
         print_table("Ours against the better of the two", head, rows)
