@@ -214,7 +214,8 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
         "ours",
         "better peer",
         "our tokens / its tokens, first p <= 1e-6 [95%]",
+        "half of the audits [95%]",
+        f"at most {BAR}",
     ]
-    head += ["half of the audits [95%]", f"at most {BAR}"]
     if rows:
         print_table("Ours against the better of the two", head, rows)
