@@ -9,6 +9,7 @@ from typing import Final
 from watermark.errors import AuditDesignError
 from watermark.radioactivity.delivered import ContextWeights
 from watermark.stats import DilutedSum
+from watermark.stats.diluted import SMALLEST_SHARE
 
 DEFAULT_ALPHA: Final = 1e-6
 FEW_DECOYS: Final = 9_999
@@ -22,7 +23,7 @@ class Design:
 
     Attributes:
         alpha: Level of the anytime-valid test, in (0, 1).
-        share: Of the scores, as far as one can guess, that come from marked text, in (0, 1].
+        share: Of the scores, as far as one can guess, that come from marked text, .001 to 1.
         n_decoys: Decoy keys, >= 1: there is no audit without.
         weights: How much a context counts.
         n_answers: Answers that are planned for, >= 1; tunes the interval of the dose.
@@ -40,8 +41,10 @@ class Design:
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha < 1.0:
             raise AuditDesignError(f"alpha must lie in (0, 1), found {self.alpha}")
-        if not 0.0 < self.share <= 1.0:
-            raise AuditDesignError(f"a supposed share lies in (0, 1], found {self.share}")
+        if not SMALLEST_SHARE <= self.share <= 1.0:
+            raise AuditDesignError(
+                f"a supposed share lies in {SMALLEST_SHARE:g}..1, found {self.share}"
+            )
         if self.n_decoys < 1 or self.n_answers < 1:
             raise AuditDesignError(
                 f"an audit needs decoy keys and answers, found {self.n_decoys} and "

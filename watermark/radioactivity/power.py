@@ -2,8 +2,8 @@
 
 Source: normal approximation of a sum of n scores of mean excess `effect` and standard deviation
 1; for the bet, its log-capital on the best share drifts by effect^2 / 2 a score with variance
-effect^2. An effect here is that of the sum of the scores: that of the statistic (`stats.diluted`)
-is about as large for strong marks, and larger by a quarter for weak ones.
+effect^2. An effect here is that of the sum of the scores; by the statistic (`stats.diluted`) sparse
+marks need fewer scores than that, and marks that all scores carry some more.
 """
 
 from __future__ import annotations

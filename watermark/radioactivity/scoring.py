@@ -123,12 +123,13 @@ class Scorer:
         """
         rng = pairs_generator(self._contexts, self._tokens)
         weights = self.weights
+        centers = statistic.centers(weights)
         found = np.zeros(n_decoys)
 
         def add(first: int, keys: NDArray[np.uint8]) -> None:
             for rows, block in self._blocks(keys):
                 place = slice(first + rows.start, first + rows.stop)
-                terms = statistic.terms(block, weights)
+                terms = statistic.terms_about(block, weights, centers)
                 found[place] += np.where(block > 0, terms, 0.0).sum(axis=1)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -43,7 +43,7 @@ def figures(plan: AuditPlan, digest: str, facts: RunFacts, findings: Findings) -
         "alpha": plan.alpha,
         "is_rejected": look.is_rejected,
         "is_complete": findings.is_complete,
-        "validity": _validity(plan.weighting),
+        "validity": _validity(plan),
         "spent": rounded(look.spent),
         "kinds": findings.kinds,
         "suspect": evidence_fields(evidence, alpha=plan.alpha),
@@ -69,7 +69,8 @@ def _control_fields(plan: AuditPlan, control: ControlFindings | None) -> dict[st
     if control is None:
         return None
     facts = {"kinds": control.kinds, "n_waiting": control.n_waiting, "answers": control.last}
-    return evidence_fields(control.evidence, alpha=plan.alpha) | facts
+    fields = evidence_fields(control.evidence, alpha=plan.alpha, n_apart=control.n_apart)
+    return fields | facts
 
 
 def encode_result(fields: dict[str, Any]) -> bytes:
@@ -77,5 +78,7 @@ def encode_result(fields: dict[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(fields, order="sorted"), indent=1) + b"\n"
 
 
-def _validity(weighting: Weighting) -> str:
-    return "measured" if weighting is Weighting.ALL_KEYS else "exact"
+def _validity(plan: AuditPlan) -> str:
+    if plan.weighting is Weighting.ALL_KEYS:
+        return "measured"
+    return "exact" if not plan.access.is_open else "e-value exact, p-values approximate"

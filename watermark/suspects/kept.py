@@ -23,6 +23,8 @@ from watermark.radioactivity import (
     bet_path,
     weigh_evidence,
 )
+from watermark.schemes import text_identities
+from watermark.seeding import pair_values
 from watermark.stats import affordable_decoys
 from watermark.stats.decoys import KEY_PAIRS
 from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
@@ -83,12 +85,14 @@ class ControlFindings:
         kinds: Its answers by kind.
         n_waiting: Prompts that the suspect has had, and it has not answered.
         last: Digest of the last line of its journal.
+        n_apart: Pairs that count and that one of the two said, suspect or clean model, not both.
     """
 
     evidence: Evidence
     kinds: dict[str, int]
     n_waiting: int
     last: str
+    n_apart: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +240,7 @@ class Kept:
         return Findings(
             evidence=weigh_evidence(self._records, gathered.observations, design),
             undelivered=self._undelivered(gathered.observations),
-            control=self._control(),
+            control=self._control(gathered.observations),
             kinds=gathered.kinds,
             look=gathered.look,
             is_complete=gathered.is_complete,
@@ -296,7 +300,7 @@ class Kept:
             return [None if one is None else one.likeliest() for one in found]
         return found
 
-    def _control(self) -> ControlFindings | None:
+    def _control(self, said: Sequence[Observation]) -> ControlFindings | None:
         journal = self.journal(CONTROL)
         if not journal.entries:
             return None
@@ -306,7 +310,18 @@ class Kept:
             kinds=count_kinds(self.folder.prompts(), last_of_each(journal.entries)),
             n_waiting=self.n_uncontrolled(),
             last=journal.last,
+            n_apart=len(self._counting(said) ^ self._counting(observations)),
         )
+
+    def _counting(self, observations: Sequence[Observation]) -> set[int]:
+        """Return the identities of the pairs that count."""
+        tested = [one.key_id for one in self._records]
+        found: set[int] = set()
+        for one in observations:
+            counts = self._design.weights.of(tested, one.contexts) > 0
+            pairs = pair_values(text_identities(one.contexts[counts]), one.tokens[counts])
+            found.update(pairs.tolist())
+        return found
 
     def _undelivered(self, observations: Sequence[Observation]) -> Evidence | None:
         if not self.plan.delivered or self.plan.access.is_open:  # what is read was delivered

@@ -32,7 +32,7 @@ _DIGITS: Final = 9
 
 
 def evidence_fields(
-    one: Evidence, *, alpha: float, within: Evidence | None = None
+    one: Evidence, *, alpha: float, within: Evidence | None = None, n_apart: int = 0
 ) -> dict[str, Any]:
     """Return the figures of one body of evidence, or its numbers alone where it is too small.
 
@@ -41,9 +41,12 @@ def evidence_fields(
         alpha: Level of the audit.
         within: Evidence that is shown too and holds all pairs of this one, so that the difference
             of the two is known; None where there is none.
+        n_apart: Pairs that this one, or another that is shown, has and not both; 0 where there is
+            no other, or the two are equal.
     """
     numbers = {"n_answers": one.n_answers, "n_units": one.n_units, "n_scored": one.n_scored}
-    if is_withheld(one) or (within is not None and _is_close(one, within)):
+    is_near = 0 < n_apart < FEWEST_SHOWN or (within is not None and _is_close(one, within))
+    if is_withheld(one) or is_near:
         return numbers | {"is_withheld": True}
     path = _path(one)
     peak = _peak(one, path, alpha)

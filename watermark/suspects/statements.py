@@ -35,7 +35,8 @@ _ALWAYS: Final = (
     ),
     (
         "The dose is measured against marked text under its key, not against training data; a "
-        "student shows less than the share of marked text that it learned from."
+        "student shows less than the share of marked text that it learned from. Its interval is "
+        "approximate, and too low where a few answers quote and the others show nothing."
     ),
 )
 
@@ -156,11 +157,17 @@ def _of_the_pvalues(plan: AuditPlan, findings: Findings) -> list[str]:
             f"What is smaller, the level {plan.alpha:g} too, rests on the closed form and the "
             "e-value."
         )
+    if plan.access.is_open:
+        found.append(
+            "What is read was made with the keys, so that where a text ends may lean on earlier "
+            "scores: the e-value allows for it, the fixed-n p-value and the rank among decoys hold "
+            "approximately."
+        )
     if plan.weighting is Weighting.ALL_KEYS:
         found.append(
-            "Weights come from traffic under the tested keys too: each score keeps its mean, and "
-            "clean suspects were measured to reject no more often than alpha; for a proof plan "
-            "with weights of other keys, or none."
+            "Weights come from traffic under the tested keys too: each score keeps its mean, but "
+            "no theorem covers their product, and clean suspects were measured at levels of 5% and "
+            "1% only. For a proof plan with weights of other keys, or none."
         )
     if plan.weighting is Weighting.OTHER_KEYS:
         found.append(
@@ -177,6 +184,10 @@ def _of_the_plan(plan: AuditPlan, findings: Findings) -> list[str]:
         found.append("The clean model was not promised by the plan: it was chosen afterwards.")
     if any(one.log_index is None for one in plan.keys):
         found.append("A key of this plan is not committed to in a log, so it may be of any date.")
+    found.append(
+        f"That marked text itself shows {plan.reference:g} nats a score is the plan's word: every "
+        "dose is a multiple of it."
+    )
     if not plan.training_cutoff:
         found.append("The suspect's training cut-off is not known to the plan.")
     return found
@@ -186,8 +197,13 @@ def _vouched_for(plan: AuditPlan, facts: RunFacts, findings: Findings) -> list[s
     """Return what stands on somebody's word."""
     found = [
         (
-            "The log shows that the plan was fixed, not that it was run once: that no other run of "
-            "it was thrown away, whoever ran it vouches for."
+            (
+                "The log shows that the plan was fixed, not that it was run once: that no other "
+                "run of it was thrown away, whoever ran it vouches for."
+            )
+            if facts.is_logged
+            else "No log shows that the plan was fixed before the first query, or that it was run "
+            "once: whoever ran it vouches for both."
         )
     ]
     if plan.access.is_open:

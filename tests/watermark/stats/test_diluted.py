@@ -13,7 +13,7 @@ from scipy import stats as laws
 
 from watermark.errors import SchemeParameterError
 from watermark.stats import DilutedSum, diluted_log_growth, gamma_log_sf, share_of
-from watermark.stats.diluted import TILT
+from watermark.stats.diluted import SMALLEST_SHARE, TILT
 
 CELLS = 2**52
 
@@ -154,6 +154,7 @@ def test_what_is_out_of_range_is_refused() -> None:
         with pytest.raises(SchemeParameterError):
             diluted_log_growth(shares, scores, weights)
     assert diluted_log_growth((0.1,), np.zeros(0), np.zeros(0)).tolist() == [0.0]
-    for share in (0.0, 1.5, math.nan):
+    assert share_of(1e-9) == SMALLEST_SHARE
+    for share in (0.0, 1e-6, 5e-324, 1.5, math.nan):
         with pytest.raises(SchemeParameterError):
             DilutedSum(share)

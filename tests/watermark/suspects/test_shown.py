@@ -147,6 +147,19 @@ def test_an_audit_of_few_pairs_shows_none(tmp_path: Path) -> None:
     assert "<svg" not in page
 
 
+def test_a_clean_model_that_says_nearly_the_same_is_not_shown(tmp_path: Path) -> None:
+    """The difference of two results would tell the score of the one word more."""
+    texts = [plain_text(i) for i in range(24)]
+    for more, is_withheld in ((0, False), (1, True), (40, False)):
+        audit = make(tmp_path / str(more), [key()], has_control=True)
+        audit.run(speaker(texts))
+        audit.run(
+            speaker([f"{texts[0]} {plain_text(99, more)}".strip(), *texts[1:]]), is_control=True
+        )
+        clean = result_of(audit)["controls"]["clean_model"]
+        assert clean["is_withheld"] is is_withheld, more
+
+
 def test_the_smallest_p_of_the_decoys_and_whether_they_agree_are_said(tmp_path: Path) -> None:
     audit = make(tmp_path / "a", [key()], alpha=1e-6, effect=1.0, n_decoys=999)
     audit.run(speaker([marked_text(key(), i) for i in range(24)]))
