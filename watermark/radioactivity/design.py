@@ -14,7 +14,8 @@ from watermark.stats.diluted import SMALLEST_SHARE
 DEFAULT_ALPHA: Final = 1e-6
 FEW_DECOYS: Final = 9_999
 """What stands beside: controls, and looks before the end, have p to 1e-4 by rank."""
-_SPREAD: Final = (0.5, 1.0, 2.0)
+SPREAD: Final = (0.5, 1.0, 2.0)
+"""Multiples of the guessed share that the capital of a bet is on, equally."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Design:
         log 3 at most where the guess is right, and little more where it is wrong by a factor of
         two.
         """
-        return tuple(min(1.0, factor * self.share) for factor in _SPREAD)
+        return tuple(min(1.0, factor * self.share) for factor in SPREAD)
 
     @property
     def statistic(self) -> DilutedSum:

@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from watermark.errors import AuditPlanError
+from watermark.radioactivity.design import SPREAD
 from watermark.radioactivity.plan import Forecast
 from watermark.radioactivity.power import power_of_bet, scores_for_bet
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from watermark.radioactivity.plan import Budget
 
 _MINUTES_A_DAY: Final = 24 * 60
-_PARTS: Final = 3.0  # of the capital, one is on the supposed share
+_PARTS: Final = len(SPREAD)  # of the capital; one is on the supposed share
 
 
 def forecast(

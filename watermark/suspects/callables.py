@@ -51,13 +51,9 @@ class CallableSuspect:
             SuspectError: The function fails at five prompts in a row, or answers none with text,
                 or returns another number of answers.
         """
-        try:
-            for first in range(0, len(prompts), self._batch):
-                for attempt in self._ask_batch(prompts[first : first + self._batch]):
-                    self.standing.take(attempt, keep)
-            self.standing.check_answers()
-        finally:
-            self.standing.end(keep)
+        batches = (prompts[i : i + self._batch] for i in range(0, len(prompts), self._batch))
+        attempts = (attempt for batch in batches for attempt in self._ask_batch(batch))
+        self.standing.take_all(attempts, keep)
 
     def _ask_batch(self, prompts: Sequence[Prompt], n_before: int = 0) -> Iterator[Attempt]:
         """Give attempts as they end: of all prompts together, else of each by itself."""

@@ -121,14 +121,24 @@ def body_of(dialect: Dialect, model: str, prompt: str, sampling: Sampling) -> by
     if sampling.temperature is not None:
         body["temperature"] = sampling.temperature
     if dialect is Dialect.COMPLETIONS:
-        body["prompt"] = f"{sampling.system}\n\n{prompt}" if sampling.system else prompt
+        body["prompt"] = as_one_text(sampling.system, prompt)
         return msgspec.json.encode(body)
-    body["messages"] = [{"role": "user", "content": prompt}]
-    if sampling.system and dialect is Dialect.MESSAGES:
+    is_apart = dialect is Dialect.MESSAGES
+    body["messages"] = as_turns("" if is_apart else sampling.system, prompt)
+    if sampling.system and is_apart:
         body["system"] = sampling.system
-    elif sampling.system:
-        body["messages"].insert(0, {"role": "system", "content": sampling.system})
     return msgspec.json.encode(body)
+
+
+def as_one_text(system: str, prompt: str) -> str:
+    """Return what a suspect is given that takes no roles; `system` is empty for none."""
+    return f"{system}\n\n{prompt}" if system else prompt
+
+
+def as_turns(system: str, prompt: str) -> list[dict[str, str]]:
+    """Return what a suspect is given that takes roles; `system` is empty for none."""
+    turns = [{"role": "system", "content": system}] if system else []
+    return [*turns, {"role": "user", "content": prompt}]
 
 
 def read_said(dialect: Dialect, data: bytes) -> Said:

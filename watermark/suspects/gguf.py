@@ -14,6 +14,7 @@ import numpy as np
 from watermark.errors import SuspectError
 from watermark.extras import load_extra
 from watermark.suspects.answers import Attempt, Outcome, answered
+from watermark.suspects.dialects import as_one_text, as_turns
 from watermark.suspects.reading import CANDIDATES, pieces
 from watermark.suspects.standing import Standing
 from watermark.suspects.weights import at_work
@@ -117,12 +118,7 @@ class GgufSuspect:
         Raises:
             SuspectError: The model cannot answer, or has room for no prompt.
         """
-        try:
-            for prompt in prompts:
-                self.standing.take(self._answer(prompt), keep)
-            self.standing.check_answers()
-        finally:
-            self.standing.end(keep)
+        self.standing.take_all(map(self._answer, prompts), keep)
 
     def _answer(self, prompt: Prompt) -> Attempt:
         try:
@@ -150,12 +146,9 @@ class GgufSuspect:
             "repeat_penalty": 1.0,
         }
         if _TEMPLATE not in getattr(self._model, "metadata", {}):
-            text = f"{system}\n\n{prompt}" if system else prompt
-            answer = self._model.create_completion(text, **how)
+            answer = self._model.create_completion(as_one_text(system, prompt), **how)
             return str(answer["choices"][0]["text"]), answer["usage"]
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": prompt})
-        answer = self._model.create_chat_completion(turns, **how)
+        answer = self._model.create_chat_completion(as_turns(system, prompt), **how)
         return str(answer["choices"][0]["message"]["content"] or ""), answer["usage"]
 
     def next_tokens(self, text: str, places: Sequence[int]) -> list[Candidates | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from watermark.errors import SuspectError
 from watermark.extras import load_extra
 from watermark.suspects.answers import answered
+from watermark.suspects.dialects import as_one_text, as_turns
 from watermark.suspects.reading import CANDIDATES, pieces
 from watermark.suspects.standing import Standing
 from watermark.suspects.weights import at_work
@@ -74,12 +75,7 @@ class FolderSuspect:
         Raises:
             SuspectError: The model cannot answer.
         """
-        try:
-            for prompt in prompts:
-                self.standing.take(self._answer(prompt), keep)
-            self.standing.check_answers()
-        finally:
-            self.standing.end(keep)
+        self.standing.take_all(map(self._answer, prompts), keep)
 
     def _answer(self, prompt: Prompt) -> Attempt:
         ids = self._ids(self._rendered(prompt.prompt), self._limit - self._sampling.max_tokens)
@@ -138,9 +134,8 @@ class FolderSuspect:
     def _rendered(self, prompt: str) -> str:
         system = self._sampling.system
         if not getattr(self._tokenizer, "chat_template", None):
-            return f"{system}\n\n{prompt}" if system else prompt
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": prompt})
+            return as_one_text(system, prompt)
+        turns = as_turns(system, prompt)
         return str(
             self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         )

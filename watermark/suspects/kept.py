@@ -28,6 +28,7 @@ from watermark.seeding import pair_values
 from watermark.stats import affordable_decoys
 from watermark.stats.decoys import KEY_PAIRS
 from watermark.suspects.answers import Attempt, Outcome, count_kinds, last_of_each
+from watermark.suspects.dialects import as_one_text
 from watermark.suspects.folder import ANSWERS, CONTROL
 from watermark.suspects.journal import Journal
 from watermark.suspects.reading import Reading, cut
@@ -360,8 +361,7 @@ def texts_in_view(system: str, prompt: str) -> list[str]:
         system: The system prompt; empty for none.
         prompt: The prompt.
     """
-    joined = f"{system}\n\n{prompt}" if system else ""
-    return [text for text in (system, prompt, joined) if text]
+    return [text for text in (system, prompt, as_one_text(system, prompt)) if text]
 
 
 def waiting_for(prompts: Sequence[Prompt], attempts: Sequence[Attempt]) -> list[Prompt]:

@@ -16,7 +16,7 @@ from watermark.errors import SuspectError
 from watermark.suspects.answers import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from watermark.suspects.answers import Attempt
 
@@ -40,6 +40,19 @@ class Standing:
         self._remedy, self._refused = remedy, refused
         self._aside: list[Attempt] = []
         self._n_failed = 0
+
+    def take_all(self, attempts: Iterable[Attempt], keep: Callable[[Attempt], None]) -> None:
+        """Hand over attempts as they end, one after the other.
+
+        Raises:
+            SuspectError: It makes no sense to go on (rule 2).
+        """
+        try:
+            for attempt in attempts:
+                self.take(attempt, keep)
+            self.check_answers()
+        finally:
+            self.end(keep)
 
     def take(self, attempt: Attempt, keep: Callable[[Attempt], None]) -> None:
         """Hand over what may be kept now (rule 1).
