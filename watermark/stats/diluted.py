@@ -164,29 +164,25 @@ class DilutedSum:
         Returns:
             A number <= 0; exact but for rounding; 0 without scores.
         """
-        levels, counts = np.unique(weights, return_counts=True)
-        laws = [
-            LatticeLaw(*_law(self.share * level, self.step), n)
-            for level, n in zip(levels.tolist(), counts.tolist(), strict=True)
-        ]
-        centers = sum(
-            self._center(level) * n
-            for level, n in zip(levels.tolist(), counts.tolist(), strict=True)
-        )
+        levels = _counted(weights)
+        laws = [LatticeLaw(*_law(self.share * level, self.step), n) for level, n in levels]
+        centers = sum(self._center(level) * n for level, n in levels)
         return lattice_sum_log_sf(round((statistic + centers) / self.step), laws)
 
     def spread(self, weights: NDArray[np.float64]) -> float:
         """Return the standard deviation of the sum of the terms under the null, in nats."""
-        levels, counts = np.unique(weights, return_counts=True)
-        variance = 0.0
-        for level, n in zip(levels.tolist(), counts.tolist(), strict=True):
-            _, second = _moments(self.share * level, self.step)
-            variance += n * second
-        return math.sqrt(variance)
+        levels = _counted(weights)
+        return math.sqrt(sum(n * _moments(self.share * level, self.step)[1] for level, n in levels))
 
     def _center(self, level: float) -> float:
         first, _ = _moments(self.share * level, self.step)
         return round(first / _CENTER_UNIT) * _CENTER_UNIT
+
+
+def _counted(weights: NDArray[np.float64]) -> list[tuple[float, int]]:
+    """Return every weight that occurs, with how often."""
+    levels, counts = np.unique(weights, return_counts=True)
+    return list(zip(levels.tolist(), counts.tolist(), strict=True))
 
 
 def _gain(scores: NDArray[np.float64]) -> NDArray[np.float64]:
