@@ -114,6 +114,13 @@ def _scale(options: argparse.Namespace) -> Scale:
     return replace(scale, **{name: value for name, value in given.items() if value is not None})
 
 
+def _figure(text: str) -> int:
+    """Return a figure's number; argparse holds a default against `choices`, and so refuses it."""
+    if text not in {str(one) for one in FIGURES}:
+        raise argparse.ArgumentTypeError(f"figures are 1 to 7, found {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.radioactivity",
@@ -122,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     cache = os.environ.get("OUTPUT_WATERMARK_LABORATORY", "~/.cache/output-watermark/laboratory")
     add = parser.add_argument
-    add("figures", nargs="*", type=int, choices=FIGURES, default=FIGURES)
+    add("figures", nargs="*", type=_figure, default=FIGURES, metavar="FIGURE", help="1 to 7")
     add("--quick", action="store_true", help="the small grid")
     add("--cache", type=Path, default=Path(cache).expanduser())
     add("--results", type=Path, default=RESULTS)
