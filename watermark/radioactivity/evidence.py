@@ -121,7 +121,8 @@ def weigh_evidence(
     per_key = [scorer.scores(index) for index in range(len(records))]
     pooled = _pooled(per_key)
     path = _bet(pooled, len(observations), design.shares)
-    tested = _tested(pooled, design.statistic)
+    alone = [_tested(one, design.statistic) for one in per_key]
+    tested = alone[0] if len(alone) == 1 else _tested(pooled, design.statistic)
     decoys = scorer.decoy_statistics(design.statistic, scorer.n_decoys(design.n_decoys))
     (reached,) = decoys_reached(np.array([tested.value]), decoys)
     log_evalues = [0.0, *(log_evalue for _, log_evalue in path)]
@@ -140,7 +141,7 @@ def weigh_evidence(
         decoys=DecoyRank.of(len(decoys), int(reached)),
         decoy_statistics=decoys,
         dose=_dose(pooled, len(observations), design, n_keys=len(records)),
-        keys=_key_evidence(records, [_tested(one, design.statistic) for one in per_key]),
+        keys=_key_evidence(records, alone),
     )
 
 
