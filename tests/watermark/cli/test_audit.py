@@ -321,7 +321,8 @@ class Suspect(BaseHTTPRequestHandler):
         is_here = self.path == "/v1/chat/completions"
         self.send_response(200 if is_here else 404)
         self.end_headers()
-        self.wfile.write(json.dumps(said if is_here else {}).encode())
+        with contextlib.suppress(ConnectionError):  # who gets a 404 may not wait for its body
+            self.wfile.write(json.dumps(said if is_here else {}).encode())
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
