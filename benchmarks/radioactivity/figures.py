@@ -151,7 +151,7 @@ class Grid:
             shares = scale.shares if is_main else scale.other_shares
             for seed in range(scale.seeds if is_main else scale.other_seeds):
                 marks = [*itertools.product(shares, SCHEMES)]
-                marks += [(shares[0], "gumbel")] if is_main else []
+                marks += [(share, "gumbel") for share in shares if share and is_main]
                 for share, mark in marks:
                     labels = {"width": width, "marked": share, "scheme": mark}
                     yield self._cell(2, labels, self._answers(mark, width, share, seed))
