@@ -35,7 +35,7 @@ def scores_for_fixed_n(effect: float, *, alpha: float, power: float) -> int:
     return math.ceil((max(float(deviation), 0.0) / effect) ** 2)
 
 
-def scores_for_bet(effect: float, *, alpha: float, power: float, n_parts: float = 2.0) -> int:
+def scores_for_bet(effect: float, *, alpha: float, power: float, n_parts: int) -> int:
     """Return the scores after which the anytime-valid test has rejected, with some chance.
 
     Args:
@@ -53,7 +53,7 @@ def scores_for_bet(effect: float, *, alpha: float, power: float, n_parts: float 
     return math.ceil(((z + math.sqrt(z * z + 2.0 * wanted)) / effect) ** 2)
 
 
-def power_of_bet(n_scored: float, effect: float, *, alpha: float, n_parts: float = 2.0) -> float:
+def power_of_bet(n_scored: float, effect: float, *, alpha: float, n_parts: int) -> float:
     """Return the chance that the anytime-valid test has rejected after some scores.
 
     Args:

@@ -178,8 +178,8 @@ def test_the_account_channel_counts_for_nothing() -> None:
 
 def test_power_is_that_of_simulated_bets() -> None:
     effect, alpha = 0.3, 1e-3
-    n = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=3.0)
-    assert power_of_bet(n, effect, alpha=alpha, n_parts=3.0) == pytest.approx(0.9, abs=0.01)
+    n = scores_for_bet(effect, alpha=alpha, power=0.9, n_parts=3)
+    assert power_of_bet(n, effect, alpha=alpha, n_parts=3) == pytest.approx(0.9, abs=0.01)
     assert scores_for_fixed_n(effect, alpha=1e-6, power=0.5) == math.ceil(22.595 / effect**2)
     rng = np.random.default_rng(0)
     wins = 0
