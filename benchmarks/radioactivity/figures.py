@@ -53,7 +53,7 @@ class Scale:
     answers: int = 400
     answer_tokens: int = 100
     seeds: int = 5
-    other_seeds: int = 2
+    other_seeds: int = 5
     widths: tuple[int, ...] = (1, 2, 4)
     shares: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05, 0.0)
     other_shares: tuple[float, ...] = (1.0, 0.5, 0.2, 0.1, 0.05)
