@@ -194,7 +194,7 @@ def _print_ratios(lines: Sequence[Pooled]) -> None:
         ]
         if not peers:
             continue
-        best = max(peers, key=lambda one: one.effect)
+        best = max(peers, key=lambda one: one.effect / math.sqrt(one.tail))  # fewest tokens
         ratio, low, high = ratio_of_tokens(ours, best)
         seen = ratio_of_first_looks(ours, best)
         met = "yes" if high <= BAR else "no" if low > BAR else "open"
